@@ -1,0 +1,38 @@
+# Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test check format clean
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
+	@./scripts/setup.sh
+
+demo: setup ## the isolated sequencer end to end, with its result checked
+	@$(BIN)/dedp demo
+
+up: setup ## PostgreSQL, Dagster's daemon and UI on http://127.0.0.1:3000, until Ctrl-C or `make down`
+	@$(BIN)/dedp up
+
+down: ## stop what `make up` started
+	@test ! -x $(BIN)/dedp || $(BIN)/dedp down
+
+test: setup ## every test that CI runs
+	@$(BIN)/python -m pytest
+
+check: setup ## formatting, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy dedp_assets sensors jobs benchmarks
+
+format: setup ## format the code and mend what lint can mend
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+clean: down ## remove .venv and the default state folder
+	rm -rf $(VENV) .dedp

@@ -1,0 +1,117 @@
+"""The command `dedp`: the system on this machine, its database, its demo and its data generator."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+
+from dedp_assets import local_stack, settings
+from dedp_assets.generator.cli import generate
+from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources.postgres import database_dsn
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def dedp() -> None:
+    """Event-driven pipelines as a Dagster asset graph. State lives under DEDP_HOME, by default .dedp/."""
+
+
+dedp.add_command(generate)
+
+
+@dedp.command()
+@click.option("--port", type=int, default=3000, envvar="PORT", show_default=True, help="Of the UI on 127.0.0.1.")
+def up(port: int) -> None:
+    """Start PostgreSQL, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
+    click.echo("Starting PostgreSQL, Dagster's daemon and its UI ...")
+    with local_stack.running(port) as stack:
+        devices = settings.landing() / "devices"
+        click.echo(
+            f"""
+Dagster is up: {stack.url}   (log: {stack.log})
+
+Try, in another terminal:
+  dedp generate dedp_assets/generator/examples/devices_50.yaml --output-path {devices}
+      drops 50 devices; the sensor takes them in for each of the last days, and the totals follow
+  dedp psql -c 'SELECT * FROM dedp.devices_aggregates LIMIT 10'
+      shows them
+  make down      (or Ctrl-C here) stops everything
+"""
+        )
+        while True:
+            time.sleep(3600)
+
+
+@dedp.command()
+def down() -> None:
+    """Stop what `dedp up` started."""
+    pid = local_stack.running_pid()
+    if pid is None:
+        click.echo(f"Nothing is running for {settings.home()}.")
+    else:
+        local_stack.stop_running(pid)
+        click.echo("Stopped.")
+
+
+@dedp.command()
+def demo() -> None:
+    """Run the isolated sequencer end to end, show what happened, and check the result."""
+    from dedp_assets.demo import run_demo
+
+    sys.exit(0 if run_demo() else 1)
+
+
+@dedp.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open the project's database, whichever it is, with psql's own options: `dedp psql -c 'SELECT 1'`."""
+    command = [str(embedded_postgres.binary("psql")), database_dsn(), *arguments]
+    # A child and not an exec: the embedded server may have been started for this call, and ends with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # psql answers Ctrl-C itself
+    sys.exit(subprocess.run(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)).returncode)
+
+
+@dedp.command(name="exec", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(command: tuple[str, ...]) -> None:
+    """Run a command on this system's Dagster instance and database: `dedp exec dagster asset materialize ...`
+
+    What it does shows in the UI; without `dedp exec`, a `dagster` command keeps its history to itself.
+    """
+    with local_stack.environment() as shared:
+        local_stack.create_instance_schema(shared)
+        path = os.pathsep.join([os.path.dirname(sys.executable), shared.get("PATH", "")])
+        sys.exit(subprocess.run(command, env={**shared, "PATH": path}).returncode)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script. Errors of ours are a line; Ctrl-C and SIGTERM clean up like any end."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    _exit_with(lambda: dedp(standalone_mode=False))
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _exit_with(command: Callable[[], object]) -> NoReturn:
+    try:
+        command()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (local_stack.StackError, settings.SettingError) as error:
+        click.echo(f"dedp: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped.", err=True)
+        sys.exit(INTERRUPTED)
+    sys.exit(0)

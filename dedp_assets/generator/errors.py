@@ -1,0 +1,13 @@
+"""What can go wrong, as sentences for the person who asked for a dataset."""
+
+
+class GeneratorError(Exception):
+    """A dataset could not be generated; the message says why and what to do."""
+
+
+class ConfigError(GeneratorError):
+    """A configuration file is wrong; the message has one ``FILE:LINE: problem`` line per problem."""
+
+
+class OutputError(GeneratorError):
+    """The output folder or file cannot be cleaned, extended or written."""

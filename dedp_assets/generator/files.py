@@ -1,0 +1,130 @@
+"""Dataset files: whole or not there, extended in one go, and cleaned without touching anything else."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from .errors import OutputError
+from .lines import LINE_FORMATS, LineFormat
+from .rows import Row
+
+#: Called with the number of rows written since the last call.
+Progress = Callable[[int], object]
+
+_BATCH_ROWS = 10_000
+_BUFFER_BYTES = 1 << 20
+
+_WRITTEN_NAMES = frozenset(line_format.file_name for line_format in LINE_FORMATS.values())
+_PART_NAME = re.compile(r"\.dataset\.(csv|json)\.[0-9a-f]+\.part")
+
+
+def write_file(path: Path, rows: Iterator[Row], line_format: LineFormat, progress: Progress) -> None:
+    """Write a dataset file, in place of the one that is there. A reader sees the old or the new, whole."""
+    with _whole_file(path) as file:
+        file.write(line_format.header)
+        _write_rows(file, rows, line_format, progress)
+
+
+def extend_file(path: Path, rows: Iterator[Row], line_format: LineFormat, progress: Progress) -> None:
+    """Add rows to a dataset file, or start it. A reader sees it without or with them all.
+
+    The file is copied first, so each call takes time and free disk space in proportion to its size.
+    Raises OutputError when the file is not one that can be extended.
+    """
+    if not path.exists():
+        return write_file(path, rows, line_format, progress)
+    _check_extendable(path, line_format)
+    with _whole_file(path, copy_of=path) as file:
+        _write_rows(file, rows, line_format, progress)
+
+
+def clean_folders(folders: Iterable[Path]) -> None:
+    """Empty folders that hold nothing but generated files (at any depth); a missing one is fine.
+
+    Raises OutputError, before anything is deleted, for the root, home or current folder or one above them,
+    and for a folder with any other file or a symbolic link in it.
+    """
+    files: set[Path] = set()
+    sub_folders: set[Path] = set()
+    for folder in folders:
+        if folder.exists():
+            _refuse_precious_folder(folder)
+            _collect_generated(folder, files, sub_folders)
+    for file in files:
+        file.unlink()
+    for sub_folder in sorted(sub_folders, key=lambda path: len(path.parts), reverse=True):
+        sub_folder.rmdir()
+
+
+@contextmanager
+def _whole_file(path: Path, copy_of: Path | None = None) -> Iterator[IO[str]]:
+    """A file under a hidden temporary name, which takes its real name only when all went well."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        if copy_of is not None:
+            shutil.copy(copy_of, part)
+        with part.open("a", encoding="utf-8", newline="", buffering=_BUFFER_BYTES) as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_rows(file: IO[str], rows: Iterator[Row], line_format: LineFormat, progress: Progress) -> None:
+    while lines := list(line_format.lines(islice(rows, _BATCH_ROWS))):
+        file.write("".join(lines))
+        progress(len(lines))
+
+
+def _check_extendable(path: Path, line_format: LineFormat) -> None:
+    header = line_format.header.encode()
+    with path.open("rb") as file:
+        found = file.read(len(header))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        last = file.read(1)
+    if found != header or (last and last != b"\n"):
+        raise OutputError(
+            f"{path}: this file was not written by the generator, so rows cannot be added to it; "
+            "move it away, or choose another output_path"
+        )
+
+
+def _refuse_precious_folder(folder: Path) -> None:
+    resolved = folder.resolve()
+    for name, precious in (("home", Path(os.path.expanduser("~")).resolve()), ("current", Path.cwd())):
+        if resolved == precious or resolved in precious.parents:
+            raise OutputError(
+                f"{folder}: clean_path would delete the content of the {name} folder or of one above it; "
+                "choose another output_path, or set clean_path: false"
+            )
+
+
+def _collect_generated(folder: Path, files: set[Path], sub_folders: set[Path]) -> None:
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: clean_path expects a folder, found a file; choose another output_path")
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    sub_folders.add(Path(entry.path))
+                    pending.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False) and _is_generated(entry.name):
+                    files.add(Path(entry.path))
+                else:
+                    raise OutputError(
+                        f"{folder}: clean_path would delete {entry.path}, which the generator did not write, "
+                        "so nothing was deleted; move it away, choose another output_path, or set "
+                        "clean_path: false"
+                    )
+
+
+def _is_generated(name: str) -> bool:
+    return name in _WRITTEN_NAMES or _PART_NAME.fullmatch(name) is not None

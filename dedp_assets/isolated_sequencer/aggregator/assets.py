@@ -1,0 +1,190 @@
+"""`devices_raw` and `devices_aggregates` in PostgreSQL, and the checks that watch over them.
+
+The loading team's `devices_file` stands here as a key, its partitions and nothing else.
+"""
+
+import time
+
+import dagster as dg
+from psycopg2.extensions import connection as Connection
+
+from dedp_assets import partition_runs
+from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.aggregator import audits
+from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
+from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH, UnusableFile
+from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.resources.postgres import PostgresResource
+
+# For what may well succeed next time: the server restarts, a connection breaks, two transactions meet. An
+# unusable file is not retried (partition_runs).
+_RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+
+# What reads whole tables is not part of every run; a check with a condition of its own runs by that alone.
+_NIGHTLY: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed("0 3 * * *")
+
+_DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({length})") for name, length in MAX_LENGTH.items()]
+
+devices_file = dg.AssetSpec(
+    contract.DEVICES_FILE,
+    partitions_def=contract.LOADS,
+    description="One day's devices file in internal storage; the loading team's.",
+)
+
+
+@dg.asset(
+    key=contract.DEVICES_RAW,
+    deps=[devices_file],
+    partitions_def=contract.LOADS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="devices_aggregator",
+    owners=["team:devices-aggregating"],
+    kinds={"postgres", "table"},
+    metadata={
+        "dagster/table_name": "dedp.devices_raw",
+        "dagster/column_schema": dg.TableSchema([*_DEVICE_COLUMNS, dg.TableColumn("load_id", "char(8)")]),
+    },
+    check_specs=[
+        dg.AssetCheckSpec(
+            "lines_accounted_for",
+            asset=contract.DEVICES_RAW,
+            description="Every line of this run's files is either in devices_raw or in devices_quarantine.",
+        )
+    ],
+    retry_policy=_RETRIES,
+)
+def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+    """All devices of all loads, one load per daily partition.
+
+    A load is replaced as a whole: readers see the old one or the new one. Lines that can't be loaded go to
+    `dedp.devices_quarantine` with their reason; the others are loaded.
+    """
+    with postgres.connect() as connection:
+        ensure_tables(connection)
+        loads = [contract.load_id(key) for key in context.partition_keys]
+        return partition_runs.materialize_each(
+            context,
+            lambda key: _load(connection, key),
+            failures=(UnusableFile,),
+            checks=lambda: [audits.lines_accounted_for(connection, loads)],
+        )
+
+
+def _load(connection: Connection, partition_key: str) -> partition_runs.Materialized:
+    began = time.monotonic()
+    report = load_file(connection, contract.load_id(partition_key), contract.internal_file(partition_key))
+    seconds = time.monotonic() - began
+    return partition_runs.Materialized(report.sha256, _load_metadata(connection, report, seconds))
+
+
+def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -> dict:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT type, full_name, version FROM dedp.devices_raw WHERE load_id = %s LIMIT 5",
+            [report.load_id],
+        )
+        rows = cursor.fetchall()
+        cursor.execute(
+            "SELECT line_number, reason, detail, left(line, 200) FROM dedp.devices_quarantine "
+            "WHERE load_id = %s ORDER BY line_number LIMIT 5",
+            [report.load_id],
+        )
+        quarantined = cursor.fetchall()
+    metadata = {
+        "rows_loaded": report.rows_loaded,
+        "rows_quarantined": report.rows_quarantined,
+        "lines_read": report.lines_read,
+        "dagster/partition_row_count": report.rows_loaded,
+        "file_size_bytes": report.size_bytes,
+        "file_sha256": report.sha256,
+        "seconds": round(seconds, 3),
+        "preview": dg.MetadataValue.md(markdown_table(contract.HEADER, rows)),
+    }
+    if quarantined:
+        metadata["quarantine_reasons"] = report.reasons
+        metadata["quarantine_preview"] = dg.MetadataValue.md(
+            markdown_table(("line_number", "reason", "detail", "line"), quarantined)
+        )
+    return metadata
+
+
+def markdown_table(header: tuple[str, ...], rows: list[tuple]) -> str:
+    """A Markdown table; what a cell can't hold is escaped."""
+
+    def line(cells: tuple) -> str:
+        escaped = (str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
+        return "| " + " | ".join(escaped) + " |"
+
+    return "\n".join([line(header), line(("---",) * len(header)), *map(line, rows)])
+
+
+@dg.asset(
+    key=contract.DEVICES_AGGREGATES,
+    deps=[contract.DEVICES_RAW],
+    partitions_def=contract.LOADS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="devices_aggregator",
+    owners=["team:devices-aggregating"],
+    kinds={"postgres", "view"},
+    metadata={
+        "dagster/table_name": "dedp.devices_aggregates",
+        "dagster/column_schema": dg.TableSchema([*_DEVICE_COLUMNS, dg.TableColumn("all_occurrences", "bigint")]),
+    },
+    check_specs=[
+        dg.AssetCheckSpec(
+            "totals_balance",
+            asset=contract.DEVICES_AGGREGATES,
+            description="All occurrences together are as many as the rows of all loads.",
+        )
+    ],
+    retry_policy=_RETRIES,
+)
+def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+    """In how many loads each device occurs, all time. A partition is one load's share in it.
+
+    Exact in every snapshot, also before this has run: reading adds what is not folded in yet. Materializing a
+    partition folds that load in, which makes reading cheap and changes no total.
+    """
+    with postgres.connect() as connection:
+        ensure_tables(connection)
+        return partition_runs.materialize_each(
+            context,
+            lambda key: _fold(connection, key),
+            failures=(LoadNotFound,),
+            checks=lambda: [audits.totals_balance(connection)],
+        )
+
+
+def _fold(connection: Connection, partition_key: str) -> partition_runs.Materialized:
+    began = time.monotonic()
+    report = fold(connection, contract.load_id(partition_key))
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT * FROM dedp.devices_aggregates ORDER BY all_occurrences DESC, type, full_name, version LIMIT 5"
+        )
+        rows = cursor.fetchall()
+    return partition_runs.Materialized(
+        data_version=report.version,
+        metadata={
+            "devices_changed": report.devices_changed,
+            "seconds": round(time.monotonic() - began, 3),
+            "preview": dg.MetadataValue.md(markdown_table((*contract.HEADER, "all_occurrences"), rows)),
+        },
+    )
+
+
+@dg.asset_check(asset=contract.DEVICES_RAW, automation_condition=_NIGHTLY)
+def all_loads_accounted_for(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """Every line of every load there is: in devices_raw or in devices_quarantine. Reads the whole table."""
+    with postgres.connect() as connection:
+        ensure_tables(connection)
+        return audits.lines_accounted_for(connection)
+
+
+@dg.asset_check(asset=contract.DEVICES_AGGREGATES, automation_condition=_NIGHTLY)
+def totals_equal_recount(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """The totals are what counting devices_raw from the start gives. Reads the whole table."""
+    with postgres.connect() as connection:
+        ensure_tables(connection)
+        return audits.totals_equal_recount(connection)

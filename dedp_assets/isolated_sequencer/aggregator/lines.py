@@ -1,0 +1,213 @@
+"""Tells the clean lines of a devices file from the lines to set aside, in one pass and flat memory.
+
+One line is one row. A line break inside quotes is therefore an error of the two lines that it makes, and a
+stray quote costs its own line and not the rest of the file. CRLF ends, a byte order mark and a missing last
+line end are accepted.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
+
+# The columns of dedp.devices_raw, in characters.
+MAX_LENGTH = {"type": 15, "full_name": 50, "version": 40}
+
+BLOCK_BYTES = 1 << 18
+MAX_LINE_BYTES = 1 << 20
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class UnusableFile(ValueError):
+    """Not one line of the file can be trusted. The message says what was found and what was expected."""
+
+
+class Readable(Protocol):
+    """All that is asked of a stream of bytes."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class CleanLines(NamedTuple):
+    """Consecutive lines that hold three values each: CSV text for COPY, every line ended by a line feed."""
+
+    first_line_number: int
+    text: str
+
+
+class Rejection(NamedTuple):
+    """Why a line can't be loaded: one of a few reasons, and what exactly."""
+
+    reason: str
+    detail: str
+
+
+class RejectedLine(NamedTuple):
+    """A line to set aside. `raw` is without its line end; `line_number` counts from 1, the header."""
+
+    line_number: int
+    raw: bytes
+    rejection: Rejection
+
+
+def _clean_value(most: int) -> str:
+    plain = rf'[^ \t;"\r\n\0][^;"\r\n\0]{{0,{most - 1}}}'
+    # A quoted value is taken as it stands, doubled quotes and all, if even so it is not too long.
+    quoted = rf'"(?=[^;\n]{{2,{most + 1}}}[;\n])[^ \t;"\r\n\0][^;"\r\n\0]*(?:""[^;"\r\n\0]*)*"'
+    return f"(?:{plain}|{quoted})"
+
+
+# What most lines are, told apart at C speed. It errs on one side only: a line that it does not match is looked
+# at by itself, and may still be clean.
+_CLEAN_LINES = re.compile("(?:" + DELIMITER.join(map(_clean_value, MAX_LENGTH.values())) + "\n)+")
+_VALUE = re.compile(r'"((?:[^"]|"")*)"|([^;"]*)')
+
+
+def classify(stream: Readable) -> Iterator[CleanLines | RejectedLine]:
+    """Every line after the header, in the file's order, clean or rejected.
+
+    Raises UnusableFile for an empty file, a header without lines, and a wrong header or delimiter.
+    """
+    lines = _Lines(stream)
+    first = lines.header()
+    _check_header(first)
+    number = 2
+    for block in lines.blocks():
+        if isinstance(block, RejectedLine):
+            yield block._replace(line_number=number)
+            number += 1
+        else:
+            for item in _classify_block(block, number):
+                yield item
+                number += item.text.count("\n") if isinstance(item, CleanLines) else 1
+    if number == 2:
+        raise UnusableFile("has a header and no lines")
+
+
+def rejection(raw: bytes) -> Rejection | None:
+    """Why one line (without its line end) can't be loaded, or None if it can."""
+    if b"\0" in raw:
+        return Rejection("NUL byte", f"at position {raw.index(0) + 1}")
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Rejection("not UTF-8", f"byte {raw[error.start]:#04x} at position {error.start + 1}")
+    if not line:
+        return Rejection("empty line", "")
+    if "\r" in line:
+        return Rejection("carriage return", f"at position {line.index(chr(13)) + 1}")
+    values = split_values(line)
+    if values is None:
+        unclosed = line.count('"') % 2 == 1
+        return Rejection("unclosed quote" if unclosed else "misplaced quote", "one line is one row")
+    if len(values) != len(HEADER):
+        fewer = len(values) < len(HEADER)
+        return Rejection("missing field" if fewer else "extra field", f"{len(values)} of {len(HEADER)} fields")
+    for column, value in zip(HEADER, values, strict=True):
+        if not value.strip(" \t"):
+            return Rejection("missing value", column)
+        if len(value) > MAX_LENGTH[column]:
+            return Rejection("value too long", f"{column}: {len(value)} characters, {MAX_LENGTH[column]} fit")
+    return None
+
+
+def split_values(line: str) -> list[str] | None:
+    """The values of one CSV line, or None where a quote stands where none may."""
+    values: list[str] = []
+    position = 0
+    while True:
+        match = _VALUE.match(line, position)
+        assert match is not None  # it matches the empty value
+        quoted, plain = match.groups()
+        values.append(plain if quoted is None else quoted.replace('""', '"'))
+        position = match.end()
+        if position == len(line):
+            return values
+        if line[position] != DELIMITER:
+            return None
+        position += 1
+
+
+def _check_header(raw: bytes) -> None:
+    expected = f"expected the header {DELIMITER.join(HEADER)}"
+    found = raw[:200].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
+    values = split_values(found)
+    if values == list(HEADER):
+        return
+    for delimiter in ",\t|:":
+        if [value.strip('" ') for value in found.split(delimiter)] == list(HEADER):
+            raise UnusableFile(f"is delimited by {delimiter!r}, not by {DELIMITER!r}: found {found!r}; {expected}")
+    raise UnusableFile(f"has the first line {found!r}; {expected}")
+
+
+def _classify_block(block: bytes, number: int) -> Iterator[CleanLines | RejectedLine]:
+    """The lines of a block of whole lines, of which the first is line `number`."""
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError:
+        for raw in block[:-1].split(b"\n"):
+            yield _classify_line(raw.removesuffix(b"\r"), number)
+            number += 1
+        return
+    text = text.replace("\r\n", "\n")
+    position = 0
+    while position < len(text):
+        match = _CLEAN_LINES.match(text, position)
+        if match:
+            yield CleanLines(number, match[0])
+            number += match[0].count("\n")
+            position = match.end()
+        else:
+            end = text.index("\n", position)
+            yield _classify_line(text[position:end].encode(), number)
+            number += 1
+            position = end + 1
+
+
+def _classify_line(raw: bytes, number: int) -> CleanLines | RejectedLine:
+    rejected = rejection(raw)
+    return RejectedLine(number, raw, rejected) if rejected else CleanLines(number, raw.decode() + "\n")
+
+
+class _Lines:
+    """A stream as its first line and then blocks of whole lines, with a bound on how long a line may be."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    def header(self) -> bytes:
+        chunk = self._stream.read(BLOCK_BYTES)
+        if not chunk:
+            raise UnusableFile("is empty")
+        first, _, self._rest = chunk.removeprefix(_BYTE_ORDER_MARK).partition(b"\n")
+        return first.removesuffix(b"\r")
+
+    def blocks(self) -> Iterator[bytes | RejectedLine]:
+        """Blocks that end with a line feed, and each overlong line as a rejected line without its number."""
+        pending = self._rest
+        while chunk := self._stream.read(BLOCK_BYTES):
+            end = chunk.rfind(b"\n") + 1
+            if end:
+                yield pending + chunk[:end]
+                pending = chunk[end:]
+            else:
+                pending += chunk
+            if len(pending) > MAX_LINE_BYTES:
+                length, rest = self._skip_line(len(pending))
+                detail = f"{length:,} bytes, of which the first {MAX_LINE_BYTES:,} are kept here"
+                yield RejectedLine(0, pending[:MAX_LINE_BYTES], Rejection("line too long", detail))
+                pending = rest
+        if pending:
+            yield pending if pending.endswith(b"\n") else pending + b"\n"
+
+    def _skip_line(self, length: int) -> tuple[int, bytes]:
+        """Read to the end of the line under way: its length in bytes, and what was read after it."""
+        while chunk := self._stream.read(BLOCK_BYTES):
+            line, found, rest = chunk.partition(b"\n")
+            length += len(line)
+            if found:
+                return length, rest
+        return length, b""

@@ -1,0 +1,268 @@
+"""Loads one devices file as one load of `dedp.devices_raw`: idempotent, atomic, in flat memory.
+
+Everything happens in one transaction, so a reader sees the old load or the new one, and a process that is
+killed leaves the old one. The row in `devices_loads` is the lock: two runs of the same load take turns, two
+different loads don't meet.
+
+A load that is new is copied into a table of its own, gets its primary key there and becomes a partition: as
+fast as PostgreSQL goes, and no reader waits. A load that exists is compared with what came, and only the
+difference is written.
+"""
+
+import csv
+import hashlib
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from psycopg2 import errors, sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from dedp_assets.isolated_sequencer.aggregator.lines import (
+    CleanLines,
+    RejectedLine,
+    Rejection,
+    UnusableFile,
+    classify,
+    split_values,
+)
+from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
+
+_SPOOL_BYTES = 1 << 20
+_COPY_BYTES = 1 << 20
+
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, HEADER))
+_ARRIVED = sql.Identifier("pg_temp", "arrived")
+
+# Equal rows are interchangeable, so any may stay. A table that one COPY has just filled is in the file's order,
+# and the ordinal leads back to the line.
+_TAKE_OUT_DUPLICATES = """
+    CREATE TEMP TABLE duplicates ON COMMIT DROP AS
+    SELECT ordinal, row_id, type, full_name, version
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY type, full_name, version ORDER BY ordinal) AS occurrence
+        FROM (
+            SELECT ctid AS row_id, type, full_name, version, row_number() OVER (ORDER BY ctid) AS ordinal
+            FROM {target}
+        ) AS numbered
+    ) AS occurrences
+    WHERE occurrence > 1;
+    DELETE FROM {target} AS target USING duplicates WHERE target.ctid = duplicates.row_id;
+"""
+
+_WRITE_DIFFERENCE = """
+    ANALYZE {arrived};
+    DELETE FROM dedp.devices_raw AS present
+    WHERE load_id = {load_id} AND NOT EXISTS (
+        SELECT FROM {arrived} AS arrived
+        WHERE (arrived.type, arrived.full_name, arrived.version) = (present.type, present.full_name, present.version)
+    );
+    INSERT INTO dedp.devices_raw (type, full_name, version, load_id)
+    SELECT type, full_name, version, load_id
+    FROM {arrived} AS arrived
+    WHERE NOT EXISTS (
+        SELECT FROM dedp.devices_raw AS present
+        WHERE present.load_id = {load_id}
+        AND (arrived.type, arrived.full_name, arrived.version) = (present.type, present.full_name, present.version)
+    );
+"""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did. `lines_read` (without the header) = `rows_loaded` + `rows_quarantined`."""
+
+    load_id: str
+    sha256: str
+    size_bytes: int
+    lines_read: int
+    rows_loaded: int
+    rows_quarantined: int
+    reasons: dict[str, int]
+
+
+def load_file(connection: Connection, load_id: str, path: Path) -> LoadReport:
+    """Make `load_id` in `dedp.devices_raw` exactly what the file holds, and commit.
+
+    Raises UnusableFile, which names the file, when nothing of it can be loaded. Then, as after any other
+    error, the earlier load and its quarantine stay as they are.
+    """
+    try:
+        with open(path, "rb") as stream, connection, connection.cursor() as cursor:
+            return _load(cursor, load_id, stream)
+    except FileNotFoundError:
+        raise UnusableFile(f"{path} does not exist; materialize devices_file for this partition first") from None
+    except UnusableFile as error:
+        raise UnusableFile(f"{path} {error}") from None
+
+
+def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
+    folded = _lock_load(cursor, load_id)
+    partition = sql.Identifier("dedp_loads", f"devices_raw_{load_id}")
+    is_new = not _exists(cursor, partition)
+    target = partition if is_new else _ARRIVED
+    _create_target(cursor, target, load_id)
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+        hashed = _HashedStream(stream)
+        quarantine = _Quarantine(spool, load_id)
+        clean = _CleanStream(classify(hashed), quarantine)
+        copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {})")
+        statement = copy.format(target, _COLUMNS, sql.Literal(DELIMITER))
+        cursor.copy_expert(statement, clean, size=_COPY_BYTES)  # type: ignore[arg-type]  # it never calls readline
+        lines_read = clean.lines + quarantine.lines
+        _add_primary_key(cursor, target, stream, quarantine)
+        quarantine.replace(cursor)
+    if is_new:
+        _attach(cursor, partition, load_id)
+        if folded:
+            # Somebody dropped its table, so what it had added to the totals can't be taken back row by row.
+            cursor.execute("SELECT dedp.unfold_all()")
+    else:
+        cursor.execute(sql.SQL(_WRITE_DIFFERENCE).format(arrived=_ARRIVED, load_id=sql.Literal(load_id)))
+    report = LoadReport(
+        load_id=load_id,
+        sha256=hashed.sha256.hexdigest(),
+        size_bytes=hashed.size,
+        lines_read=lines_read,
+        rows_loaded=lines_read - quarantine.lines,
+        rows_quarantined=quarantine.lines,
+        reasons=dict(quarantine.reasons),
+    )
+    cursor.execute(
+        "UPDATE dedp.devices_loads SET sha256 = %s, lines_read = %s, rows_loaded = %s, rows_quarantined = %s, "
+        "loaded_at = now() WHERE load_id = %s",
+        [report.sha256, report.lines_read, report.rows_loaded, report.rows_quarantined, load_id],
+    )
+    return report
+
+
+def _lock_load(cursor: Cursor, load_id: str) -> bool:
+    """Wait for other runs of this load, keep them waiting until we commit, and tell whether it is folded."""
+    cursor.execute("INSERT INTO dedp.devices_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING", [load_id])
+    cursor.execute("SELECT folded FROM dedp.devices_loads WHERE load_id = %s FOR UPDATE", [load_id])
+    (folded,) = cursor.fetchone()  # type: ignore[misc]
+    return folded
+
+
+def _exists(cursor: Cursor, table: sql.Identifier) -> bool:
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table.as_string(cursor)])
+    return cursor.fetchone() == (True,)
+
+
+def _create_target(cursor: Cursor, target: sql.Identifier, load_id: str) -> None:
+    create = sql.SQL(
+        """
+        CREATE TABLE {target} (LIKE dedp.devices_raw, CHECK (load_id = {load_id})) {lifetime};
+        ALTER TABLE {target} ALTER COLUMN load_id SET DEFAULT {load_id};
+        """
+    )
+    lifetime = sql.SQL("ON COMMIT DROP" if target is _ARRIVED else "")
+    cursor.execute(create.format(target=target, load_id=sql.Literal(load_id), lifetime=lifetime))
+
+
+def _add_primary_key(cursor: Cursor, target: sql.Identifier, stream: BinaryIO, quarantine: "_Quarantine") -> None:
+    """Build the key in one sort, which is also the test for duplicates; set these aside and build it again."""
+    add = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({}, load_id)").format(target, _COLUMNS)
+    cursor.execute("SAVEPOINT without_key")
+    try:
+        cursor.execute(add)
+    except errors.UniqueViolation:
+        cursor.execute("ROLLBACK TO SAVEPOINT without_key")
+        cursor.execute(sql.SQL(_TAKE_OUT_DUPLICATES).format(target=target))
+        _quarantine_duplicates(cursor, stream, quarantine)
+        cursor.execute(add)
+
+
+def _quarantine_duplicates(cursor: Cursor, stream: BinaryIO, quarantine: "_Quarantine") -> None:
+    stream.seek(0)
+    clean_lines = _single_lines(classify(stream))
+    with cursor.connection.cursor(name="duplicates_in_order") as duplicates:
+        duplicates.execute("SELECT ordinal, type, full_name, version FROM duplicates ORDER BY ordinal")
+        passed = 0
+        for ordinal, *values in duplicates:
+            line_number, line = next(islice(clean_lines, ordinal - passed - 1, None))
+            passed = ordinal
+            if split_values(line) != values:
+                raise AssertionError(f"line {line_number} should be the duplicate {values}, but is {line!r}")
+            quarantine.add(RejectedLine(line_number, line.encode(), Rejection("duplicate", "of an earlier line")))
+
+
+def _single_lines(items: Iterator[CleanLines | RejectedLine]) -> Iterator[tuple[int, str]]:
+    for item in items:
+        if isinstance(item, CleanLines):
+            yield from enumerate(item.text[:-1].split("\n"), start=item.first_line_number)
+
+
+def _attach(cursor: Cursor, partition: sql.Identifier, load_id: str) -> None:
+    attach = sql.SQL("ALTER TABLE dedp.devices_raw ATTACH PARTITION {} FOR VALUES IN ({})")
+    cursor.execute(attach.format(partition, sql.Literal(load_id)))
+
+
+class _HashedStream:
+    """A binary stream that knows the SHA-256 and the size in bytes of what has been read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        self.sha256.update(chunk)
+        self.size += len(chunk)
+        return chunk
+
+
+class _Quarantine:
+    """The rejected lines of one load, on disk beyond a megabyte, until COPY is over and they can be written."""
+
+    def __init__(self, spool: IO[bytes], load_id: str) -> None:
+        self._spool = spool
+        self._text = io.TextIOWrapper(spool, encoding="utf-8", newline="")
+        self._rows = csv.writer(self._text)
+        self._load_id = load_id
+        self.lines = 0
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, rejected: RejectedLine) -> None:
+        readable = rejected.raw.decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
+        raw = "\\x" + rejected.raw.hex()
+        self._rows.writerow([self._load_id, rejected.line_number, *rejected.rejection, readable, raw])
+        self.lines += 1
+        self.reasons[rejected.rejection.reason] += 1
+
+    def replace(self, cursor: Cursor) -> None:
+        """Make these lines the quarantine of the load."""
+        self._text.flush()
+        self._spool.seek(0)
+        cursor.execute("DELETE FROM dedp.devices_quarantine WHERE load_id = %s", [self._load_id])
+        cursor.copy_expert(
+            "COPY dedp.devices_quarantine (load_id, line_number, reason, detail, line, raw_line) "
+            "FROM STDIN (FORMAT csv, FORCE_NOT_NULL (detail, line))",
+            self._spool,
+        )
+
+
+class _CleanStream:
+    """What COPY reads: the clean lines. Rejected ones go to the quarantine on the way."""
+
+    def __init__(self, items: Iterator[CleanLines | RejectedLine], quarantine: _Quarantine) -> None:
+        # The first item now: what makes a file unusable must not be raised inside COPY, which would hide it.
+        self._items = chain([next(items)], items)
+        self._quarantine = quarantine
+        self.lines = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Consecutive clean lines, one block or less; empty at the end. The size that is asked for is a hint."""
+        for item in self._items:
+            if isinstance(item, CleanLines):
+                self.lines += item.text.count("\n")
+                return item.text.encode()
+            self._quarantine.add(item)
+        return b""

@@ -1,0 +1,274 @@
+"""The whole system on this machine, started together and stopped together: PostgreSQL, Dagster's daemon and its UI.
+
+`dagster dev` runs the code locations of workspace.yaml, the daemon and the web server; what is ours is to give it
+PostgreSQL, to say when all of it is ready, and to leave nothing behind.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+import psycopg2
+import psycopg2.extensions
+import requests
+
+from dedp_assets import settings
+from dedp_assets.resources import embedded_postgres
+
+HOST = "127.0.0.1"
+
+_INSTANCE_CONFIG = settings.REPOSITORY / "docker" / "dagster.yaml"
+_INSTANCE_SCHEMA = "dagster"
+_READY_SECONDS = 90
+_STOP_SECONDS = 30
+_LOCATIONS = """
+    { workspaceOrError { ... on Workspace { locationEntries {
+        name loadStatus locationOrLoadError { __typename ... on PythonError { message } }
+    } } } }
+"""
+
+
+class StackError(RuntimeError):
+    """The system did not come up. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running system: the address of its UI, the environment its processes share, and where they log."""
+
+    url: str
+    environment: dict[str, str]
+    log: Path
+
+
+@contextmanager
+def environment() -> Iterator[dict[str, str]]:
+    """What a `dagster` command needs to work on this system's instance and database, both up until the block ends."""
+    home = settings.make_home()
+    with ExitStack() as cleanup:
+        dsn = settings.postgres_dsn() or cleanup.enter_context(embedded_postgres.server_lease(home / "postgres"))
+        yield {
+            **os.environ,
+            "DEDP_HOME": str(home),
+            "DEDP_LANDING": str(settings.landing()),
+            "DEDP_INTERNAL": str(settings.internal()),
+            "DEDP_POSTGRES_DSN": dsn,
+            "DEDP_DAGSTER_STORAGE": _in_schema(dsn, _INSTANCE_SCHEMA),
+            "DAGSTER_HOME": str(_instance_folder(home)),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+@contextmanager
+def running(port: int) -> Iterator[Stack]:
+    """The system, ready to use; stopped at the end of the block, whichever way it ends.
+
+    Raises StackError if it is running already, the port is taken, or it does not come up.
+    """
+    home = settings.make_home()
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_only_one(home))
+        _check_port(port)
+        shared = cleanup.enter_context(environment())
+        create_instance_schema(shared)
+        settings.landing().mkdir(parents=True, exist_ok=True)
+        log = home / "logs" / "dagster.log"
+        log.parent.mkdir(exist_ok=True)
+        stack = Stack(f"http://{HOST}:{port}", shared, log)
+        with open(log, "ab") as output:
+            process = cleanup.enter_context(_dagster_dev(port, shared, output))
+        _wait_until_ready(stack, process)
+        yield stack
+
+
+def running_pid() -> int | None:
+    """The process that keeps this home's system up, or None."""
+    record = settings.home() / "up.pid"
+    try:
+        with open(record) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read())
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def stop_running(pid: int) -> None:
+    """Ask the system's process to stop everything, and wait until it has."""
+    os.kill(pid, signal.SIGTERM)
+    give_up = time.monotonic() + 2 * _STOP_SECONDS
+    while running_pid() is not None:
+        if time.monotonic() > give_up:
+            raise StackError(f"process {pid} is still running after {2 * _STOP_SECONDS} s; see {settings.home()}/logs")
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A port that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Hold the lock that says who keeps this home's system up. The kernel drops a dead process's lock."""
+    with open(home / "up.pid", "a+") as record:
+        try:
+            fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"the system of {home} is running already (process {running_pid()}). `make down` stops it"
+            ) from None
+        record.truncate(0)
+        record.write(str(os.getpid()))
+        record.flush()
+        yield
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise StackError(
+                f"port {port} on {HOST} can't be used ({error.strerror}). "
+                f"Stop what uses it, or choose another: make up PORT={port + 1}"
+            ) from None
+
+
+def _in_schema(dsn: str, schema: str) -> str:
+    """The DSN as a URL whose connections work in one schema."""
+    parts = psycopg2.extensions.parse_dsn(dsn)
+    options = f"{parts.pop('options', '')} -csearch_path={schema}".strip()
+    user, password = parts.pop("user", ""), parts.pop("password", "")
+    credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    database = quote(parts.pop("dbname", ""), safe="")
+    query = "&".join(f"{key}={quote(value, safe='')}" for key, value in {**parts, "options": options}.items())
+    return f"postgresql://{credentials}@/{database}?{query}" if credentials else f"postgresql:///{database}?{query}"
+
+
+def create_instance_schema(shared: dict[str, str]) -> None:
+    """Make the schema that Dagster's own tables live in."""
+    connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_INSTANCE_SCHEMA}")
+    finally:
+        connection.close()
+
+
+def _instance_folder(home: Path) -> Path:
+    """DAGSTER_HOME with its configuration. One that the user has set and configured is left alone."""
+    chosen = os.environ.get("DAGSTER_HOME")
+    folder = Path(chosen).resolve() if chosen else home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not chosen or not (folder / "dagster.yaml").exists():
+        shutil.copyfile(_INSTANCE_CONFIG, folder / "dagster.yaml")
+    return folder
+
+
+@contextmanager
+def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "dagster", "dev", "-w", str(settings.REPOSITORY / "workspace.yaml")),
+            *("-h", HOST, "-p", str(port)),
+        ],
+        cwd=settings.REPOSITORY,
+        env=shared,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        # A group of its own: Ctrl-C in the terminal comes to us, and we tell it in our own time.
+        start_new_session=True,
+        # A shell's background job ignores SIGINT and hands that on; `dagster dev` would then never end.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield process
+    finally:
+        with _no_interrupts():
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+    # Whatever of the group is left: a run's process, or a code server that did not hear.
+    give_up = time.monotonic() + _STOP_SECONDS
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        while _group_exists(process.pid) and time.monotonic() < give_up:
+            os.killpg(process.pid, sent)
+            time.sleep(0.2)
+        give_up = time.monotonic() + 5
+    process.wait()
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """A second Ctrl-C must not cut the clean-up short."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_until_ready(stack: Stack, process: subprocess.Popen) -> None:
+    give_up = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise StackError(f"dagster dev ended with status {process.returncode}.\n{log_tail(stack.log)}")
+        entries = _location_entries(stack.url)
+        if entries and all(entry["loadStatus"] == "LOADED" for entry in entries):
+            broken = [e for e in entries if e["locationOrLoadError"]["__typename"] == "PythonError"]
+            if broken:
+                details = "\n".join(f"{e['name']}: {e['locationOrLoadError']['message']}" for e in broken)
+                raise StackError(f"these code locations don't load:\n{details}")
+            return
+        time.sleep(0.3)
+    raise StackError(f"Dagster is not ready after {_READY_SECONDS} s.\n{log_tail(stack.log)}")
+
+
+def _location_entries(url: str) -> list[dict]:
+    """The code locations as the web server sees them; none while it is not up."""
+    with requests.Session() as session:
+        session.trust_env = False  # a machine's proxy has no business with a loopback address
+        try:
+            answer = session.post(f"{url}/graphql", json={"query": _LOCATIONS}, timeout=5).json()
+        except (requests.RequestException, ValueError):
+            return []
+    return answer["data"]["workspaceOrError"].get("locationEntries", [])
+
+
+def log_tail(log: Path, lines: int = 25) -> str:
+    """The last lines of the log, for whoever wonders what went wrong."""
+    with open(log, errors="replace") as text:
+        tail = text.readlines()[-lines:]
+    return f"The last lines of {log}:\n" + "".join(f"  {line}" for line in tail)

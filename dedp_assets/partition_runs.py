@@ -1,0 +1,71 @@
+"""Runs over one partition or a range of them, in which one bad partition does not stop the others."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+
+class Materialized(NamedTuple):
+    """What one partition's work gave: the version of its data, and what to show in the UI."""
+
+    data_version: str
+    metadata: dict[str, Any]
+
+
+def materialize_each(
+    context: dg.AssetExecutionContext,
+    work: Callable[[str], Materialized],
+    *,
+    failures: tuple[type[Exception], ...],
+    retryable: tuple[type[Exception], ...] = (),
+    checks: Callable[[], Sequence[dg.AssetCheckResult]] = list,
+) -> dg.MaterializeResult:
+    """Do `work` for every partition key of the run, each with its own metadata.
+
+    A partition whose work raises one of `failures` is reported at the end, in one dg.Failure, after the others
+    have been done and their materializations recorded. Dagster retries the step only if all that failed is
+    `retryable`; work has to be idempotent. Any other exception ends the run at once. `checks` are evaluated
+    when all the work is done.
+    """
+    done: dict[str, Materialized] = {}
+    failed: dict[str, Exception] = {}
+    for key in context.partition_keys:
+        try:
+            done[key] = work(key)
+        except failures as error:
+            context.log.error(f"{key}: {error}")
+            failed[key] = error
+    if failed:
+        for key, result in done.items():
+            context.log_event(_materialization(context.asset_key, key, result))
+        raise _failure(failed, len(done), retryable)
+    for key, result in done.items():
+        context.add_asset_metadata(result.metadata, partition_key=key)
+    return dg.MaterializeResult(data_version=dg.DataVersion(_version_of_all(done)), check_results=checks())
+
+
+def _materialization(asset_key: dg.AssetKey, partition_key: str, result: Materialized) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key,
+        partition=partition_key,
+        metadata=result.metadata,
+        tags={"dagster/data_version": result.data_version},
+    )
+
+
+def _failure(failed: dict[str, Exception], done_count: int, retryable: tuple[type[Exception], ...]) -> dg.Failure:
+    problems = [f"partition {key}: {error}" for key, error in failed.items()]
+    others = f"\nThe other {done_count} partition(s) of this run are done." if done_count else ""
+    return dg.Failure(
+        description="\n".join(problems) + others,
+        metadata={"failed_partitions": list(failed)},
+        allow_retries=all(isinstance(error, retryable) for error in failed.values()),
+    )
+
+
+def _version_of_all(done: dict[str, Materialized]) -> str:
+    """One version for the run: Dagster stamps the same on every partition of a range."""
+    versions = [result.data_version for result in done.values()]
+    return versions[0] if len(versions) == 1 else hashlib.sha256("".join(versions).encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""Every environment switch of the project, read when it is asked for and never at import.
+
+| variable               | default                         | meaning                                              |
+| ---------------------- | ------------------------------- | ---------------------------------------------------- |
+| `DEDP_HOME`            | `.dedp/` beside this package    | all runtime state                                    |
+| `DEDP_LANDING`         | `$DEDP_HOME/landing`            | where files arrive                                   |
+| `DEDP_INTERNAL`        | `$DEDP_HOME/internal`           | our own copies, one folder per load                  |
+| `DEDP_POSTGRES_DSN`    | the embedded server             | any PostgreSQL, as a URL or a libpq string           |
+| `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
+| `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
+"""
+
+import contextlib
+import os
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SettingError(ValueError):
+    """A `DEDP_*` variable holds what it can't mean. The message names it, its value and what it takes."""
+
+
+def home() -> Path:
+    """The folder of all runtime state: absolute, not necessarily there yet."""
+    return _folder("DEDP_HOME", REPOSITORY / ".dedp")
+
+
+def landing() -> Path:
+    """The folder that files arrive in."""
+    return _folder("DEDP_LANDING", home() / "landing")
+
+
+def internal() -> Path:
+    """The folder of our own copies of what arrived."""
+    return _folder("DEDP_INTERNAL", home() / "internal")
+
+
+def postgres_dsn() -> str | None:
+    """The PostgreSQL server to use, or None for the embedded one. Holds a password: never log it."""
+    return os.environ.get("DEDP_POSTGRES_DSN") or None
+
+
+def start() -> date:
+    """The first day whose partition takes the undated file (UTC)."""
+    value = os.environ.get("DEDP_START")
+    if not value:
+        return home_created() - timedelta(days=3)
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise SettingError(f"DEDP_START is {value!r}; expected a date such as 2024-01-31") from None
+
+
+def settle_seconds() -> float:
+    """How long a file must be unchanged before it counts as complete, in seconds."""
+    value = os.environ.get("DEDP_SETTLE_SECONDS") or "2"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise SettingError(f"DEDP_SETTLE_SECONDS is {value!r}; expected a number of seconds, 0 or more")
+    return seconds
+
+
+def make_home() -> Path:
+    """Create the home with the record of its first day, if it is not there yet."""
+    folder = home()
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".created.{os.getpid()}"
+    draft.write_text(datetime.now(timezone.utc).isoformat(timespec="seconds") + "\n", encoding="utf-8")
+    # A link, not a rename: of two processes that start at once, the second keeps what the first wrote.
+    with contextlib.suppress(FileExistsError):
+        os.link(draft, folder / "created")
+    draft.unlink()
+    return folder
+
+
+def home_created() -> date:
+    """The day (UTC) on which `DEDP_HOME` was made; makes it when it is new."""
+    record = home() / "created"
+    if not record.exists():
+        make_home()
+    try:
+        return datetime.fromisoformat(record.read_text(encoding="utf-8").strip()).date()
+    except ValueError:
+        raise SettingError(
+            f"{record} should hold the time at which this folder was made, such as 2024-01-31T08:00:00+00:00; "
+            "write one into it, or set DEDP_START"
+        ) from None
+
+
+def _folder(variable: str, default: Path) -> Path:
+    value = os.environ.get(variable)
+    return Path(value).expanduser().resolve() if value else default

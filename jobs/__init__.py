@@ -1,0 +1,6 @@
+"""What is deployed: one module per code location, each exposing one `defs`."""
+
+import warnings
+
+# Beta in Dagster's pinned version, and used on purpose: the notice would head every command's output.
+warnings.filterwarnings("ignore", message="Parameter `backfill_policy`")

@@ -1,0 +1,24 @@
+"""Code location of the aggregating team: loads what the loader took in, and keeps the totals.
+
+It follows the loader by the key of the asset `devices_file` alone.
+"""
+
+import dagster as dg
+
+from dedp_assets.isolated_sequencer.aggregator import assets
+from dedp_assets.resources.postgres import PostgresResource
+from sensors.automation import automation_sensor, on_input_change
+
+defs = dg.Definitions(
+    assets=[
+        assets.devices_file,
+        *dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
+            [assets.devices_raw, assets.devices_aggregates],
+        ),
+    ],
+    asset_checks=[assets.all_loads_accounted_for, assets.totals_equal_recount],
+    sensors=[automation_sensor()],
+    resources={"postgres": PostgresResource()},
+    executor=dg.in_process_executor,
+)
