@@ -6,19 +6,54 @@ SENSOR_NAME = "follow_inputs"
 
 
 def on_input_change() -> dg.AutomationCondition:
-    """A partition is missing, or its input was updated, since it was last requested; its inputs are all there.
+    """A partition is missing, or an input was updated, since it was last requested; and its inputs are all there.
 
     Unlike `AutomationCondition.eager()` it acts on every time window, so late partitions run. And an update that
-    lands between a request and the next tick is not forgotten with that request: `newly_requested` resets the
-    wait only in a tick that brings no update.
+    lands between a request and the next tick is not forgotten with that request: `newly_requested` ends the wait
+    only in a tick that brings no update.
     """
-    updated = dg.AutomationCondition.any_deps_updated()
-    changed = (dg.AutomationCondition.newly_missing() | updated).with_label("input changed")
+    updated = dg.AutomationCondition.any_deps_match(
+        (dg.AutomationCondition.newly_updated() & ~UpdatedTogether()) | dg.AutomationCondition.will_be_requested()
+    ).with_label("input updated")
+    changed = (dg.AutomationCondition.newly_missing() | updated).with_label("missing or input updated")
     return (
         changed.since(dg.AutomationCondition.newly_requested() & ~updated)
         & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.in_progress()
     ).with_label("on_input_change")
+
+
+class UpdatedTogether(dg.AutomationCondition):
+    """The run that updated an input was to update the asset after it as well, so there is nothing to follow.
+
+    Dagster's own `executed_with_root_target()` knows this of an asset's latest materialization alone. Where
+    several partitions were updated since the last tick, it forgets it of all others, and they run twice.
+    """
+
+    @property
+    def name(self) -> str:
+        return "updated together"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        instance = context.asset_graph_view.instance
+        target = context.root_context.key
+        together = {
+            partition
+            for partition in context.candidate_subset.expensively_compute_partition_keys()
+            if target in _selection_of_latest_run(instance, context.key, partition)
+        }
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(together))
+
+
+def _selection_of_latest_run(
+    instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str
+) -> frozenset[dg.AssetKey]:
+    """The assets that were selected in the run that last materialized this partition."""
+    latest = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=[partition]), limit=1
+    ).records
+    run = instance.get_run_by_id(latest[0].run_id) if latest else None
+    return frozenset((run and run.asset_selection) or ())
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
@@ -30,4 +65,6 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
         minimum_interval_seconds=1,
         # A backfill waits for its daemon, which wakes every 30 s; a run per partition starts at once.
         emit_backfills=False,
+        # The condition is our own class, which only our own process knows.
+        use_user_code_server=True,
     )
