@@ -1,6 +1,6 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format clean
+.PHONY: help setup demo up down test check bench format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -29,7 +29,13 @@ test: setup ## every test that CI runs
 check: setup ## formatting, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy dedp_assets sensors jobs benchmarks
+	@$(BIN)/mypy dedp_assets sensors jobs
+	@MYPYPATH=benchmarks $(BIN)/mypy benchmarks
+
+bench: setup ## the measured claims of benchmarks/README.md
+	@for script in load_rows refresh_totals import_locations; do \
+	    echo "== $$script"; $(BIN)/python benchmarks/$$script.py || failed=1; \
+	done; test -z "$$failed"
 
 format: setup ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

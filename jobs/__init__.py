@@ -2,5 +2,5 @@
 
 import warnings
 
-# Beta in Dagster's pinned version, and used on purpose: the notice would head every command's output.
-warnings.filterwarnings("ignore", message="Parameter `backfill_policy`")
+# Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
+warnings.filterwarnings("ignore", message="Parameter `(backfill_policy|use_user_code_server)`")

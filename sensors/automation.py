@@ -24,10 +24,11 @@ def on_input_change() -> dg.AutomationCondition:
 
 
 class UpdatedTogether(dg.AutomationCondition):
-    """The run that updated an input was to update the asset after it as well, so there is nothing to follow.
+    """The run or backfill that updated an input is to update the asset after it as well: nothing is left to follow.
 
     Dagster's own `executed_with_root_target()` knows this of an asset's latest materialization alone. Where
-    several partitions were updated since the last tick, it forgets it of all others, and they run twice.
+    several partitions were updated since the last tick, it forgets it of all others, and they run twice. And it
+    does not know backfills, which go from one code location to the next in runs of their own.
     """
 
     @property
@@ -40,20 +41,22 @@ class UpdatedTogether(dg.AutomationCondition):
         together = {
             partition
             for partition in context.candidate_subset.expensively_compute_partition_keys()
-            if target in _selection_of_latest_run(instance, context.key, partition)
+            if target in _assets_updated_with(instance, context.key, partition)
         }
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(together))
 
 
-def _selection_of_latest_run(
-    instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str
-) -> frozenset[dg.AssetKey]:
-    """The assets that were selected in the run that last materialized this partition."""
+def _assets_updated_with(instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str) -> set[dg.AssetKey]:
+    """The assets that the run which last materialized this partition was to update, or the backfill of that run."""
     latest = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=[partition]), limit=1
     ).records
     run = instance.get_run_by_id(latest[0].run_id) if latest else None
-    return frozenset((run and run.asset_selection) or ())
+    if run is None:
+        return set()
+    backfill_id = run.tags.get("dagster/backfill")
+    backfill = instance.get_backfill(backfill_id) if backfill_id else None
+    return {*(run.asset_selection or ()), *((backfill and backfill.asset_selection) or ())}
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:

@@ -188,7 +188,7 @@ def look(folder: Path) -> Listing:
     listing = Listing()
     _add(listing, UNDATED, folder / landing.FILE_NAME)
     try:
-        entries = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        entries = sorted(os.listdir(folder))
     except FileNotFoundError:
         listing.problems.append(f"{folder} does not exist yet: nothing has arrived")
         return listing
@@ -199,7 +199,7 @@ def look(folder: Path) -> Listing:
         path = folder / name / landing.FILE_NAME
         if _is_day(name):
             _add(listing, name, path)
-        elif path.exists():
+        elif os.path.exists(path):
             listing.problems.append(f"{name}/{landing.FILE_NAME} is ignored: {name!r} is not a day like 2024-01-31")
     return listing
 
@@ -216,10 +216,10 @@ def _add(listing: Listing, day: str, path: Path) -> None:
         return
     if not stat.S_ISREG(status.st_mode):
         listing.problems.append(f"{_name(day)} is not a file")
-    elif not os.access(path, os.R_OK):
-        listing.problems.append(f"{_name(day)} can't be read: Permission denied")
-    else:
+    elif os.access(path, os.R_OK):
         listing.files[day] = FileVersion(status.st_size, status.st_mtime_ns, status.st_ino)
+    elif os.path.lexists(path):  # and did not vanish just now
+        listing.problems.append(f"{_name(day)} can't be read: Permission denied")
 
 
 def _is_day(name: str) -> bool:
@@ -232,14 +232,12 @@ def _is_day(name: str) -> bool:
 def run_request(request: Request) -> dg.RunRequest:
     """One partition, or a range of partitions as a single run."""
     first, last = request.days[0], request.days[-1]
-    if first == last:
-        return dg.RunRequest(run_key=request.run_key, partition_key=first)
+    days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     return dg.RunRequest(
         run_key=request.run_key,
-        tags={
-            "dagster/asset_partition_range_start": first,
-            "dagster/asset_partition_range_end": last,
-        },
+        asset_selection=[contract.DEVICES_FILE],
+        partition_key=first if first == last else None,
+        tags={} if first == last else days,
     )
 
 

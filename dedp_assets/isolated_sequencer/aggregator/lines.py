@@ -187,21 +187,24 @@ class _Lines:
 
     def blocks(self) -> Iterator[bytes | RejectedLine]:
         """Blocks that end with a line feed, and each overlong line as a rejected line without its number."""
-        pending = self._rest
-        while chunk := self._stream.read(BLOCK_BYTES):
+        pending = b""
+        chunk = self._rest or self._stream.read(BLOCK_BYTES)
+        while chunk:
             end = chunk.rfind(b"\n") + 1
             if end:
                 yield pending + chunk[:end]
                 pending = chunk[end:]
             else:
                 pending += chunk
+            chunk = b""
             if len(pending) > MAX_LINE_BYTES:
-                length, rest = self._skip_line(len(pending))
+                length, chunk = self._skip_line(len(pending))
                 detail = f"{length:,} bytes, of which the first {MAX_LINE_BYTES:,} are kept here"
                 yield RejectedLine(0, pending[:MAX_LINE_BYTES], Rejection("line too long", detail))
-                pending = rest
+                pending = b""
+            chunk = chunk or self._stream.read(BLOCK_BYTES)
         if pending:
-            yield pending if pending.endswith(b"\n") else pending + b"\n"
+            yield pending + b"\n"
 
     def _skip_line(self, length: int) -> tuple[int, bytes]:
         """Read to the end of the line under way: its length in bytes, and what was read after it."""
