@@ -45,21 +45,12 @@ def extend_file(path: Path, rows: Iterator[Row], line_format: LineFormat, progre
 
 
 def clean_folders(folders: Iterable[Path]) -> None:
-    """Empty folders that hold nothing but generated files (at any depth); a missing one is fine.
-
-    Raises OutputError, before anything is deleted, for the root, home or current folder or one above them,
-    and for a folder with any other file or a symbolic link in it.
-    """
-    files: set[Path] = set()
-    sub_folders: set[Path] = set()
+    """Delete the datasets of earlier runs from these folders, and nothing else; a missing folder is fine."""
     for folder in folders:
-        if folder.exists():
-            _refuse_precious_folder(folder)
-            _collect_generated(folder, files, sub_folders)
-    for file in files:
-        file.unlink()
-    for sub_folder in sorted(sub_folders, key=lambda path: len(path.parts), reverse=True):
-        sub_folder.rmdir()
+        if folder.is_dir():
+            for path in folder.iterdir():
+                if _is_generated(path.name) and path.is_file():
+                    path.unlink()
 
 
 @contextmanager
@@ -94,36 +85,6 @@ def _check_extendable(path: Path, line_format: LineFormat) -> None:
             f"{path}: this file was not written by the generator, so rows cannot be added to it; "
             "move it away, or choose another output_path"
         )
-
-
-def _refuse_precious_folder(folder: Path) -> None:
-    resolved = folder.resolve()
-    for name, precious in (("home", Path(os.path.expanduser("~")).resolve()), ("current", Path.cwd())):
-        if resolved == precious or resolved in precious.parents:
-            raise OutputError(
-                f"{folder}: clean_path would delete the content of the {name} folder or of one above it; "
-                "choose another output_path, or set clean_path: false"
-            )
-
-
-def _collect_generated(folder: Path, files: set[Path], sub_folders: set[Path]) -> None:
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: clean_path expects a folder, found a file; choose another output_path")
-    pending = [folder]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    sub_folders.add(Path(entry.path))
-                    pending.append(Path(entry.path))
-                elif entry.is_file(follow_symlinks=False) and _is_generated(entry.name):
-                    files.add(Path(entry.path))
-                else:
-                    raise OutputError(
-                        f"{folder}: clean_path would delete {entry.path}, which the generator did not write, "
-                        "so nothing was deleted; move it away, choose another output_path, or set "
-                        "clean_path: false"
-                    )
 
 
 def _is_generated(name: str) -> bool:
