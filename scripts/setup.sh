@@ -30,16 +30,18 @@ else
     "$python" -m venv .venv || fail \
         "$python could not create a virtual environment." \
         "On Debian and Ubuntu its module comes separately: apt-get install python3-venv"
-    install=".venv/bin/python -m pip --disable-pip-version-check install"
+    install=".venv/bin/python -m pip --disable-pip-version-check install --no-compile"
 fi
 
+# Every package is pinned, so nothing is left to resolve: --no-deps saves pip a minute of looking.
 echo "[2/3] $(grep -c '==' requirements.txt) pinned packages, a minute or two the first time"
 $install --no-deps -r requirements.txt || fail \
     "the packages in requirements.txt could not be installed." \
     "The first error above says which. Often it is the network or a proxy; then run the same command again."
 
-# Every package is pinned, so nothing is left to resolve: --no-deps saves pip a minute of looking.
 echo "[3/3] this project"
 $install --quiet --no-deps --no-build-isolation --editable . || fail \
     "the project itself could not be installed." "See the message above."
+# On all cores here, which pip would do on one, and the first command would do before it answers.
+.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 touch .venv/.installed

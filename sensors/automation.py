@@ -1,5 +1,7 @@
 """When does a partition re-run? When its input changed, in any time window; this condition says exactly when."""
 
+import os
+
 import dagster as dg
 
 SENSOR_NAME = "follow_inputs"
@@ -61,6 +63,9 @@ def _assets_updated_with(instance: dg.DagsterInstance, asset_key: dg.AssetKey, p
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
     """Evaluates the conditions of every asset and check in its code location."""
+    # A tick reads the events up to the highest id it sees first. In PostgreSQL an event with a lower id may be
+    # committed later, and without this pause no tick would ever see it; one with a higher id would be seen twice.
+    os.environ.setdefault("DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "0.5")
     return dg.AutomationConditionSensorDefinition(
         SENSOR_NAME,
         target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
