@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import click
+import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
 from dedp_assets.generator.cli import generate
@@ -72,10 +73,14 @@ def demo() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
     """Open the project's database, whichever it is, with psql's own options: `dedp psql -c 'SELECT 1'`."""
-    command = [str(embedded_postgres.binary("psql")), database_dsn(), *arguments]
+    parts = psycopg2.extensions.parse_dsn(database_dsn())
+    # By the environment: everybody on the machine can read a command line.
+    environment = {**os.environ, "PGPASSWORD": parts.pop("password")} if "password" in parts else None
+    dsn = psycopg2.extensions.make_dsn(**parts)
+    command = [str(embedded_postgres.binary("psql")), dsn, *arguments]
     # A child and not an exec: the embedded server may have been started for this call, and ends with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # psql answers Ctrl-C itself
-    sys.exit(subprocess.run(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)).returncode)
+    sys.exit(subprocess.run(command, env=environment, preexec_fn=local_stack.hear_interrupts).returncode)
 
 
 @dedp.command(name="exec", context_settings={"ignore_unknown_options": True})

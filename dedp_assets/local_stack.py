@@ -163,8 +163,11 @@ def _in_schema(dsn: str, schema: str) -> str:
 
 
 def create_instance_schema(shared: dict[str, str]) -> None:
-    """Make the schema that Dagster's own tables live in."""
-    connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
+    """Make the schema that Dagster's own tables live in. Raises StackError if the database can't be reached."""
+    try:
+        connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
+    except psycopg2.OperationalError as error:
+        raise StackError(f"PostgreSQL can't be reached; is DEDP_POSTGRES_DSN right?\n{error}") from None
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_INSTANCE_SCHEMA}")
@@ -196,14 +199,18 @@ def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterat
         stderr=subprocess.STDOUT,
         # A group of its own: Ctrl-C in the terminal comes to us, and we tell it in our own time.
         start_new_session=True,
-        # A shell's background job ignores SIGINT and hands that on; `dagster dev` would then never end.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_interrupts,
     )
     try:
         yield process
     finally:
         with _no_interrupts():
             _stop(process)
+
+
+def hear_interrupts() -> None:
+    """For a process about to start: a shell's background job ignores SIGINT and hands that on, for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> None:
