@@ -65,8 +65,8 @@ def _with_loads(dsn: str, name: str, number: int, file: Path) -> Connection:
     for position in range(number):
         load_file(connection, load_id(position), file)
         fold(connection, load_id(position))
-        print(f"\rpreparing: {position + 1} of {number} loads", end="", flush=True, file=sys.stderr)
-    print(file=sys.stderr)
+        if (position + 1) % 100 == 0:
+            print(f"preparing: {position + 1} of {number} loads", flush=True, file=sys.stderr)
     connection.autocommit = True
     connection.cursor().execute("VACUUM ANALYZE")
     connection.autocommit = False

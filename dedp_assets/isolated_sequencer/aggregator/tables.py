@@ -33,5 +33,11 @@ def ensure_tables(connection: Connection) -> None:
 
 
 def _version(cursor) -> str | None:
-    cursor.execute("SELECT obj_description(to_regnamespace('dedp'), 'pg_namespace')")
-    return cursor.fetchone()[0]
+    # From the catalogue, and not with to_regnamespace(): that one answers from a cache, which still lacks the
+    # schema that another process has just made while we waited for it.
+    cursor.execute(
+        "SELECT description FROM pg_namespace JOIN pg_description ON objoid = pg_namespace.oid "
+        "WHERE classoid = 'pg_namespace'::regclass AND nspname = 'dedp'"
+    )
+    row = cursor.fetchone()
+    return row and row[0]

@@ -1,0 +1,107 @@
+"""What every test stands on: a PostgreSQL server of the test session, a database and a state folder per test."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.resources import embedded_postgres
+
+_TEMPLATE = "dedp_template"
+_numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own DEDP_HOME; nothing of the user's settings or state reaches the test."""
+    for name in os.environ:
+        if name.startswith("DEDP_") or name == "DAGSTER_HOME":
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("DEDP_HOME", str(home))
+    monkeypatch.setenv("DEDP_SETTLE_SECONDS", "0.2")
+    return home
+
+
+@pytest.fixture
+def left_running() -> Callable[[Path], list[str]]:
+    """What runs for a DEDP_HOME: every process, of any user, whose environment, command or folder names it."""
+
+    def find(home: Path) -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                words = [*process.environ().values(), *process.cmdline(), process.cwd()]
+                if process.pid != os.getpid() and any(str(home) in word for word in words):
+                    found.append(f"{process.pid} {' '.join(process.cmdline())}")
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a server that runs for the whole session, with a template that has the project's tables."""
+    # Not below pytest's own temporary folder: that is closed to the user whom a server under root runs as.
+    with (
+        tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder,
+        embedded_postgres.server_lease(Path(folder)) as url,
+    ):
+        # The machine does not lose power during the tests; that a server dies, these settings survive.
+        _administer(url, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off")
+        # A test that would wait for ever fails instead.
+        _administer(url, "ALTER SYSTEM SET lock_timeout = '60s'")
+        _administer(url, "SELECT pg_reload_conf()", f"CREATE DATABASE {_TEMPLATE}")
+        connection = psycopg2.connect(_database(url, _TEMPLATE))
+        ensure_tables(connection)
+        connection.close()
+        yield url
+
+
+@pytest.fixture
+def empty_dsn(postgres_server: str) -> Iterator[str]:
+    """The URL of a database of the test's own, without tables."""
+    yield from _own_database(postgres_server, "template1")
+
+
+@pytest.fixture
+def dsn(postgres_server: str) -> Iterator[str]:
+    """The URL of a database of the test's own, with the project's tables."""
+    yield from _own_database(postgres_server, _TEMPLATE)
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[Connection]:
+    """A connection to the test's own database."""
+    connection = psycopg2.connect(dsn)
+    yield connection
+    connection.close()
+
+
+def _own_database(server: str, template: str) -> Iterator[str]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _database(server, name)
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administer(url: str, *statements: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True  # CREATE DATABASE runs in no transaction
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    connection.close()
+
+
+def _database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()

@@ -1,0 +1,235 @@
+"""One line is one row, and a line that can't be a row costs itself and nothing else."""
+
+import io
+
+import pytest
+
+from dedp_assets.isolated_sequencer.aggregator import lines
+from dedp_assets.isolated_sequencer.aggregator.lines import (
+    MAX_LENGTH,
+    CleanLines,
+    RejectedLine,
+    Rejection,
+    UnusableFile,
+    classify,
+    rejection,
+    split_values,
+)
+
+HEADER = b"type;full_name;version\n"
+
+
+def classified(content: bytes) -> tuple[dict[int, str], dict[int, tuple[bytes, str, str]]]:
+    """The clean and the rejected lines of a file, by line number."""
+    clean: dict[int, str] = {}
+    rejected: dict[int, tuple[bytes, str, str]] = {}
+    for item in classify(io.BytesIO(content)):
+        if isinstance(item, CleanLines):
+            numbered = enumerate(item.text.removesuffix("\n").split("\n"), start=item.first_line_number)
+            for number, line in numbered:
+                assert number not in clean
+                clean[number] = line
+        else:
+            assert item.line_number not in rejected
+            rejected[item.line_number] = (item.raw, *item.rejection)
+    return clean, rejected
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        pytest.param("phone;Nova 8;Android 14", ["phone", "Nova 8", "Android 14"], id="plain"),
+        pytest.param('"a;b";c;d', ["a;b", "c", "d"], id="a quoted delimiter"),
+        pytest.param('"15"" screen";c;d', ['15" screen', "c", "d"], id="a doubled quote"),
+        pytest.param('a;"""";c', ["a", '"', "c"], id="nothing but a quote"),
+        pytest.param(" a; b ;c ", [" a", " b ", "c "], id="spaces belong to the value"),
+        pytest.param('\ta;" b";c', ["\ta", " b", "c"], id="so do tabs, and quoted spaces"),
+        pytest.param("a;\\.;\\N", ["a", "\\.", "\\N"], id="what COPY knows as end of data and as NULL"),
+        pytest.param("a;NULL;'b'", ["a", "NULL", "'b'"], id="what SQL would read otherwise"),
+        pytest.param("a;\u00a0;\u2028", ["a", "\u00a0", "\u2028"], id="blanks of Unicode are values"),
+        pytest.param("a;x\x0by;\x85", ["a", "x\x0by", "\x85"], id="control characters that end no line here"),
+        pytest.param("\ufeffa;b;c", ["\ufeffa", "b", "c"], id="a byte order mark below the first line"),
+    ],
+)
+def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
+    assert rejection(line.encode()) is None
+    assert split_values(line) == values
+    assert classified(HEADER + line.encode() + b"\n") == ({2: line}, {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "detail"),
+    [
+        (b"", "empty line", ""),
+        (b"{........", "missing field", "1 of 3 fields"),
+        (b"\\.", "missing field", "1 of 3 fields"),
+        (b"   ", "missing field", "1 of 3 fields"),
+        (b"phone", "missing field", "1 of 3 fields"),
+        (b"phone;Nova 8", "missing field", "2 of 3 fields"),
+        (b'"phone;Nova 8;Android 14"', "missing field", "1 of 3 fields"),
+        (b"phone;Nova 8;Android 14;", "extra field", "4 of 3 fields"),
+        (b"phone;Nova 8;Android 14;x;y", "extra field", "5 of 3 fields"),
+        (b";Nova 8;Android 14", "missing value", "type"),
+        (b"phone;;Android 14", "missing value", "full_name"),
+        (b"phone;Nova 8;", "missing value", "version"),
+        (b";;", "missing value", "type"),
+        (b"phone; \t ;Android 14", "missing value", "full_name"),
+        (b'phone;"";Android 14', "missing value", "full_name"),
+        (b'phone;Nova 8;"  "', "missing value", "version"),
+        (b"phone;Nova \0 8;Android 14", "NUL byte", "at position 12"),
+        (b"\0", "NUL byte", "at position 1"),
+        (b"phone;Nov\xe9;Android 14", "not UTF-8", "byte 0xe9 at position 10"),
+        (b"\xff\xfe", "not UTF-8", "byte 0xff at position 1"),
+        (b"phone;\xed\xa0\x80;1", "not UTF-8", "byte 0xed at position 7"),
+        (b"phone;Nova\r8;Android 14", "carriage return", "at position 11"),
+        (b"\r;b;1", "carriage return", "at position 1"),
+        (b'phone;Nova "8;Android 14', "unclosed quote", "one line is one row"),
+        (b'phone;"Nova 8;Android 14', "unclosed quote", "one line is one row"),
+        (b'phone;Nova "8";Android 14', "misplaced quote", "one line is one row"),
+        (b'phone;"Nova" 8;Android 14', "misplaced quote", "one line is one row"),
+        (b'phone; "Nova 8";Android 14', "misplaced quote", "one line is one row"),
+    ],
+)
+def test_a_line_that_is_no_row_is_set_aside_alone_with_its_reason(raw: bytes, reason: str, detail: str):
+    assert rejection(raw) == Rejection(reason, detail)
+    before_and_after = classified(HEADER + b"a;b;1\n" + raw + b"\na;b;2\n")
+    assert before_and_after == ({2: "a;b;1", 4: "a;b;2"}, {3: (raw, reason, detail)})
+
+
+@pytest.mark.parametrize("character", ["x", "é", "漢", "😀", "e\u0301"[1], ";", '"'])
+@pytest.mark.parametrize("column", list(MAX_LENGTH))
+def test_lengths_are_counted_in_characters(column: str, character: str):
+    def line(length: int) -> bytes:
+        value = character * length
+        if character in ';"':
+            value = f'"{value.replace(chr(34), chr(34) * 2)}"'
+        return ";".join(value if name == column else "a" for name in MAX_LENGTH).encode()
+
+    most = MAX_LENGTH[column]
+    too_long = Rejection("value too long", f"{column}: {most + 1} characters, {most} fit")
+    assert rejection(line(most)) is None
+    assert rejection(line(most + 1)) == too_long
+    clean, rejected = classified(HEADER + line(most) + b"\n" + line(most + 1) + b"\n")
+    assert clean == {2: line(most).decode()}
+    assert rejected == {3: (line(most + 1), *too_long)}
+
+
+def test_the_columns_are_as_long_as_the_table_has_them(database):
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT column_name, character_maximum_length FROM information_schema.columns "
+            "WHERE table_schema = 'dedp' AND table_name = 'devices_raw' AND column_name <> 'load_id' "
+            "ORDER BY ordinal_position"
+        )
+        assert cursor.fetchall() == list(MAX_LENGTH.items())
+
+
+def test_a_quoted_line_break_sets_both_its_lines_aside_and_no_other():
+    clean, rejected = classified(HEADER + b'a;b;1\na;"b\nc";2\na;b;3\n')
+    assert clean == {2: "a;b;1", 5: "a;b;3"}
+    assert rejected == {
+        3: (b'a;"b', "unclosed quote", "one line is one row"),
+        4: (b'c";2', "unclosed quote", "one line is one row"),
+    }
+
+
+def test_a_stray_quote_costs_its_own_line_only():
+    clean, rejected = classified(HEADER + b'a;b;1\na;15";2\n' + b'a;"b";3\n' * 3)
+    assert clean == {2: "a;b;1", **dict.fromkeys((4, 5, 6), 'a;"b";3')}
+    assert list(rejected) == [3]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(HEADER + b"a;b;1\na;b;2\n", id="LF"),
+        pytest.param(HEADER + b"a;b;1\na;b;2", id="no last line end"),
+        pytest.param((HEADER + b"a;b;1\na;b;2\n").replace(b"\n", b"\r\n"), id="CRLF"),
+        pytest.param((HEADER + b"a;b;1\na;b;2").replace(b"\n", b"\r\n"), id="CRLF and no last line end"),
+        pytest.param(HEADER + b"a;b;1\r\na;b;2\n", id="mixed line ends"),
+        pytest.param(b"\xef\xbb\xbf" + HEADER + b"a;b;1\na;b;2\n", id="byte order mark"),
+        pytest.param(b'"type";"full_name";"version"\na;b;1\na;b;2\n', id="quoted header"),
+    ],
+)
+def test_every_line_end_a_byte_order_mark_and_a_quoted_header_are_accepted(content: bytes):
+    assert classified(content) == ({2: "a;b;1", 3: "a;b;2"}, {})
+
+
+def test_line_ends_are_no_part_of_what_is_set_aside():
+    _, rejected = classified(HEADER + b"one\r\n\xff\r\ntwo\n\r\n\nthree")
+    assert [raw for raw, *_ in rejected.values()] == [b"one", b"\xff", b"two", b"", b"", b"three"]
+    assert list(rejected) == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("block_bytes", [32, 33, 50, 97, 1 << 10])
+def test_it_makes_no_difference_where_blocks_end(monkeypatch: pytest.MonkeyPatch, block_bytes: int):
+    content = HEADER + "".join(f"a;é{i};😀{i}\r\n{'x' * (i % 70)}\nb;{i}\xff\n" for i in range(60)).encode(
+        "latin-1", "replace"
+    )
+    whole = classified(content)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", block_bytes)
+    assert classified(content) == whole
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("length", [3 << 20, (1 << 20) + lines.BLOCK_BYTES + 1, 1 << 22])
+def test_an_overlong_line_is_set_aside_with_its_length_and_the_lines_after_it_are_read(length: int, line_end: bytes):
+    clean, rejected = classified(HEADER + b"a;b;1\n" + b"x" * length + line_end + b"a;b;2\n\na;b;3")
+    assert clean == {2: "a;b;1", 4: "a;b;2", 6: "a;b;3"}
+    assert list(rejected) == [3, 5]
+    raw, reason, detail = rejected[3]
+    assert (raw, reason) == (b"x" * lines.MAX_LINE_BYTES, "line too long")
+    assert detail == f"{length + len(line_end) - 1:,} bytes, of which the first 1,048,576 are kept here"
+
+
+def test_an_overlong_line_may_be_the_last_and_have_no_end():
+    clean, rejected = classified(HEADER + b"a;b;1\n" + b"x" * (3 << 20))
+    assert clean == {2: "a;b;1"}
+    assert rejected[3][2] == "3,145,728 bytes, of which the first 1,048,576 are kept here"
+
+
+def test_two_overlong_lines_in_a_row_are_two_lines():
+    clean, rejected = classified(HEADER + (b"x" * (2 << 20) + b"\n") * 2 + b"a;b;1\n")
+    assert (clean, list(rejected)) == ({4: "a;b;1"}, [2, 3])
+
+
+def test_lines_before_an_overlong_one_are_lines_of_their_own():
+    clean, rejected = classified(HEADER + b"a;b;1\n" * 50_000 + b"x" * (2 << 20) + b"\n" + b"a;b;2\n" * 50_000)
+    assert list(rejected) == [50_002]
+    assert list(clean) == [*range(2, 50_002), *range(50_003, 100_003)]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param(b"", "is empty", id="empty"),
+        pytest.param(HEADER, "has a header and no lines", id="header only"),
+        pytest.param(HEADER.rstrip(), "has a header and no lines", id="header without a line end"),
+        pytest.param(b"\xef\xbb\xbf" + HEADER, "has a header and no lines", id="byte order mark and header"),
+        pytest.param(b"a;b;1\na;b;2\n", "has the first line 'a;b;1'", id="no header"),
+        pytest.param(b"type;name;version\na;b;1\n", "has the first line 'type;name;version'", id="a column renamed"),
+        pytest.param(b"full_name;type;version\na;b;1\n", "has the first line 'full_name;type;", id="columns swapped"),
+        pytest.param(b"type;full_name\na;b\n", "has the first line 'type;full_name'", id="a column less"),
+        pytest.param(b"type;full_name;version;x\na;b;1;2\n", "'type;full_name;version;x'", id="a column more"),
+        pytest.param(b"\n" + HEADER + b"a;b;1\n", "has the first line ''", id="a blank line first"),
+        pytest.param(b"type,full_name,version\na,b,1\n", "is delimited by ',', not by ';'", id="commas"),
+        pytest.param(b'"type","full_name","version"\na,b,1\n', "is delimited by ',', not by ';'", id="quoted commas"),
+        pytest.param(b"type\tfull_name\tversion\na\tb\t1\n", "is delimited by '\\t', not by ';'", id="tabs"),
+        pytest.param("type;full_name;version\na;b;1\n".encode("utf-16"), "has the first line '\\\\xff", id="UTF-16"),
+        pytest.param(b"\x1f\x8b\x08\x00\x00\xff", "has the first line", id="compressed"),
+        pytest.param(b"\0" * 5000, "has the first line '\\\\x00", id="NUL bytes"),
+        pytest.param(b"x" * (3 << 20), "has the first line 'xxxx", id="one endless line"),
+    ],
+)
+def test_an_unusable_file_is_told_by_what_was_found_and_what_was_expected(content: bytes, found: str):
+    with pytest.raises(UnusableFile) as raised:
+        list(classify(io.BytesIO(content)))
+    message = str(raised.value)
+    assert found in message
+    assert len(message) < 2000
+    if "first line" in found or "delimited" in found:
+        assert "expected the header type;full_name;version" in message
+
+
+def test_a_file_whose_only_line_is_blank_is_a_file_with_one_rejected_line():
+    assert list(classify(io.BytesIO(HEADER + b"\n"))) == [RejectedLine(2, b"", Rejection("empty line", ""))]

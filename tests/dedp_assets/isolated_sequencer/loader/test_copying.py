@@ -1,0 +1,421 @@
+"""A copy is one complete version of the source or nothing, whatever happens to the source or to the copier."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dedp_assets.isolated_sequencer.loader.copying import NotCopied, StillBeingWritten, copy_when_settled
+
+# Enough rows for more than one read of the copier.
+ROWS = 70_000
+
+
+def version_text(number, rows=ROWS):
+    """A file that tells of itself which version it is and whether it is whole; all of them are of one size."""
+    row = f"version {number:06};\n"
+    return f"header {number:06};\n" + row * rows + f"{rows:06} rows;\n"
+
+
+def version_of(path):
+    """The version that a file holds, after making sure that it is that version, whole and nothing else."""
+    text = path.read_text()
+    number = int(text[len("header ") :].split(";", 1)[0])
+    rows = text.count("\n") - 2
+    assert text == version_text(number, rows)
+    return number
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def copy(source, destination, *, settle_seconds=0.0, patience=30.0):
+    return copy_when_settled(source, destination, settle_seconds=settle_seconds, patience=patience)
+
+
+@contextmanager
+def meanwhile(step):
+    """Repeat `step` (which takes a number) in another thread for as long as the block takes."""
+    over = threading.Event()
+
+    def repeat():
+        number = 0
+        while not over.is_set():
+            number += 1
+            step(number)
+
+    with ThreadPoolExecutor(1) as pool:
+        repeated = pool.submit(repeat)
+        try:
+            yield
+        finally:
+            over.set()
+        repeated.result()
+
+
+@contextmanager
+def at_call_of(name, action):
+    """Call `action` once when this thread has returned from its next call of the built-in function `name`."""
+
+    def watch(_frame, event, function):
+        if event == "c_return" and function.__name__ == name:
+            sys.setprofile(None)
+            action()
+
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def replace_with(path, text):
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def test_the_report_tells_source_size_lines_and_digest_of_what_was_copied(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
+    source.write_text(version_text(1))
+    copied = copy(source, destination)
+    content = destination.read_bytes()
+    assert content == source.read_bytes()
+    assert copied.source == source
+    assert copied.size_bytes == len(content)
+    assert copied.line_count == ROWS + 2
+    assert copied.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"a", 1),
+        (b"a\n", 1),
+        (b"a\nb", 2),
+        (b"a\r\nb\r\n", 2),
+        (b"\n\n", 2),
+        (b"x" * (1 << 20), 1),
+        (b"x" * ((1 << 20) - 1) + b"\n", 1),
+        (b"x" * (1 << 20) + b"\ny", 2),
+        (b"\xff\x00\n", 1),
+    ],
+    ids=[
+        "no end",
+        "one line",
+        "last line without end",
+        "carriage returns",
+        "blank lines",
+        "a whole chunk",
+        "a chunk that ends a line",
+        "a line end that begins a chunk",
+        "not text",
+    ],
+)
+def test_lines_are_counted_with_or_without_an_end_of_the_last_one(tmp_path, content, lines):
+    source = tmp_path / "landed.csv"
+    source.write_bytes(content)
+    copied = copy(source, tmp_path / "dataset.csv")
+    assert (tmp_path / "dataset.csv").read_bytes() == content
+    assert (copied.size_bytes, copied.line_count) == (len(content), lines)
+
+
+# Copies, but stops for good at one step of the way, and says so.
+STOPS_AT_A_STEP = """
+import sys, time
+from pathlib import Path
+from dedp_assets.isolated_sequencer.loader.copying import copy_when_settled
+
+source, destination, wanted_event, wanted_name, wanted_turn = sys.argv[1:]
+turns = 0
+
+def watch(frame, event, function):
+    global turns
+    if event == wanted_event and function.__name__ == wanted_name and frame.f_code.co_filename.endswith("copying.py"):
+        turns += 1
+        if turns == int(wanted_turn):
+            sys.stdout.write("there\\n")
+            sys.stdout.flush()
+            time.sleep(600)
+
+sys.setprofile(watch)
+copy_when_settled(Path(source), Path(destination), settle_seconds=0.0)
+"""
+
+STEPS = {
+    "with the lock taken": ("c_return", "flock", 1),
+    "with an empty draft": ("c_call", "write", 1),
+    "with a part written": ("c_return", "write", 1),
+    "with all written, not yet on the disk": ("c_call", "fsync", 1),
+    "just before the draft takes the name": ("c_call", "replace", 1),
+    "just after the draft took the name": ("c_return", "replace", 1),
+}
+
+
+@pytest.mark.parametrize("earlier_copy", [True, False], ids=["over an earlier copy", "for the first time"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_exact(tmp_path, step, earlier_copy):
+    source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
+    if earlier_copy:
+        source.write_text(version_text(1))
+        copy(source, destination)
+    source.write_text(version_text(2))
+
+    killed = subprocess.Popen(
+        [sys.executable, "-c", STOPS_AT_A_STEP, source, destination, *map(str, step)], stdout=subprocess.PIPE, text=True
+    )
+    with killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "there\n"
+        killed.send_signal(signal.SIGKILL)
+
+    took_the_name = step[:2] == ("c_return", "replace")
+    if took_the_name:
+        assert version_of(destination) == 2
+    elif earlier_copy:
+        assert version_of(destination) == 1
+    else:
+        assert not destination.exists()
+    assert copy(source, destination).sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert version_of(destination) == 2
+    assert names_in(destination.parent) == {"dataset.csv", ".lock"}
+
+
+def test_every_copy_of_a_source_replaced_in_a_tight_loop_is_one_complete_version(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    source.write_text(version_text(0))
+    seen = []
+    with meanwhile(lambda number: replace_with(source, version_text(number))):
+        for _ in range(15):
+            copied = copy(source, destination, settle_seconds=0.02)
+            assert copied.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
+            seen.append(version_of(destination))
+    assert seen == sorted(seen)
+    assert seen[-1] > seen[0]
+
+
+def test_every_copy_of_a_source_rewritten_in_place_with_rests_is_one_complete_version(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    source.write_text(version_text(0))
+
+    def rewrite(number):
+        content = version_text(number).encode()
+        with open(source, "r+b", buffering=0) as stream:
+            for start in range(0, len(content), 100_000):
+                stream.write(content[start : start + 100_000])
+        time.sleep(0.7)
+
+    seen = []
+    with meanwhile(rewrite):
+        while not seen or seen[-1] < seen[0] + 3:
+            copy(source, destination, settle_seconds=0.4)
+            seen.append(version_of(destination))
+    assert seen == sorted(seen)
+
+
+def test_a_source_changed_in_place_under_the_copy_is_copied_again(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    source.write_text(version_text(1))
+    os.utime(source, (0, 0))
+    with at_call_of("write", lambda: source.write_text(version_text(2))):
+        copied = copy(source, destination)
+    assert version_of(destination) == 2
+    assert copied.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
+
+
+def test_a_source_replaced_under_the_copy_is_another_version_that_waits_for_its_turn(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    source.write_text(version_text(1))
+    with at_call_of("write", lambda: replace_with(source, version_text(2))):
+        copy(source, destination)
+    assert version_of(destination) == 1
+    copy(source, destination)
+    assert version_of(destination) == 2
+
+
+def test_a_source_that_is_deleted_under_the_copy_is_copied_whole(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    source.write_text(version_text(1))
+    with at_call_of("write", source.unlink):
+        copy(source, destination)
+    assert version_of(destination) == 1
+
+
+def test_a_file_that_never_comes_to_rest_is_not_taken_and_the_earlier_copy_stays(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
+    source.write_text(version_text(1))
+    copy(source, destination)
+
+    def grow(_number):
+        with open(source, "a") as stream:
+            stream.write("one more line\n")
+        time.sleep(0.01)
+
+    with meanwhile(grow), pytest.raises(StillBeingWritten, match="still being written") as raised:
+        copy(source, destination, settle_seconds=1.0, patience=1.3)
+    assert str(source) in str(raised.value)
+    assert version_of(destination) == 1
+    assert names_in(destination.parent) == {"dataset.csv", ".lock"}
+
+
+def test_a_growing_file_is_taken_whole_once_it_has_come_to_rest(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    parts = [version_text(7)[start : start + 300_000] for start in range(0, len(version_text(7)), 300_000)]
+    source.write_text(parts[0])
+
+    def write_the_rest():
+        with open(source, "a") as stream:
+            for part in parts[1:]:
+                time.sleep(0.05)
+                stream.write(part)
+                stream.flush()
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write_the_rest)
+        copy(source, destination, settle_seconds=1.0)
+        written.result()
+    assert version_of(destination) == 7
+
+
+def test_a_change_time_in_the_future_does_not_hold_a_file_back_for_ever(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    source.write_text(version_text(1))
+    tomorrow = time.time() + 86_400
+    os.utime(source, (tomorrow, tomorrow))
+    copy(source, destination, settle_seconds=0.3, patience=10)
+    assert version_of(destination) == 1
+
+
+def make_empty(path):
+    path.touch()
+
+
+def make_nothing(_path):
+    pass
+
+
+def make_folder(path):
+    path.mkdir()
+
+
+def make_fifo(path):
+    os.mkfifo(path)
+
+
+def make_loop(path):
+    path.symlink_to(path)
+
+
+def make_dangling_link(path):
+    path.symlink_to(path.with_name("nothing"))
+
+
+def make_file_where_a_folder_should_be(path):
+    path.parent.rmdir()
+    path.parent.touch()
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (make_empty, "is empty"),
+        (make_nothing, "found nothing"),
+        (make_folder, "found a folder"),
+        (make_fifo, "special file"),
+        (make_loop, "found nothing|Too many levels"),
+        (make_dangling_link, "found nothing"),
+        (make_file_where_a_folder_should_be, "found nothing|Not a directory"),
+    ],
+)
+def test_what_is_no_file_with_content_is_refused_by_name_and_the_earlier_copy_stays(tmp_path, make, found):
+    source, destination = tmp_path / "landing" / "dataset.csv", tmp_path / "kept" / "dataset.csv"
+    source.parent.mkdir()
+    destination.parent.mkdir()
+    destination.write_text(version_text(1))
+    make(source)
+    with pytest.raises(NotCopied, match=found) as raised:
+        copy(source, destination)
+    assert not isinstance(raised.value, StillBeingWritten)
+    assert str(source) in str(raised.value)
+    assert version_of(destination) == 1
+    assert names_in(destination.parent) <= {"dataset.csv", ".lock"}
+
+
+def test_a_name_that_the_system_refuses_is_reported_as_such(tmp_path):
+    source = tmp_path / ("n" * 300)
+    with pytest.raises(NotCopied, match="can't be read: File name too long") as raised:
+        copy(source, tmp_path / "dataset.csv")
+    assert str(source) in str(raised.value)
+
+
+COPIES = """
+import sys
+from pathlib import Path
+from dedp_assets.isolated_sequencer.loader.copying import copy_when_settled
+
+print(copy_when_settled(Path(sys.argv[1]), Path(sys.argv[2]), settle_seconds=0.01).sha256)
+"""
+
+
+def test_eight_copies_of_one_day_at_once_end_with_one_complete_file(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
+    source.write_text(version_text(0))
+    digests = {hashlib.sha256(version_text(0).encode()).hexdigest()}
+
+    def replace_source(number):
+        digests.add(hashlib.sha256(version_text(number).encode()).hexdigest())
+        replace_with(source, version_text(number))
+        time.sleep(0.01)
+
+    with meanwhile(replace_source):
+        copiers = [
+            subprocess.Popen([sys.executable, "-c", COPIES, source, destination], stdout=subprocess.PIPE, text=True)
+            for _ in range(8)
+        ]
+        while any(copier.poll() is None for copier in copiers):
+            if destination.exists():
+                version_of(destination)
+            time.sleep(0.005)
+        reports = [copier.communicate()[0].strip() for copier in copiers]
+
+    assert [copier.returncode for copier in copiers] == [0] * 8
+    assert set(reports) <= digests
+    assert hashlib.sha256(destination.read_bytes()).hexdigest() in reports
+    version_of(destination)
+    assert names_in(destination.parent) == {"dataset.csv", ".lock"}
+
+
+def test_a_copy_waits_for_another_of_the_same_day_and_not_for_other_days(tmp_path):
+    source = tmp_path / "landed.csv"
+    source.write_text(version_text(1))
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", STOPS_AT_A_STEP, source, tmp_path / "one" / "dataset.csv", "c_call", "replace", "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with stopped, ThreadPoolExecutor(1) as pool:
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == "there\n"
+        same_day = pool.submit(copy, source, tmp_path / "one" / "dataset.csv")
+        copy(source, tmp_path / "other" / "dataset.csv")
+        assert version_of(tmp_path / "other" / "dataset.csv") == 1
+        assert not (tmp_path / "one" / "dataset.csv").exists()
+        stopped.kill()
+        same_day.result()
+    assert version_of(tmp_path / "one" / "dataset.csv") == 1
+
+
+def test_the_paths_may_be_given_relative_to_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("landed.csv").write_text(version_text(1))
+    copy(Path("landed.csv"), Path("kept/dataset.csv"))
+    assert version_of(tmp_path / "kept" / "dataset.csv") == 1

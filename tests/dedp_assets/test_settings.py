@@ -1,0 +1,134 @@
+"""Settings have defaults that work, and name what they can't take."""
+
+import multiprocessing
+import os
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from dedp_assets import settings
+from dedp_assets.settings import SettingError
+
+
+def test_without_any_setting_the_state_is_beside_the_package(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DEDP_HOME")
+    monkeypatch.delenv("DEDP_SETTLE_SECONDS")
+    repository = Path(settings.__file__).resolve().parent.parent
+    assert settings.home() == repository / ".dedp"
+    assert settings.landing() == repository / ".dedp" / "landing"
+    assert settings.internal() == repository / ".dedp" / "internal"
+    assert settings.postgres_dsn() is None
+    assert settings.settle_seconds() == 2
+
+
+def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch, own_home: Path):
+    for name in ("DEDP_LANDING", "DEDP_INTERNAL", "DEDP_POSTGRES_DSN", "DEDP_START", "DEDP_SETTLE_SECONDS"):
+        monkeypatch.setenv(name, "")
+    assert settings.landing() == own_home / "landing"
+    assert settings.internal() == own_home / "internal"
+    assert settings.postgres_dsn() is None
+    assert settings.start() == settings.home_created() - timedelta(days=3)
+    assert settings.settle_seconds() == 2
+
+
+def test_folders_follow_the_home_unless_they_are_set(monkeypatch: pytest.MonkeyPatch, own_home: Path, tmp_path: Path):
+    assert settings.landing() == own_home.resolve() / "landing"
+    monkeypatch.setenv("DEDP_LANDING", str(tmp_path / "in"))
+    monkeypatch.setenv("DEDP_INTERNAL", str(tmp_path / "kept"))
+    assert settings.landing() == tmp_path.resolve() / "in"
+    assert settings.internal() == tmp_path.resolve() / "kept"
+
+
+def test_a_relative_home_is_below_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEDP_HOME", "state/../here")
+    assert settings.home() == tmp_path.resolve() / "here"
+    assert settings.landing() == tmp_path.resolve() / "here" / "landing"
+
+
+def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DEDP_HOME", "~/dedp")
+    assert settings.home() == tmp_path.resolve() / "dedp"
+
+
+def test_asking_for_folders_makes_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DEDP_HOME", str(tmp_path / "home"))
+    settings.home(), settings.landing(), settings.internal()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["yesterday", "2024-02-30", "01.02.2024", "2024-01-01T00:00", "0"])
+def test_a_start_that_is_no_date_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("DEDP_START", value)
+    with pytest.raises(SettingError) as raised:
+        settings.start()
+    assert str(raised.value) == f"DEDP_START is {value!r}; expected a date such as 2024-01-31"
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "-0.1", "nan", "inf", "-inf", "2s", "1,5"])
+def test_a_settle_time_that_is_no_number_of_seconds_is_named_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, value: str
+):
+    monkeypatch.setenv("DEDP_SETTLE_SECONDS", value)
+    with pytest.raises(SettingError) as raised:
+        settings.settle_seconds()
+    assert str(raised.value) == f"DEDP_SETTLE_SECONDS is {value!r}; expected a number of seconds, 0 or more"
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("0", 0), ("0.25", 0.25), ("90", 90), (" 3 ", 3)])
+def test_a_settle_time_is_any_number_of_seconds(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float):
+    monkeypatch.setenv("DEDP_SETTLE_SECONDS", value)
+    assert settings.settle_seconds() == seconds
+
+
+def test_a_start_that_is_set_is_the_start(monkeypatch: pytest.MonkeyPatch, own_home: Path):
+    monkeypatch.setenv("DEDP_START", "2024-02-29")
+    assert settings.start() == date(2024, 2, 29)
+    assert list(own_home.iterdir()) == []
+
+
+def test_the_start_is_three_days_before_the_home_was_made(own_home: Path):
+    (own_home / "created").write_text("2024-03-02T23:30:00+00:00\n")
+    assert settings.start() == date(2024, 2, 28)
+
+
+def test_the_day_a_home_was_made_is_recorded_on_first_use_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DEDP_HOME", str(tmp_path / "new" / "home"))
+    before = datetime.now(timezone.utc).date()
+    assert before <= settings.home_created() <= datetime.now(timezone.utc).date()
+    record = tmp_path / "new" / "home" / "created"
+    record.write_text("2024-01-31T08:00:00+00:00\n")
+    assert settings.make_home() == tmp_path.resolve() / "new" / "home"
+    assert settings.home_created() == date(2024, 1, 31)
+    assert [path.name for path in record.parent.iterdir()] == ["created"]
+
+
+@pytest.mark.parametrize("content", ["", "yesterday\n", "\n"])
+def test_a_damaged_record_is_named_with_what_belongs_there(own_home: Path, content: str):
+    (own_home / "created").write_text(content)
+    with pytest.raises(SettingError, match=r"created should hold the time .*such as 2024-01-31T08:00:00\+00:00"):
+        settings.start()
+
+
+def _make_home(start, results) -> None:
+    start.wait()
+    settings.home_created()
+    results.put((os.stat(settings.home() / "created").st_ino, (settings.home() / "created").read_text()))
+
+
+def test_of_eight_processes_that_make_a_home_at_once_all_see_the_first_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("DEDP_HOME", str(tmp_path / "home"))
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(8), context.Queue()
+    processes = [context.Process(target=_make_home, args=(start, results)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    found = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(found) == 1
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["created"]

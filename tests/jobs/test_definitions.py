@@ -1,0 +1,227 @@
+"""What the code locations deploy, and what importing them does not do."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+import dedp_assets
+from dedp_assets.isolated_sequencer import contract
+from jobs import devices_aggregator, devices_loader
+
+REPOSITORY = Path(dedp_assets.__file__).parent.parent
+LOCATIONS = {"jobs.devices_loader": devices_loader.defs, "jobs.devices_aggregator": devices_aggregator.defs}
+ASSETS = {
+    contract.DEVICES_FILE: "jobs.devices_loader",
+    contract.DEVICES_RAW: "jobs.devices_aggregator",
+    contract.DEVICES_AGGREGATES: "jobs.devices_aggregator",
+}
+
+
+def modules_of(package):
+    """Each module of a package, by name, and its path."""
+    for path in sorted((REPOSITORY / package).rglob("*.py")):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported_by(module, path):
+    """The full names of all that a module imports, wherever in it the import stands."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def imports_below(importer, imported):
+    """Who below one package imports what below another."""
+    return [
+        f"{module} imports {name}"
+        for module, path in modules_of(importer.replace(".", "/"))
+        for name in imported_by(module, path)
+        if f"{name}.".startswith(f"{imported}.")
+    ]
+
+
+def after_import(module, home):
+    """What a fresh interpreter reports after it has imported one module."""
+    program = """
+import json, os, psutil, sys, threading
+
+events = []
+
+def note(kind, arguments):
+    if kind == "open":
+        path, _, flags = arguments
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path != os.devnull
+        if writes or str(path).startswith(os.environ["DEDP_HOME"]):
+            events.append([kind, str(path)])
+    elif kind in ("os.mkdir", "socket.connect", "socket.bind"):
+        events.append([kind, str(arguments)])
+
+before = threading.active_count()
+sys.addaudithook(note)
+__import__(sys.argv[1])
+print(json.dumps({
+    "events": events,
+    "modules": sorted(sys.modules),
+    "threads": threading.active_count() - before,
+    "children": [child.cmdline() for child in psutil.Process().children(recursive=True)],
+}))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEDP_")}
+    done = subprocess.run(
+        # -B: the interpreter's own cache of compiled modules is nobody's business here.
+        [sys.executable, "-B", "-c", program, module],
+        cwd=REPOSITORY,
+        env={**environment, "DEDP_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(params=LOCATIONS)
+def location(request):
+    return request.param
+
+
+def test_every_code_location_loads(location):
+    dg.Definitions.validate_loadable(LOCATIONS[location])
+
+
+def test_the_workspace_names_exactly_the_modules_under_jobs():
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    named = [entry["python_module"] for entry in workspace["load_from"]]
+    assert sorted(named) == sorted(module for module, path in modules_of("jobs") if path.name != "__init__.py")
+    assert set(named) == set(LOCATIONS)
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("dedp_assets", "sensors"),
+        ("dedp_assets", "jobs"),
+        ("sensors", "jobs"),
+        ("dedp_assets.isolated_sequencer.loader", "dedp_assets.isolated_sequencer.aggregator"),
+        ("dedp_assets.isolated_sequencer.aggregator", "dedp_assets.isolated_sequencer.loader"),
+        ("dedp_assets.generator", "dedp_assets.isolated_sequencer"),
+        ("dedp_assets.resources", "dedp_assets.isolated_sequencer"),
+    ],
+)
+def test_imports_go_one_way(importer, imported):
+    assert list(modules_of(importer.replace(".", "/")))
+    assert imports_below(importer, imported) == []
+
+
+def test_the_walk_over_imports_sees_those_that_are_there():
+    assert "jobs.devices_loader imports sensors.files.devices_landed" in imports_below("jobs", "sensors")
+    # Inside a function, and relative.
+    assert "dedp_assets.cli imports dedp_assets.demo.run_demo" in imports_below("dedp_assets", "dedp_assets.demo")
+    assert "dedp_assets.generator.cli imports dedp_assets.generator.errors.GeneratorError" in imports_below(
+        "dedp_assets.generator", "dedp_assets.generator.errors"
+    )
+
+
+@pytest.mark.parametrize(
+    ("location", "other"),
+    [("jobs.devices_loader", "aggregator"), ("jobs.devices_aggregator", "loader")],
+)
+def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(tmp_path, location, other):
+    home = tmp_path / "never made"
+    report, complaints = after_import(location, home)
+    ours = [name for name in report["modules"] if name.split(".")[0] in ("jobs", "sensors", "dedp_assets")]
+    assert location in ours
+    assert [name for name in ours if other in name] == []
+    assert report["events"] == []
+    assert report["threads"] == 0
+    assert report["children"] == []
+    assert complaints == ""
+    assert not home.exists()
+
+
+def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_others():
+    made_by = {}
+    for location, defs in LOCATIONS.items():
+        graph = defs.resolve_asset_graph()
+        for key in graph.materializable_asset_keys:
+            assert key not in made_by
+            made_by[key] = location
+    assert made_by == ASSETS
+    aggregator = devices_aggregator.defs.resolve_asset_graph()
+    assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
+    assert aggregator.get(contract.DEVICES_RAW).parent_keys == {contract.DEVICES_FILE}
+    assert aggregator.get(contract.DEVICES_AGGREGATES).parent_keys == {contract.DEVICES_RAW}
+
+
+@pytest.fixture(params=ASSETS, ids=lambda key: key.to_user_string())
+def node(request):
+    return LOCATIONS[ASSETS[request.param]].resolve_asset_graph().get(request.param)
+
+
+def test_an_asset_says_whose_it_is_what_it_is_and_what_it_holds(node):
+    owner = {"jobs.devices_loader": "team:devices-loading", "jobs.devices_aggregator": "team:devices-aggregating"}
+    location = ASSETS[node.key]
+    assert node.group_name == location.removeprefix("jobs.")
+    assert node.owners == [owner[location]]
+    assert len(node.description) > 40
+    assert node.kinds
+    columns = node.metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns][:3] == list(contract.HEADER)
+    assert all(column.type for column in columns)
+
+
+def test_an_asset_has_the_daily_partitions_and_takes_a_range_of_them_in_one_run(node):
+    assert node.partitions_def == contract.LOADS
+    assert node.partitions_def.timezone == "UTC"
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_the_kinds_name_what_stores_an_asset():
+    kinds = {key: LOCATIONS[location].resolve_asset_graph().get(key).kinds for key, location in ASSETS.items()}
+    assert kinds == {
+        contract.DEVICES_FILE: {"csv", "file"},
+        contract.DEVICES_RAW: {"postgres", "table"},
+        contract.DEVICES_AGGREGATES: {"postgres", "view"},
+    }
+
+
+def test_every_asset_of_the_aggregator_is_checked_and_follows_its_inputs_by_itself():
+    graph = devices_aggregator.defs.resolve_asset_graph()
+    assert {(key.asset_key, key.name) for key in graph.asset_check_keys} == {
+        (contract.DEVICES_RAW, "lines_accounted_for"),
+        (contract.DEVICES_RAW, "all_loads_accounted_for"),
+        (contract.DEVICES_AGGREGATES, "totals_balance"),
+        (contract.DEVICES_AGGREGATES, "totals_equal_recount"),
+    }
+    for key in graph.materializable_asset_keys:
+        assert graph.get(key).automation_condition is not None
+
+
+def test_every_check_says_what_it_checks():
+    graph = devices_aggregator.defs.resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        assert len(graph.get_check_spec(key).description) > 30
+
+
+def test_every_sensor_runs_from_the_start_and_looks_every_second(location):
+    sensors = list(LOCATIONS[location].sensors)
+    assert len(sensors) == 1
+    for sensor in sensors:
+        assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+        assert sensor.minimum_interval_seconds == 1
+
+
+def test_no_schedule_stands_between_a_file_and_its_load(location):
+    assert not LOCATIONS[location].schedules

@@ -1,0 +1,365 @@
+"""The running system, from files that land to totals: bursts, rewrites, outages, kills and latecomers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from contextlib import ExitStack, closing, contextmanager
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import psycopg2
+import pytest
+import requests
+import yaml
+
+from dedp_assets import local_stack, settings
+from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from jobs import devices_aggregator
+
+# Generous: the machine may be slow and busy. No test waits longer than what it waits for takes.
+PATIENCE_SECONDS = 180
+
+# More than run side by side; each of them costs a process for its own run.
+BURST_DAYS = 8
+
+# The one day that takes the undated file.
+YESTERDAY = (datetime.now(timezone.utc).date() - timedelta(days=1)).isoformat()
+
+DEDP = str(Path(sys.executable).with_name("dedp"))
+
+
+class System:
+    """PostgreSQL, the daemon, the UI and the code locations on one home; up and down as a test needs it."""
+
+    def __init__(self, home):
+        self.home = home
+        self.stop = None
+        self._attached = ExitStack()
+
+    def up(self):
+        """`dedp up` as a background job of a shell that is not interactive, which has it ignore SIGINT."""
+        port = local_stack.free_port()
+        said = self.home.with_name("said by dedp up")
+        with open(said, "w") as output:
+            shell = subprocess.Popen(
+                ["sh", "-c", '"$@" & wait $!', "sh", DEDP, "up", "--port", str(port)],
+                env={**os.environ, **self._own_settings},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        while "Dagster is up" not in said.read_text():
+            assert shell.poll() is None, said.read_text()
+            time.sleep(0.5)
+
+        def stop():
+            subprocess.run([DEDP, "down"], env={**os.environ, **self._own_settings}, check=True)
+            assert shell.wait() == 130
+
+        self.stop = stop
+        self._attach(port)
+
+    def up_with_workspace_of(self, folder):
+        """The same in this process, with another workspace.yaml than the repository's."""
+        port = local_stack.free_port()
+        running = ExitStack()
+        with self.settings() as patch:
+            patch.setattr(settings, "REPOSITORY", folder)
+            running.enter_context(local_stack.running(port))
+        self.stop = running.close
+        self._attach(port)
+
+    def down(self):
+        """Stop it, if it runs. PostgreSQL ends with its last user, so that must not be this process."""
+        self._attached.close()
+        if self.stop:
+            self.stop()
+            self.stop = None
+
+    @property
+    def _own_settings(self):
+        return {"DEDP_HOME": str(self.home), "DEDP_SETTLE_SECONDS": "0.2", "DEDP_START": YESTERDAY}
+
+    @contextmanager
+    def settings(self):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._own_settings.items():
+                patch.setenv(name, value)
+            yield patch
+
+    def _attach(self, port):
+        self.url = f"http://{local_stack.HOST}:{port}"
+        with self.settings() as patch:
+            shared = self._attached.enter_context(local_stack.environment())
+            patch.setenv("DEDP_DAGSTER_STORAGE", shared["DEDP_DAGSTER_STORAGE"])
+            self.dsn = shared["DEDP_POSTGRES_DSN"]
+            self.instance = self._attached.enter_context(dg.DagsterInstance.from_config(shared["DAGSTER_HOME"]))
+        self.database = self._attached.enter_context(closing(self.connect()))
+        self.database.autocommit = True
+        ensure_tables(self.database)
+
+    def connect(self):
+        return psycopg2.connect(self.dsn)
+
+    def ask(self, query, *values):
+        with self.database.cursor() as cursor:
+            cursor.execute(query, values)
+            return cursor.fetchall()
+
+    def graphql(self, query, **variables):
+        with requests.Session() as session:
+            session.trust_env = False
+            body = {"query": query, "variables": variables}
+            answer = session.post(f"{self.url}/graphql", json=body, timeout=60).json()
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def drop(self, day, names):
+        """A file with one device per name lands for a day, or, for no day, as the undated one."""
+        path = self.home / "landing" / "devices" / (day or "") / "dataset.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_text("type;full_name;version\n" + "".join(f"phone;{name};v1\n" for name in names))
+        draft.replace(path)
+
+    def loaded(self, *days):
+        """The names in each day's load, as far as there is one."""
+        rows = self.ask(
+            'SELECT load_id, array_agg(full_name::text ORDER BY full_name COLLATE "C") FROM dedp.devices_raw '
+            "WHERE load_id = ANY(%s::bpchar[]) GROUP BY load_id",
+            [contract.load_id(day) for day in days],
+        )
+        return {f"{load_id[:4]}-{load_id[4:6]}-{load_id[6:]}": names for load_id, names in rows}
+
+    def totals(self, prefix):
+        return dict(
+            self.ask(
+                "SELECT full_name, all_occurrences FROM dedp.devices_aggregates WHERE starts_with(full_name, %s)",
+                prefix,
+            )
+        )
+
+    def materialized(self, key):
+        return self.instance.get_materialized_partitions(key)
+
+    def wait_until(self, condition):
+        """Wait until `condition` gives what counts as true, and return that."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < give_up, (
+                f"waited in vain.\n{local_stack.log_tail(self.home / 'logs' / 'dagster.log', 60)}"
+            )
+            time.sleep(0.5)
+        return found
+
+    def wait_until_loaded(self, expected):
+        """Wait until each day's load has exactly these names, in order, and the totals have taken it in."""
+        self.wait_until(lambda: self.loaded(*expected) == expected)
+        self.wait_until(lambda: set(expected) <= self.materialized(contract.DEVICES_AGGREGATES))
+        loads = [contract.load_id(day) for day in expected]
+        unfolded = "SELECT 1 FROM dedp.devices_loads WHERE load_id = ANY(%s::bpchar[]) AND NOT folded"
+        noted = "SELECT 1 FROM dedp.devices_changes WHERE load_id = ANY(%s::bpchar[])"
+        self.wait_until(lambda: not self.ask(f"{unfolded} UNION ALL {noted}", loads, loads))
+        assert self.loaded(*expected) == expected
+
+
+@pytest.fixture(scope="module")
+def whole_system():
+    # Not below pytest's own temporary folder: that is closed to the user whom a server under root runs as.
+    with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
+        Path(folder).chmod(0o755)
+        system = System(Path(folder) / "home")
+        yield system
+        system.down()
+
+
+@pytest.fixture
+def system(whole_system):
+    if not whole_system.stop:
+        whole_system.up()
+    return whole_system
+
+
+def days_from(first, count):
+    return [(date.fromisoformat(first) + timedelta(days=number)).isoformat() for number in range(count)]
+
+
+@contextmanager
+def follower_off(system):
+    """The aggregator's automation sensor is stopped for as long as the block takes."""
+    (sensor,) = devices_aggregator.defs.sensors
+    selector = {
+        "repositoryLocationName": "jobs.devices_aggregator",
+        "repositoryName": "__repository__",
+        "sensorName": sensor.name,
+    }
+    (state,) = system.graphql(
+        "query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) "
+        "{ ... on Sensor { sensorState { id } } } }",
+        selector=selector,
+    )["sensorOrError"].values()
+    stopped = system.graphql(
+        "mutation ($id: String!) { stopSensor(id: $id) "
+        "{ ... on StopSensorMutationResult { instigationState { status } } } }",
+        id=state["id"],
+    )
+    assert stopped == {"stopSensor": {"instigationState": {"status": "STOPPED"}}}
+    yield
+    started = system.graphql(
+        "mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) "
+        "{ ... on Sensor { sensorState { status } } } }",
+        selector=selector,
+    )
+    assert started == {"startSensor": {"sensorState": {"status": "RUNNING"}}}
+
+
+def test_a_burst_of_days_is_loaded_whole_with_no_further_file_arriving(system):
+    expected = {
+        day: [f"burst {day} a", f"burst {day} b", "burst of all"] for day in days_from("2024-03-01", BURST_DAYS)
+    }
+    for day, names in expected.items():
+        system.drop(day, names)
+    system.wait_until_loaded(expected)
+    assert system.totals("burst") == {
+        **{name: 1 for names in expected.values() for name in names},
+        "burst of all": BURST_DAYS,
+    }
+
+
+def test_a_file_rewritten_while_the_system_runs_is_loaded_again_and_the_totals_are_exact(system):
+    day = "2024-03-09"
+    system.drop(day, ["rewritten a", "rewritten b"])
+    system.wait_until_loaded({day: ["rewritten a", "rewritten b"]})
+    system.drop(day, ["rewritten b", "rewritten c"])
+    system.wait_until_loaded({day: ["rewritten b", "rewritten c"]})
+    assert system.totals("rewritten") == {"rewritten b": 1, "rewritten c": 1}
+
+
+def test_days_that_came_while_nobody_followed_are_all_loaded_each_with_its_own_rows(system):
+    first, *later = days = days_from("2024-03-10", 3)
+    with follower_off(system):
+        system.drop(first, [f"unfollowed {first}"])
+        system.drop(None, ["unfollowed undated"])
+        system.wait_until(lambda: {first, YESTERDAY} <= system.materialized(contract.DEVICES_FILE))
+        # Its day has taken the undated file; what overwrites it now is for later days.
+        system.drop(None, ["unfollowed and too late"])
+        for day in later:
+            system.drop(day, [f"unfollowed {day}"])
+            system.wait_until(lambda day=day: day in system.materialized(contract.DEVICES_FILE))
+        assert system.loaded(YESTERDAY, *days) == {}
+    system.wait_until_loaded({YESTERDAY: ["unfollowed undated"], **{day: [f"unfollowed {day}"] for day in days}})
+    assert system.totals("unfollowed 2024") == {f"unfollowed {day}": 1 for day in days}
+
+
+def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system):
+    day = "2024-03-13"
+    with closing(system.connect()) as blocking, blocking.cursor() as cursor:
+        # Whoever loads this day waits for us to commit: the run stands still in the middle of its work.
+        cursor.execute("INSERT INTO dedp.devices_loads (load_id) VALUES (%s)", [contract.load_id(day)])
+        system.drop(day, ["killed a", "killed b"])
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dedp' AND wait_event_type = 'Lock'"
+        system.wait_until(lambda: system.ask(waiting))
+        of_day = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={"dagster/partition": day})
+        (run,) = system.instance.get_runs(of_day)
+        worker = psutil.Process(process_of(system.instance, run))
+        worker.send_signal(signal.SIGKILL)
+        system.wait_until(lambda: not worker.is_running())
+    system.wait_until_loaded({day: ["killed a", "killed b"]})
+    assert system.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert system.totals("killed") == {"killed a": 1, "killed b": 1}
+
+
+def process_of(instance, run):
+    """The process that executes a run, as the run's own log has it."""
+    messages = " ".join(record.user_message for record in instance.all_logs(run.run_id))
+    return int(re.findall(r"pid: (\d+)", messages)[-1])
+
+
+LATECOMER = """
+    import os
+    from contextlib import closing
+    from pathlib import Path
+
+    import dagster as dg
+    import psycopg2
+
+    DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC")
+
+
+    @dg.asset(
+        partitions_def=DAYS,
+        deps=[dg.AssetKey(["dedp", "devices_raw"])],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def rows_of_day(context: dg.AssetExecutionContext) -> None:
+        with closing(psycopg2.connect(os.environ["DEDP_POSTGRES_DSN"])) as database, database.cursor() as cursor:
+            for day in context.partition_keys:
+                query = "SELECT count(*) FROM dedp.devices_raw WHERE load_id = %s"
+                cursor.execute(query, [day.replace("-", "")])
+                Path(os.environ["DEDP_HOME"], "rows of " + day).write_text(str(cursor.fetchone()[0]))
+
+
+    defs = dg.Definitions(assets=[dg.AssetSpec(["dedp", "devices_raw"], partitions_def=DAYS), rows_of_day])
+"""
+
+
+@pytest.fixture
+def repository_with_a_latecomer(tmp_path):
+    """A folder whose workspace has one more code location than ours."""
+    workspace = yaml.safe_load((settings.REPOSITORY / "workspace.yaml").read_text())
+    workspace["load_from"].append({"python_module": "latecomer"})
+    (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(workspace))
+    (tmp_path / "latecomer.py").write_text(textwrap.dedent(LATECOMER))
+    return tmp_path
+
+
+def test_what_came_while_the_system_was_down_is_loaded_and_a_new_location_can_catch_up(
+    system, repository_with_a_latecomer, left_running
+):
+    known, missed = days_from("2024-03-14", 2)
+    system.drop(known, ["outage before"])
+    system.wait_until(lambda: known in system.materialized(contract.DEVICES_RAW))
+    past_loads = sorted(system.materialized(contract.DEVICES_RAW))
+    system.down()
+    assert left_running(system.home) == []
+
+    expected = {known: ["outage after"], missed: ["outage missed"]}
+    for day, names in expected.items():
+        system.drop(day, names)
+    system.up_with_workspace_of(repository_with_a_latecomer)
+    launched = system.graphql(
+        "mutation ($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) "
+        "{ __typename ... on PythonError { message } } }",
+        parameters={"assetSelection": [{"path": ["rows_of_day"]}], "partitionNames": past_loads},
+    )
+    assert launched == {"launchPartitionBackfill": {"__typename": "LaunchBackfillSuccess"}}
+    system.wait_until_loaded(expected)
+    assert system.totals("outage") == {"outage after": 1, "outage missed": 1}
+
+    system.wait_until(lambda: set(past_loads) <= system.materialized(dg.AssetKey("rows_of_day")))
+    counted = {path.name.removeprefix("rows of "): int(path.read_text()) for path in system.home.glob("rows of *")}
+    assert counted == {day: len(names) for day, names in system.loaded(*past_loads).items()}
+
+
+def test_a_second_system_on_the_same_home_is_refused_and_harms_nothing(system):
+    refused = pytest.raises(local_stack.StackError, match=rf"the system of {system.home} is running already \(process")
+    with system.settings(), refused, local_stack.running(local_stack.free_port()):
+        pass
+    assert system.graphql("{ version }")["version"]
+
+
+def test_nothing_is_left_running_when_the_system_is_down(system, left_running):
+    assert left_running(system.home) != []
+    system.down()
+    assert left_running(system.home) == []
+    assert not (system.home / "postgres" / "data" / "postmaster.pid").exists()
+    with pytest.raises(requests.ConnectionError):
+        system.graphql("{ version }")
