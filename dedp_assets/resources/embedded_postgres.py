@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 from psycopg2 import errors
 
@@ -66,7 +67,7 @@ def server_lease(folder: Path) -> Iterator[str]:
             except BlockingIOError:
                 pass  # somebody else still uses it
             else:
-                server.stop()
+                _stop(server)
 
 
 def binary(name: str) -> Path:
@@ -81,12 +82,28 @@ def _start(data: Path) -> Any:
     server = library.get_server(data, cleanup_mode=None, start=False)
     with server._lock:
         server.ensure_pgdata_inited()
+        _forget_dead_server(data)
         configuration = data / "postgresql.conf"
         if SERVER_SETTINGS not in configuration.read_text(encoding="utf-8"):
             with open(configuration, "a", encoding="utf-8") as appended:
                 appended.write(SERVER_SETTINGS)
         server.ensure_postgres_running()
     return server
+
+
+def _forget_dead_server(data: Path) -> None:
+    # To the library a zombie is a running server; where process 1 reaps nobody, it would be one for ever.
+    recorded = _library().PostmasterInfo.read_from_pgdata(data)
+    if recorded is not None and recorded.is_running() and recorded.process.status() == psutil.STATUS_ZOMBIE:
+        (data / "postmaster.pid").unlink()
+
+
+def _stop(server: Any) -> None:
+    # As it runs now, and not as we found it: it may have been killed and started again by another user.
+    current = _library().PostmasterInfo.read_from_pgdata(server.pgdata)
+    if current is not None and current.is_running():
+        server._postmaster_info = current
+        server.stop()
 
 
 def _database_url(server: Any) -> str:

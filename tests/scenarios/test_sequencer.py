@@ -71,7 +71,7 @@ class System:
         """The same in this process, with another workspace.yaml than the repository's."""
         port = local_stack.free_port()
         running = ExitStack()
-        with self.settings() as patch:
+        with self.settings_in_force() as patch:
             patch.setattr(settings, "REPOSITORY", folder)
             running.enter_context(local_stack.running(port))
         self.stop = running.close
@@ -89,7 +89,7 @@ class System:
         return {"DEDP_HOME": str(self.home), "DEDP_SETTLE_SECONDS": "0.2", "DEDP_START": YESTERDAY}
 
     @contextmanager
-    def settings(self):
+    def settings_in_force(self):
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self._own_settings.items():
                 patch.setenv(name, value)
@@ -97,7 +97,7 @@ class System:
 
     def _attach(self, port):
         self.url = f"http://{local_stack.HOST}:{port}"
-        with self.settings() as patch:
+        with self.settings_in_force() as patch:
             shared = self._attached.enter_context(local_stack.environment())
             patch.setenv("DEDP_DAGSTER_STORAGE", shared["DEDP_DAGSTER_STORAGE"])
             self.dsn = shared["DEDP_POSTGRES_DSN"]
@@ -351,7 +351,7 @@ def test_what_came_while_the_system_was_down_is_loaded_and_a_new_location_can_ca
 
 def test_a_second_system_on_the_same_home_is_refused_and_harms_nothing(system):
     refused = pytest.raises(local_stack.StackError, match=rf"the system of {system.home} is running already \(process")
-    with system.settings(), refused, local_stack.running(local_stack.free_port()):
+    with system.settings_in_force(), refused, local_stack.running(local_stack.free_port()):
         pass
     assert system.graphql("{ version }")["version"]
 

@@ -112,7 +112,7 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
         hashed = _HashedStream(stream)
         quarantine = _Quarantine(spool, load_id)
         clean = _CleanStream(classify(hashed), quarantine)
-        copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {})")
+        copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {}, ENCODING 'UTF8')")
         statement = copy.format(target, _COLUMNS, sql.Literal(DELIMITER))
         cursor.copy_expert(statement, clean, size=_COPY_BYTES)  # type: ignore[arg-type]  # it never calls readline
         lines_read = clean.lines + quarantine.lines
@@ -244,7 +244,7 @@ class _Quarantine:
         cursor.execute("DELETE FROM dedp.devices_quarantine WHERE load_id = %s", [self._load_id])
         cursor.copy_expert(
             "COPY dedp.devices_quarantine (load_id, line_number, reason, detail, line, raw_line) "
-            "FROM STDIN (FORMAT csv, FORCE_NOT_NULL (detail, line))",
+            "FROM STDIN (FORMAT csv, ENCODING 'UTF8', FORCE_NOT_NULL (detail, line))",
             self._spool,
         )
 
