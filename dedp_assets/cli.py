@@ -33,6 +33,8 @@ def up(port: int) -> None:
     """Start PostgreSQL, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
     click.echo("Starting PostgreSQL, Dagster's daemon and its UI ...")
     with local_stack.running(port) as stack:
+        # From here on the home is somebody's, and no demo wipes it.
+        (settings.home() / settings.DEMO_MARK).unlink(missing_ok=True)
         devices = settings.landing() / "devices"
         click.echo(
             f"""

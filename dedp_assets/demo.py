@@ -128,12 +128,12 @@ def _use_own_home() -> None:
         raise local_stack.StackError(f"the system of {home} is running; stop it first: make down")
     shutil.rmtree(home, ignore_errors=True)
     settings.make_home()
-    (home / "demo").touch()
+    (home / settings.DEMO_MARK).touch()
 
 
 def _demo_home(home: Path) -> Path:
     """The home itself if a demo made it or nobody has; a folder inside it if it is somebody's."""
-    ours = (home / "demo").is_file() or not home.exists() or not any(home.iterdir())
+    ours = (home / settings.DEMO_MARK).is_file() or not home.exists() or not any(home.iterdir())
     return home if ours else _demo_home(home / "demo_home")
 
 

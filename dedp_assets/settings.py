@@ -17,6 +17,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# This file in a home says that a demo made it and may wipe it.
+DEMO_MARK = "demo"
+
 
 class SettingError(ValueError):
     """A `DEDP_*` variable holds what it can't mean. The message names it, its value and what it takes."""
