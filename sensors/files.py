@@ -39,10 +39,14 @@ class FileVersion(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """What a look at the landing folder found: a version for each day (UNDATED for none), and what went wrong."""
+    """What a look at the landing folder found: a version for each day (UNDATED for none), and what went wrong.
+
+    `unusable`: days that have a file of their own which can't be taken; it keeps them from the undated one.
+    """
 
     files: dict[str, FileVersion] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    unusable: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def decide(
         current = listing.files[UNDATED]
         asked = set(undated_days) if undated == current else set()
         # Days that have been taken in need no entry: `materialized` has them.
-        undated_days = [day for day in undated_due if day not in listing.files and day not in materialized]
+        elsewhere = {*listing.files, *listing.unusable, *materialized}
+        undated_days = [day for day in undated_due if day not in elsewhere]
         wanted |= {day: current for day in undated_days if day not in asked}
         undated = current
 
@@ -208,18 +213,23 @@ def _add(listing: Listing, day: str, path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():
-            listing.problems.append(f"{_name(day)} is a link to nothing")
-        return
+        if not path.is_symlink():
+            return
+        problem = "is a link to nothing"
     except OSError as error:
-        listing.problems.append(f"{_name(day)} can't be read: {error.strerror}")
-        return
-    if not stat.S_ISREG(status.st_mode):
-        listing.problems.append(f"{_name(day)} is not a file")
-    elif os.access(path, os.R_OK):
-        listing.files[day] = FileVersion(status.st_size, status.st_mtime_ns, status.st_ino)
-    elif os.path.lexists(path):  # and did not vanish just now
-        listing.problems.append(f"{_name(day)} can't be read: Permission denied")
+        problem = f"can't be read: {error.strerror}"
+    else:
+        if not stat.S_ISREG(status.st_mode):
+            problem = "is not a file"
+        elif os.access(path, os.R_OK):
+            listing.files[day] = FileVersion(status.st_size, status.st_mtime_ns, status.st_ino)
+            return
+        elif os.path.lexists(path):
+            problem = "can't be read: Permission denied"
+        else:
+            return  # it vanished just now
+    listing.problems.append(f"{_name(day)} {problem}")
+    listing.unusable.add(day)
 
 
 def _is_day(name: str) -> bool:

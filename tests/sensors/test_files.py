@@ -473,6 +473,21 @@ def test_what_cannot_be_read_is_named_and_hides_nothing_else(tmp_path):
         "2024-01-04/dataset.csv is not a file",
         "2024-01-05/dataset.csv is not a file",
     ]
+    assert listing.unusable == {f"2024-01-0{number}" for number in range(1, 6)}
+
+
+def test_a_day_whose_own_file_cannot_be_taken_does_not_take_the_undated_one():
+    listing = Listing({UNDATED: version(1)}, ["2024-01-02/dataset.csv is not a file"], {"2024-01-02"})
+    decision = decide(
+        listing,
+        Cursor(),
+        now=NOW,
+        settle_seconds=SETTLE,
+        due=DAYS,
+        undated_due=["2024-01-01", "2024-01-02", "2024-01-03"],
+        materialized=(),
+    )
+    assert days_asked_for(decision) == [["2024-01-01"], ["2024-01-03"]]
 
 
 def test_files_and_folders_of_others_are_named_and_hide_nothing_else():

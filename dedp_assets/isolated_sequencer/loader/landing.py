@@ -1,5 +1,6 @@
 """Where devices files arrive, and which of them belongs to which day."""
 
+import os
 from pathlib import Path
 
 from dedp_assets import settings
@@ -23,6 +24,6 @@ def dated_file(partition_key: str) -> Path:
 
 
 def file_of(partition_key: str) -> Path:
-    """The file that a day takes: its own if there is one, or else the undated one."""
+    """The file that a day takes: its own if there is one, usable or not, or else the undated one."""
     dated = dated_file(partition_key)
-    return dated if dated.exists() else undated_file()
+    return dated if os.path.lexists(dated) else undated_file()
