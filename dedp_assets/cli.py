@@ -100,8 +100,10 @@ def execute(command: tuple[str, ...]) -> None:
 
 def main() -> NoReturn:
     """Entry point of the console script. Errors of ours are a line; Ctrl-C and SIGTERM clean up like any end."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    # SIGINT as well: a shell's background job starts with it ignored, and must end by it all the same.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
+            signal.signal(number, _interrupt)
     _exit_with(lambda: dedp(standalone_mode=False))
 
 
