@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from dedp_assets.generator import GeneratorConfig, OutputError, generate, write_csv
 from dedp_assets.generator.cli import generate as generate_command
+from dedp_assets.local_stack import hear_interrupts
 
 EXAMPLES = Path(generate.__globals__["__file__"]).parent / "examples"
 
@@ -141,6 +142,8 @@ def start_generate(*arguments):
     return subprocess.Popen(
         [sys.executable, "-c", command, *map(str, arguments)],
         env=environment,
+        # A background job of a script inherits that Ctrl-C is ignored, and so would this.
+        preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
