@@ -24,7 +24,7 @@ down: ## stop what `make up` started
 	@test ! -x $(BIN)/dedp || $(BIN)/dedp down
 
 test: setup ## every test that CI runs
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup ## formatting, lint and types
 	@$(BIN)/ruff format --check .
@@ -33,7 +33,7 @@ check: setup ## formatting, lint and types
 	@MYPYPATH=benchmarks $(BIN)/mypy benchmarks
 
 bench: setup ## the measured claims of benchmarks/README.md
-	@for script in load_rows refresh_totals import_locations; do \
+	@for script in load_rows refresh_totals import_locations scenario_ticks scenario_month; do \
 	    echo "== $$script"; $(BIN)/python benchmarks/$$script.py || failed=1; \
 	done; test -z "$$failed"
 

@@ -1,0 +1,138 @@
+"""Everything that the harness takes from Dagster's private modules, and nothing else does.
+
+Dagster has no public way to step its daemons. What stands here is what its own daemon tests use. A release of
+Dagster may move any of it: `SUPPORTED` says which releases are known to work, and `moved()` which names are gone.
+"""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
+from dagster._core.definitions.executor_definition import in_process_executor, multi_or_in_process_executor
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
+from dagster._core.instance.config import dagster_instance_config_schema
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
+from dagster._core.remote_representation.code_location import InProcessCodeLocation
+from dagster._core.remote_representation.external import RemoteSensor
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickStatus
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.utils import make_new_backfill_id
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget, WorkspaceFileTarget
+from dagster._daemon.controller import create_daemon_of_type
+from dagster._daemon.daemon import DagsterDaemon, SpanMarker
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._utils.error import SerializableErrorInfo
+from dagster._utils.schedules import cron_string_iterator
+
+# The releases of Dagster that the harness is tested with; pyproject.toml asks for the same.
+SUPPORTED = ">=1.13.27,<1.14"
+
+# What the harness reads or sets on Dagster's objects, beside the names above.
+_ATTRIBUTES: list[tuple[type, str]] = [
+    (DagsterDaemon, "core_loop"),
+    (InProcessCodeLocation, "_get_repo_def"),
+    (ConsolidatedSqliteEventLogStorage, "_connect"),
+    (SqliteRunStorage, "connect"),
+    (SqliteScheduleStorage, "connect"),
+    (WorkspaceProcessContext, "create_request_context"),
+    (InstigatorState, "with_data"),
+    (PartitionBackfill, "from_asset_partitions"),
+]
+
+
+def moved(source: str | None = None) -> list[str]:
+    """What this module takes from Dagster and the installed release does not have any more, in words.
+
+    source: Python source whose `from dagster... import ...` lines are tried; this module's own by default.
+    """
+    text = Path(__file__).read_text(encoding="utf-8") if source is None else source
+    gone = [
+        f"{module}.{name} is gone in Dagster {version('dagster')}; supported is {SUPPORTED}"
+        for module, name in _imports(text)
+        if not _there(module, name)
+    ]
+    gone += [
+        f"{owner.__name__}.{name} is gone in Dagster {version('dagster')}; supported is {SUPPORTED}"
+        for owner, name in _ATTRIBUTES
+        if not hasattr(owner, name)
+    ]
+    return gone
+
+
+def _imports(source: str) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dagster":
+            for alias in node.names:
+                yield node.module, alias.name
+
+
+def _there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except ImportError:
+        return False
+
+
+__all__ = [
+    "SUPPORTED",
+    "CheckRunHealthResult",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "ConsolidatedSqliteEventLogStorage",
+    "DagsterDaemon",
+    "DagsterStorage",
+    "DecoratedOpFunction",
+    "EventLogEntry",
+    "InMemoryJob",
+    "InProcessCodeLocation",
+    "InProcessCodeLocationOrigin",
+    "InProcessWorkspaceLoadTarget",
+    "InstanceRef",
+    "InstigatorState",
+    "InstigatorTick",
+    "InstigatorType",
+    "JobSubsetSelector",
+    "LaunchRunContext",
+    "LoadableTargetOrigin",
+    "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "PartitionBackfill",
+    "PartitionsByAssetSelector",
+    "PartitionsSelector",
+    "RemoteSensor",
+    "RunLauncher",
+    "SerializableErrorInfo",
+    "SpanMarker",
+    "SqliteRunStorage",
+    "SqliteScheduleStorage",
+    "TickStatus",
+    "WorkerStatus",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
+    "create_daemon_of_type",
+    "cron_string_iterator",
+    "dagster_instance_config_schema",
+    "execute_run",
+    "get_job_execution_data_from_run_request",
+    "in_process_executor",
+    "make_new_backfill_id",
+    "moved",
+    "multi_or_in_process_executor",
+    "partition_loading_context",
+    "submit_asset_run",
+]
