@@ -1,0 +1,1 @@
+"""Prices, deliveries and reports of a fruit wholesaler."""
