@@ -1,0 +1,235 @@
+"""The isolated sequencer, played on a simulated clock: both code locations, a landing folder, real PostgreSQL.
+
+Each test is a story of what happens to a team that runs it.
+"""
+
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from dedp_assets import settings
+from dedp_assets.isolated_sequencer import contract
+from dedp_assets.testing import Scenario
+from dedp_assets.testing.world.files import Folder
+
+LOADER, AGGREGATOR = "jobs.devices_loader", "jobs.devices_aggregator"
+FILE, RAW, TOTALS = (
+    key.to_user_string() for key in (contract.DEVICES_FILE, contract.DEVICES_RAW, contract.DEVICES_AGGREGATES)
+)
+
+
+def devices(*versions: str) -> str:
+    """A devices file with a line for each version."""
+    return "type;full_name;version\n" + "".join(f"lenovo;Lenovo ThinkPad;{version}\n" for version in versions)
+
+
+def dataset(day: str) -> str:
+    return f"{day}/dataset.csv"
+
+
+@pytest.fixture
+def scenario_settings() -> Path:
+    """The deployment's own: its run queue, its monitoring, its retries."""
+    return settings.REPOSITORY / "docker" / "dagster.yaml"
+
+
+@pytest.fixture
+def landing(scenario: Scenario, own_home: Path, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """The landing folder, on the morning of the third of January; nothing has arrived yet."""
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("DEDP_START", "2024-01-01")
+    scenario.start("2024-01-03 08:00")
+    return scenario.folder(own_home / "landing" / "devices")
+
+
+@pytest.fixture
+def sequencer(scenario: Scenario, landing: Folder) -> Scenario:
+    """Both teams are at work."""
+    scenario.load(LOADER, AGGREGATOR)
+    scenario.run_until_quiet()
+    return scenario
+
+
+def totals(dsn: str) -> dict[str, int]:
+    """The totals by version."""
+    connection = psycopg2.connect(dsn)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT version, all_occurrences FROM dedp.devices_aggregates")
+        found = dict(cursor.fetchall())
+    connection.close()
+    return found
+
+
+def test_a_file_arrives_is_loaded_by_one_team_and_counted_by_the_other(
+    sequencer: Scenario, landing: Folder, dsn: str
+) -> None:
+    sequencer.expect_sensor("devices_landed").waiting(since="2024-01-03 08:00")
+    sequencer.at("11:00")
+    landing.drop(dataset("2024-01-02"), devices("1", "2"))
+    sequencer.advance(minutes=5)
+    sequencer.expect(FILE).materialized("2024-01-02").by_sensor("devices_landed")
+    sequencer.expect(RAW).materialized("2024-01-02").by_automation("follow_inputs")
+    sequencer.expect(TOTALS).materialized("2024-01-02").by_automation("follow_inputs")
+    sequencer.expect_runs().none_failed()
+    sequencer.expect_runs().no_slot_held_while_waiting()
+    assert totals(dsn) == {"1": 1, "2": 1}
+
+
+def test_a_late_file_reaches_its_own_day_and_no_other(sequencer: Scenario, landing: Folder, dsn: str) -> None:
+    for day in ("2024-01-03", "2024-01-04", "2024-01-05"):
+        sequencer.at(f"{day} 23:00")
+        landing.drop(dataset(day), devices("on time"))
+    sequencer.at("2024-01-09 08:00")
+    late = sequencer.mark("a file for the second of January, a week late")
+    landing.drop(dataset("2024-01-02"), devices("late"))
+    sequencer.run_until_quiet()
+    sequencer.expect(RAW).materialized("2024-01-02", since=late).by_automation("follow_inputs")
+    sequencer.expect(TOTALS).materialized("2024-01-02", since=late)
+    assert totals(dsn) == {"on time": 3, "late": 1}
+
+
+def test_a_missing_day_holds_up_nobody_and_no_slot(sequencer: Scenario, landing: Folder, dsn: str) -> None:
+    landing.drop(dataset("2024-01-01"), devices("first"))
+    sequencer.at("2024-01-04 08:00")
+    landing.drop(dataset("2024-01-03"), devices("third"))
+    sequencer.at("2024-01-08 08:00")
+    sequencer.expect(RAW).materialized("2024-01-01", "2024-01-03")
+    sequencer.expect_runs().none_under_way()
+    sequencer.expect_runs().no_slot_held_while_waiting()
+    landing.drop(dataset("2024-01-02"), devices("second"))
+    sequencer.run_until_quiet()
+    sequencer.expect(RAW).materialized("2024-01-01", "2024-01-03", "2024-01-02")
+    assert totals(dsn) == {"first": 1, "second": 1, "third": 1}
+
+
+def test_a_file_that_is_still_being_written_is_not_loaded(
+    sequencer: Scenario, landing: Folder, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEDP_SETTLE_SECONDS", "60")
+    landing.grow(dataset("2024-01-02"), devices("1"))
+    sequencer.advance(seconds=30)
+    sequencer.expect_sensor("devices_landed").waiting(because="is not complete yet: changed less than 60 s ago")
+    landing.grow(dataset("2024-01-02"), "lenovo;Lenovo ThinkPad;2\n")
+    sequencer.advance(seconds=30)
+    sequencer.expect(FILE).not_materialized()
+    sequencer.advance(minutes=5)
+    sequencer.expect(FILE).materialized("2024-01-02")
+    assert totals(dsn) == {"1": 1, "2": 1}
+
+
+def test_a_file_is_rewritten_while_it_is_being_loaded(sequencer: Scenario, landing: Folder, dsn: str) -> None:
+    sequencer.hold(RAW, at="end")
+    landing.drop(dataset("2024-01-02"), devices("old", "older"))
+    sequencer.advance(minutes=5)
+    sequencer.expect(RAW).running("2024-01-02")
+    landing.rewrite(dataset("2024-01-02"), devices("new"))
+    sequencer.advance(minutes=5)
+    sequencer.expect(FILE).materialized("2024-01-02", "2024-01-02")
+    sequencer.release()
+    sequencer.advance(minutes=5)
+    sequencer.expect(RAW).materialized("2024-01-02", "2024-01-02")
+    assert totals(dsn) == {"new": 1}, "counted once, and the later version"
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        {"at": "start"},
+        {"before": "dedp_assets.isolated_sequencer.aggregator.loading._attach"},
+        {"after": "dedp_assets.isolated_sequencer.aggregator.assets.load_file"},
+        {"at": "end"},
+    ],
+    ids=["start", "within the load", "after the load", "end"],
+)
+def test_a_crash_is_noticed_the_run_is_retried_and_nothing_is_counted_twice(
+    sequencer: Scenario, landing: Folder, dsn: str, point: dict[str, str]
+) -> None:
+    sequencer.advance(minutes=3)  # the retry daemon looks at failures from its first look on
+    sequencer.kill(RAW, **point)
+    landing.drop(dataset("2024-01-02"), devices("1", "2"))
+    sequencer.advance(minutes=15)
+    killed = [run for run in sequencer.timeline.runs.values() if "worker status FAILED" in run.error]
+    assert [run.status for run in killed] == ["failed"]
+    sequencer.expect(RAW).materialized("2024-01-02").by_retry()
+    sequencer.expect(TOTALS).materialized("2024-01-02")
+    assert totals(dsn) == {"1": 1, "2": 1}
+
+
+def test_the_loaders_daemon_requests_a_file_twice(sequencer: Scenario, landing: Folder, dsn: str) -> None:
+    landing.drop(dataset("2024-01-02"), devices("1"))
+    sequencer.tick_twice("devices_landed")
+    sequencer.run_until_quiet()
+    sequencer.expect(FILE).materialized("2024-01-02")
+    assert totals(dsn) == {"1": 1}
+
+
+def test_everything_is_down_for_three_days(sequencer: Scenario, landing: Folder, dsn: str) -> None:
+    with sequencer.daemons_down():
+        for day in ("2024-01-03", "2024-01-04", "2024-01-05"):
+            sequencer.at(f"{day} 23:30")
+            landing.drop(dataset(day), devices(day))
+        sequencer.at("2024-01-06 08:00")
+        sequencer.expect(FILE).not_materialized()
+    sequencer.run_until_quiet()
+    sequencer.expect(FILE).materialized("2024-01-03", "2024-01-04", "2024-01-05").in_one_run()
+    sequencer.expect(TOTALS).materialized("2024-01-03", "2024-01-04", "2024-01-05", in_any_order=True)
+    assert totals(dsn) == {"2024-01-03": 1, "2024-01-04": 1, "2024-01-05": 1}
+
+
+def test_a_consumer_that_is_added_later_catches_up_and_then_follows(
+    scenario: Scenario, landing: Folder, dsn: str
+) -> None:
+    scenario.load(LOADER)
+    for day in ("2024-01-01", "2024-01-02"):
+        landing.drop(dataset(day), devices(day))
+    scenario.run_until_quiet()
+    scenario.expect(FILE).materialized("2024-01-01", "2024-01-02")
+
+    scenario.at("2024-01-05 08:00")
+    added = scenario.mark("the aggregating team deploys")
+    scenario.load(AGGREGATOR)
+    scenario.run_until_quiet()
+    scenario.expect(RAW).materialized("2024-01-01", "2024-01-02", since=added).by_automation("follow_inputs")
+    landing.drop(dataset("2024-01-04"), devices("2024-01-04"))
+    scenario.run_until_quiet()
+    scenario.expect(TOTALS).materialized("2024-01-01", "2024-01-02", "2024-01-04", since=added)
+    scenario.expect(FILE).materialized("2024-01-04", since=added)
+    assert totals(dsn) == {"2024-01-01": 1, "2024-01-02": 1, "2024-01-04": 1}
+
+
+def test_a_disk_that_is_full_for_a_moment_costs_a_retry(sequencer: Scenario, landing: Folder, dsn: str) -> None:
+    copying = "dedp_assets.isolated_sequencer.loader.assets.copy_when_settled"
+    sequencer.fail(FILE, before=copying, error=OSError(28, "No space left on device"))
+    landing.drop(dataset("2024-01-02"), devices("1"))
+    sequencer.advance(minutes=5)
+    sequencer.expect(FILE).materialized("2024-01-02")
+    sequencer.expect_runs().none_failed()
+    sequencer.expect_runs(job="__ASSET_JOB").count(1)
+    assert totals(dsn) == {"1": 1}
+
+
+def test_a_disk_that_stays_full_is_a_failed_run_and_a_new_version_of_the_file_tries_again(
+    sequencer: Scenario, landing: Folder, dsn: str
+) -> None:
+    copying = "dedp_assets.isolated_sequencer.loader.assets.copy_when_settled"
+    sequencer.fail(FILE, times=4, before=copying, error=OSError(28, "No space left on device"))
+    landing.drop(dataset("2024-01-02"), devices("1"))
+    sequencer.advance(minutes=30)
+    sequencer.expect(FILE).failed("2024-01-02", error="No space left")
+    sequencer.expect(RAW).not_materialized()
+    landing.rewrite(dataset("2024-01-02"), devices("2"))
+    sequencer.run_until_quiet()
+    sequencer.expect(RAW).materialized("2024-01-02")
+    assert totals(dsn) == {"2": 1}
+
+
+def test_every_night_both_teams_audits_pass(sequencer: Scenario, landing: Folder) -> None:
+    landing.drop(dataset("2024-01-02"), devices("1"))
+    sequencer.at("2024-01-06 12:00")
+    audits = [event.text for event in sequencer.timeline.events if event.kind == "checked" and event.at.hour == 3]
+    assert sorted(set(audits)) == [
+        f"all_loads_accounted_for of {RAW} passed",
+        f"totals_equal_recount of {TOTALS} passed",
+    ]
+    assert len(audits) == 6
