@@ -1,6 +1,7 @@
 """When does a partition re-run? When its input changed, in any time window; this condition says exactly when."""
 
 import os
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -11,18 +12,44 @@ def on_input_change() -> dg.AutomationCondition:
     """A partition is missing, or an input was updated, since it was last requested; and its inputs are all there.
 
     Unlike `AutomationCondition.eager()` it acts on every time window, so late partitions run. And an update that
-    lands between a request and the next tick is not forgotten with that request: `newly_requested` ends the wait
-    only in a tick that brings no update.
+    lands between a request and the next tick is not forgotten with that request.
     """
     updated = dg.AutomationCondition.any_deps_match(
         (dg.AutomationCondition.newly_updated() & ~UpdatedTogether()) | dg.AutomationCondition.will_be_requested()
     ).with_label("input updated")
-    changed = (dg.AutomationCondition.newly_missing() | updated).with_label("missing or input updated")
     return (
-        changed.since(dg.AutomationCondition.newly_requested() & ~updated)
+        UntilRequested(dg.AutomationCondition.newly_missing() | updated)
         & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.in_progress()
     ).with_label("on_input_change")
+
+
+class UntilRequested(dg.AutomationCondition):
+    """The operand has become true, and since then no tick has requested the asset.
+
+    What Dagster's `since(newly_requested())` says, but for the tick that follows a request: if the operand is true
+    in that tick, it became so after the request, and this stays true. `since` would take it back.
+    """
+
+    def __init__(self, operand: dg.AutomationCondition) -> None:
+        self.operand = operand
+
+    @property
+    def name(self) -> str:
+        return "until requested"
+
+    @property
+    def children(self) -> Sequence[dg.AutomationCondition]:
+        return [self.operand]
+
+    async def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:  # type: ignore[override]
+        # Over every partition, whatever else holds of it: what became true now is not seen again later.
+        everything = context.asset_graph_view.get_full_subset(key=context.key)
+        now = await context.for_child_condition(self.operand, [0], everything).evaluate_async()
+        before = context.previous_true_subset or context.get_empty_subset()
+        requested = context.get_previous_requested_subset(context.key) or context.get_empty_subset()
+        pending = before.compute_difference(requested).compute_union(now.true_subset)
+        return dg.AutomationResult(context, pending, child_results=[now])
 
 
 class UpdatedTogether(dg.AutomationCondition):
