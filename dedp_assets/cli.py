@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import psycopg2.extensions
@@ -15,6 +16,9 @@ from dedp_assets import local_stack, settings
 from dedp_assets.generator.cli import generate
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres import database_dsn
+
+if TYPE_CHECKING:
+    from dedp_assets.late_data_integrator import producer
 
 INTERRUPTED = 130
 
@@ -30,8 +34,8 @@ dedp.add_command(generate)
 @dedp.command()
 @click.option("--port", type=int, default=3000, envvar="PORT", show_default=True, help="Of the UI on 127.0.0.1.")
 def up(port: int) -> None:
-    """Start PostgreSQL, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
-    click.echo("Starting PostgreSQL, Dagster's daemon and its UI ...")
+    """Start PostgreSQL, Spark, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
+    click.echo("Starting PostgreSQL, Spark, Dagster's daemon and its UI ...")
     with local_stack.running(port) as stack:
         # From here on the home is somebody's, and no demo wipes it.
         (settings.home() / settings.DEMO_MARK).unlink(missing_ok=True)
@@ -69,6 +73,42 @@ def demo() -> None:
     from dedp_assets.demo import run_demo
 
     sys.exit(0 if run_demo() else 1)
+
+
+@dedp.command(name="load-delta")
+@click.argument("days", nargs=-1, required=True, metavar="DAY...")
+@click.option(
+    "--input",
+    "input_path",
+    type=click.Path(path_type=Path),
+    help="Devices as JSON lines, in a file or a folder of files: every day gets the same ones.",
+)
+@click.option("--rows", type=click.IntRange(min=1), help="Devices to generate for each day.  [default: 100]")
+@click.option(
+    "--typed",
+    type=click.Choice(["date", "string"]),
+    help="Type of event_time.  [default: as in the table; date in a new one]",
+)
+def load_delta(
+    days: tuple[str, ...], input_path: Path | None, rows: int | None, typed: "producer.PartitionType | None"
+) -> None:
+    """Append devices to the partitions of days such as 2024-01-02 of the Delta table lake/devices, a commit each.
+
+    A day that has been loaded before gets late data: other devices than the ones it has, or with --input the same
+    ones once more. All days and lines are checked before the first commit.
+    """
+    from dedp_assets.late_data_integrator import contract, producer
+
+    if input_path and rows:
+        raise click.UsageError("--rows is for generated devices; leave it out, or leave out --input")
+    try:
+        wanted = [producer.day_of(day) for day in days]
+        source = producer.from_files(input_path) if input_path else producer.generated(rows or 100)
+        for day in wanted:
+            done = producer.load(contract.uri(contract.DEVICES), day, source, typed=typed)
+            click.echo(f"{done.partition}: {done.rows} rows, version {done.version}")
+    except producer.NotLoaded as error:
+        raise click.ClickException(str(error)) from error
 
 
 @dedp.command(context_settings={"ignore_unknown_options": True})

@@ -6,6 +6,8 @@
 | `DEDP_LANDING`         | `$DEDP_HOME/landing`            | where files arrive                                   |
 | `DEDP_INTERNAL`        | `$DEDP_HOME/internal`           | our own copies, one folder per load                  |
 | `DEDP_POSTGRES_DSN`    | the embedded server             | any PostgreSQL, as a URL or a libpq string           |
+| `DEDP_DATA_URI`        | `$DEDP_HOME/lake`               | where the Delta tables are: a folder or `s3://...`   |
+| `DEDP_SPARK_REMOTE`    | an embedded server              | a Spark Connect endpoint: `sc://host:15002`          |
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
 """
@@ -43,6 +45,24 @@ def internal() -> Path:
 def postgres_dsn() -> str | None:
     """The PostgreSQL server to use, or None for the embedded one. Holds a password: never log it."""
     return os.environ.get("DEDP_POSTGRES_DSN") or None
+
+
+def data_uri() -> str:
+    """Where the Delta tables are: an absolute path, or a URI such as `s3://bucket/lake`. Without a slash at its end."""
+    value = os.environ.get("DEDP_DATA_URI", "")
+    if "://" in value and not value.startswith("file://"):
+        return value.rstrip("/")
+    return str(Path(value.removeprefix("file://")).expanduser().resolve() if value else home() / "lake")
+
+
+def spark_remote() -> str | None:
+    """The Spark Connect endpoint to use, or None for an embedded server."""
+    value = os.environ.get("DEDP_SPARK_REMOTE") or None
+    if value is not None and not value.startswith("sc://"):
+        raise SettingError(
+            f"DEDP_SPARK_REMOTE is {value!r}; expected a Spark Connect endpoint such as sc://localhost:15002"
+        )
+    return value
 
 
 def start() -> date:

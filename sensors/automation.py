@@ -1,7 +1,8 @@
 """When does a partition re-run? When its input changed, in any time window; this condition says exactly when."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -73,6 +74,25 @@ class UpdatedTogether(dg.AutomationCondition):
             if target in _assets_updated_with(instance, context.key, partition)
         }
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(together))
+
+
+class PartitionClosed(dg.AutomationCondition):
+    """The partition after it has appeared in every input, in each of which nothing more is expected in it then."""
+
+    @property
+    def name(self) -> str:
+        return "partition closed"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        closed = context.candidate_subset.expensively_compute_partition_keys()
+        for key in context.asset_graph.get(context.key).parent_keys if closed else ():
+            closed = closed_partitions(closed, context.asset_graph_view.instance.get_materialized_partitions(key))
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(closed))
+
+
+def closed_partitions(days: Collection[str], appeared: Collection[str]) -> set[str]:
+    """Those of the days whose next day is among those that have appeared."""
+    return {day for day in days if (date.fromisoformat(day) + timedelta(days=1)).isoformat() in appeared}
 
 
 def _assets_updated_with(instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str) -> set[dg.AssetKey]:

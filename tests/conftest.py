@@ -14,7 +14,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
-from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources import embedded_postgres, embedded_spark
 
 _TEMPLATE = "dedp_template"
 _numbers = count(1)
@@ -65,6 +65,20 @@ def postgres_server() -> Iterator[str]:
         ensure_tables(connection)
         connection.close()
         yield url
+
+
+@pytest.fixture(scope="session")
+def spark_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Spark Connect server that runs for the whole session."""
+    with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
+        yield url
+
+
+@pytest.fixture
+def spark_remote(spark_server: str, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The session's Spark server as this test's DEDP_SPARK_REMOTE."""
+    monkeypatch.setenv("DEDP_SPARK_REMOTE", spark_server)
+    return spark_server
 
 
 @pytest.fixture

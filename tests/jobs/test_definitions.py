@@ -13,15 +13,21 @@ import yaml
 
 import dedp_assets
 from dedp_assets.isolated_sequencer import contract
-from jobs import devices_aggregator, devices_loader
+from dedp_assets.late_data_integrator import contract as lake
+from jobs import devices_aggregator, devices_loader, late_data_integrator
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
-LOCATIONS = {"jobs.devices_loader": devices_loader.defs, "jobs.devices_aggregator": devices_aggregator.defs}
+LOCATIONS = {
+    "jobs.devices_loader": devices_loader.defs,
+    "jobs.devices_aggregator": devices_aggregator.defs,
+    "jobs.late_data_integrator": late_data_integrator.defs,
+}
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
     contract.DEVICES_RAW: "jobs.devices_aggregator",
     contract.DEVICES_AGGREGATES: "jobs.devices_aggregator",
 }
+LAKE = [lake.DEVICE_COUNTS, lake.PARTITIONS_STATE, lake.BACKFILLING_CONFIGURATION]
 
 
 def modules_of(package):
@@ -118,6 +124,9 @@ def test_the_workspace_names_exactly_the_modules_under_jobs():
         ("dedp_assets.isolated_sequencer.aggregator", "dedp_assets.isolated_sequencer.loader"),
         ("dedp_assets.generator", "dedp_assets.isolated_sequencer"),
         ("dedp_assets.resources", "dedp_assets.isolated_sequencer"),
+        ("dedp_assets.resources", "dedp_assets.late_data_integrator"),
+        ("dedp_assets.late_data_integrator", "dedp_assets.isolated_sequencer"),
+        ("dedp_assets.isolated_sequencer", "dedp_assets.late_data_integrator"),
     ],
 )
 def test_imports_go_one_way(importer, imported):
@@ -136,7 +145,11 @@ def test_the_walk_over_imports_sees_those_that_are_there():
 
 @pytest.mark.parametrize(
     ("location", "other"),
-    [("jobs.devices_loader", "aggregator"), ("jobs.devices_aggregator", "loader")],
+    [
+        ("jobs.devices_loader", "aggregator"),
+        ("jobs.devices_aggregator", "loader"),
+        ("jobs.late_data_integrator", "isolated_sequencer"),
+    ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(tmp_path, location, other):
     home = tmp_path / "never made"
@@ -158,7 +171,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         for key in graph.materializable_asset_keys:
             assert key not in made_by
             made_by[key] = location
-    assert made_by == ASSETS
+    assert made_by == {**ASSETS, **dict.fromkeys(LAKE, "jobs.late_data_integrator")}
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
     assert aggregator.get(contract.DEVICES_RAW).parent_keys == {contract.DEVICES_FILE}
@@ -215,12 +228,24 @@ def test_every_check_says_what_it_checks():
         assert len(graph.get_check_spec(key).description) > 30
 
 
-def test_every_sensor_runs_from_the_start_and_looks_every_second(location):
-    sensors = list(LOCATIONS[location].sensors)
-    assert len(sensors) == 1
-    for sensor in sensors:
-        assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-        assert sensor.minimum_interval_seconds == 1
+def test_every_sensor_runs_from_the_start_and_those_that_follow_events_look_every_second(location):
+    sensors = {sensor.name: sensor for sensor in LOCATIONS[location].sensors}
+    assert sensors
+    assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in sensors.values())
+    assert {sensor.minimum_interval_seconds for name, sensor in sensors.items() if "reconciled" not in name} == {1}
+
+
+def test_the_assets_of_the_lake_share_their_days_and_follow_by_themselves():
+    graph = late_data_integrator.defs.resolve_asset_graph()
+    assert graph.external_asset_keys == {lake.DEVICES}
+    for key in LAKE:
+        node = graph.get(key)
+        assert node.partitions_def == lake.DAYS
+        assert node.backfill_policy == dg.BackfillPolicy.single_run()
+        assert node.automation_condition is not None
+        assert len(node.description) > 40
+        assert node.kinds
+    assert graph.get(lake.DEVICE_COUNTS).parent_keys == {lake.DEVICES}
 
 
 def test_no_schedule_stands_between_a_file_and_its_load(location):

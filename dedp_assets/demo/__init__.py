@@ -1,0 +1,58 @@
+"""`dedp demo`: the pipelines on the real system, one act each, with their results checked."""
+
+import os
+import shutil
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+import dagster as dg
+import psycopg2
+
+from dedp_assets import local_stack, settings
+from dedp_assets.demo import late_data, sequencer
+from dedp_assets.demo.timeline import DemoFailed
+
+
+def run_demo() -> bool:
+    """Run it and print it; True only if everything was as it should be."""
+    began = time.monotonic()
+    _use_own_home()
+    click.echo(f"Starting PostgreSQL, Spark, Dagster's daemon and the code locations (state: {settings.home()}) ...")
+    with local_stack.running(local_stack.free_port()) as stack:
+        os.environ.update(stack.environment)
+        with (
+            dg.DagsterInstance.get() as instance,
+            closing(psycopg2.connect(stack.environment["DEDP_POSTGRES_DSN"])) as database,
+        ):
+            database.autocommit = True
+            try:
+                passed = sequencer.act(instance, database) and late_data.act(instance)
+            except DemoFailed as error:
+                click.echo(f"\n{error}\n{local_stack.log_tail(stack.log)}", err=True)
+                passed = False
+    outcome = click.style("all as it should be", fg="green") if passed else click.style("NOT as it should be", fg="red")
+    click.echo(f"\nDone in {time.monotonic() - began:.0f} s, {outcome}; everything is stopped again.")
+    if passed:
+        click.echo("Next: `make up` for the UI with these runs in it, README.md for what to try.")
+    return passed
+
+
+def _use_own_home() -> None:
+    """Make DEDP_HOME a fresh one, without touching anybody's data: neither there nor wherever DEDP_* points to."""
+    home = _demo_home(settings.home())
+    for name in [name for name in os.environ if name.startswith("DEDP_")] + ["DAGSTER_HOME"]:
+        os.environ.pop(name, None)
+    os.environ["DEDP_HOME"] = str(home)
+    if local_stack.running_pid() is not None:
+        raise local_stack.StackError(f"the system of {home} is running; stop it first: make down")
+    shutil.rmtree(home, ignore_errors=True)
+    settings.make_home()
+    (home / settings.DEMO_MARK).touch()
+
+
+def _demo_home(home: Path) -> Path:
+    """The home itself if a demo made it or nobody has; a folder inside it if it is somebody's."""
+    ours = (home / settings.DEMO_MARK).is_file() or not home.exists() or not any(home.iterdir())
+    return home if ours else _demo_home(home / "demo_home")

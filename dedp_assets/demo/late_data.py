@@ -1,0 +1,82 @@
+"""The late-data integrator: days of a table are processed when they are closed, and again when late data comes."""
+
+from datetime import date
+
+import click
+import dagster as dg
+
+from dedp_assets.demo.timeline import Timeline, checked
+from dedp_assets.late_data_integrator import contract, lake, producer, state
+from dedp_assets.resources.object_store import read_text, storage_options
+
+DAYS = [date(2024, 1, day) for day in range(1, 8)]
+LATE = [date(2024, 1, 2), date(2024, 1, 3)]
+ROWS = 100
+
+
+def act(instance: dg.DagsterInstance) -> bool:
+    """Play it; True only if everything was as it should be. Raises DemoFailed."""
+    timeline = Timeline(instance, [contract.DEVICES, contract.DEVICE_COUNTS, contract.BACKFILLING_CONFIGURATION])
+    return _closed_days(timeline) and _late_data(timeline)
+
+
+def _closed_days(timeline: Timeline) -> bool:
+    timeline.start(
+        "3. Somebody else commits seven days to a Delta table. The six that are closed are processed by Spark."
+    )
+    for day in DAYS:
+        _commit(timeline, day)
+    timeline.watch_until(lambda counts: counts[contract.BACKFILLING_CONFIGURATION] >= len(DAYS) - 1)
+    click.echo("")
+    rows = _rows_counted()
+    return all(
+        [
+            checked("days processed", len(rows), len(DAYS) - 1),
+            *[checked(f"devices counted in {day}", rows[day], ROWS) for day in sorted(rows)],
+        ]
+    )
+
+
+def _late_data(timeline: Timeline) -> bool:
+    timeline.start("4. Late data comes into 2024-01-02 and 2024-01-03. Those two are processed again, and no other.")
+    before = len(timeline.partitions[contract.DEVICE_COUNTS])
+    for day in LATE:
+        _commit(timeline, day)
+    timeline.watch_until(lambda counts: counts[contract.BACKFILLING_CONFIGURATION] >= before + len(LATE))
+    again = sorted(timeline.partitions[contract.DEVICE_COUNTS][before:])
+    click.echo("")
+    rows = _rows_counted()
+    _show_what_others_see()
+    return all(
+        [
+            checked(f"days processed again: {', '.join(again)}", len(again), len(LATE)),
+            *[checked(f"devices counted in {day}", rows[day.isoformat()], 2 * ROWS) for day in LATE],
+            *[
+                checked(f"devices counted in {day}", rows[day.isoformat()], ROWS)
+                for day in DAYS[:-1]
+                if day not in LATE
+            ],
+        ]
+    )
+
+
+def _commit(timeline: Timeline, day: date) -> None:
+    loaded = producer.load(contract.uri(contract.DEVICES), day, producer.generated(ROWS))
+    timeline.tell(f"committed      {loaded.rows} devices to {loaded.partition}, version {loaded.version}")
+
+
+def _rows_counted() -> dict[str, int]:
+    return lake.open_counts().rows_counted([day.isoformat() for day in DAYS])
+
+
+def _show_what_others_see() -> None:
+    """The state table and a backfilling configuration, which pipelines elsewhere read."""
+    uri = contract.uri(contract.PARTITIONS_STATE)
+    click.echo(f"   {uri}\n   {'partition':<24} {'isProcessed':<12} lastProcessedVersion")
+    for row in state.read_state(uri, storage_options(uri)):
+        processed = str(row.is_processed).lower()
+        click.echo(f"   {row.partition:<24} {processed:<12} {row.last_processed_version}")
+    for day in LATE:
+        file = f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json"
+        click.echo(f"   {file}\n   {read_text(file)}")
+    click.echo("")

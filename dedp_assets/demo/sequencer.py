@@ -1,0 +1,81 @@
+"""The isolated sequencer: a file lands, one team takes it in, the other loads and counts it.
+
+Three daily loads of one file of 50 devices, as in the original; then the first asset is materialized again and
+everything downstream, in the other code location, follows.
+"""
+
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+
+import click
+import dagster as dg
+from psycopg2.extensions import connection as Connection
+
+from dedp_assets import settings
+from dedp_assets.demo.timeline import DemoFailed, Timeline, checked
+from dedp_assets.generator import write_csv
+from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.loader import landing
+
+ROWS = 50
+DAYS = 3
+_ASSETS = [contract.DEVICES_FILE, contract.DEVICES_RAW, contract.DEVICES_AGGREGATES]
+
+
+def act(instance: dg.DagsterInstance, database: Connection) -> bool:
+    """Play it; True only if everything was as it should be. Raises DemoFailed."""
+    timeline = Timeline(instance, _ASSETS)
+    return _three_daily_loads(timeline, database) and _once_more(timeline, database)
+
+
+def _three_daily_loads(timeline: Timeline, database: Connection) -> bool:
+    timeline.start(f"1. A file of {ROWS} devices lands. Nothing else is done by hand.")
+    write_csv(landing.undated_file(), ROWS, seed=1)
+    timeline.tell(f"landed         {landing.undated_file()}")
+    timeline.watch_until(lambda counts: all(counts[key] >= DAYS for key in _ASSETS))
+    totals = _totals(database)
+    occurrences = {row[-1] for row in totals}
+    click.echo("")
+    return all(
+        [
+            checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
+            checked("rows in dedp.devices_aggregates", len(totals), ROWS),
+            *[checked("all_occurrences of each", value, DAYS) for value in occurrences],
+        ]
+    )
+
+
+def _once_more(timeline: Timeline, database: Connection) -> bool:
+    days = contract.due_days(datetime.now(timezone.utc), settings.start())
+    command = [
+        *("dagster", "asset", "materialize", "-m", "jobs.devices_loader", "--select", "devices_file"),
+        *("--partition-range", f"{days[0]}...{days[-1]}"),
+    ]
+    timeline.start(f"2. The first asset again, for all days (the recursive clear):\n   dedp exec {shlex.join(command)}")
+    totals, counts = _totals(database), timeline.counts.copy()
+    done = subprocess.run([sys.executable, "-m", *command], cwd=settings.REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        raise DemoFailed(f"that command failed:\n{done.stderr[-2000:]}")
+    timeline.watch_until(lambda now: all(now[key] >= counts[key] + len(days) for key in _ASSETS))
+    changed = len(set(_totals(database)) ^ set(totals))
+    click.echo("")
+    return all(
+        [
+            checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
+            checked("totals that have changed", changed, 0),
+        ]
+    )
+
+
+def _raw_rows(database: Connection) -> int:
+    with database.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM dedp.devices_raw")
+        return cursor.fetchall()[0][0]
+
+
+def _totals(database: Connection) -> list[tuple]:
+    with database.cursor() as cursor:
+        cursor.execute("SELECT * FROM dedp.devices_aggregates")
+        return cursor.fetchall()

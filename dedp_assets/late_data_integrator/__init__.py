@@ -1,0 +1,1 @@
+"""The concurrent late-data integrator: a Delta table that others write, processed by Spark partition by partition."""

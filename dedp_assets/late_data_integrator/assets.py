@@ -1,0 +1,148 @@
+"""The assets of the concurrent late-data integrator."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from dedp_assets.late_data_integrator import contract, state
+from dedp_assets.late_data_integrator.counting import count_devices
+from dedp_assets.late_data_integrator.lake import devices_log, look, open_counts, publish_state
+from dedp_assets.late_data_integrator.processing import Processed, lateness, process
+from dedp_assets.resources.object_store import write_text
+from dedp_assets.resources.spark import SparkConnectResource
+
+# As many runs at once as its limit in dagster.yaml says.
+POOL = "device_counts"
+
+devices = dg.AssetSpec(
+    contract.DEVICES,
+    partitions_def=contract.DAYS,
+    group_name="late_data_integrator",
+    description="A Delta table that others write. `devices_committed` reports every commit that changes a day.",
+    kinds={"deltalake"},
+)
+
+
+@dg.asset(
+    key=contract.DEVICE_COUNTS,
+    deps=[devices],
+    partitions_def=contract.DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="late_data_integrator",
+    kinds={"spark", "deltalake"},
+    pool=POOL,
+    # What may pass: a file that was vacuumed while it was read, an endpoint that is starting.
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL),
+)
+def device_counts(context: dg.AssetExecutionContext, spark: SparkConnectResource) -> dg.MaterializeResult:
+    """How often each device occurs in a day: one row per type, full_name and version.
+
+    From exactly one snapshot of the input; which one, the same commit records. Nothing is written for a day whose
+    counts reflect its input already.
+    """
+    publish_state(look(context.instance))
+    done = process(
+        context.partition_keys,
+        devices_log(),
+        open_counts,
+        lambda snapshot, days: count_devices(spark.session, snapshot, days),
+    )
+    for processed in done:
+        context.log.info(in_words(processed))
+        context.add_asset_metadata(metadata_of(processed), partition_key=processed.day)
+    tags = run_tags(done)
+    if tags:
+        context.instance.add_run_tags(context.run.run_id, tags)
+    return dg.MaterializeResult(data_version=dg.DataVersion(str(max(processed.version for processed in done))))
+
+
+@dg.asset(
+    key=contract.PARTITIONS_STATE,
+    deps=[device_counts],
+    partitions_def=contract.DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="late_data_integrator",
+    kinds={"deltalake"},
+)
+def partitions_state(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """How far each day is, for readers and for pipelines that run elsewhere. It follows from device_counts.
+
+    `isProcessed` is true while a day is being processed; `lastProcessedVersion` is the version of the input that its
+    counts reflect.
+    """
+    progress = look(context.instance, without_run=context.run.run_id)
+    written = publish_state(progress)
+    return dg.MaterializeResult(
+        metadata={
+            "table": dg.MetadataValue.path(contract.uri(contract.PARTITIONS_STATE)),
+            "rewritten": written,
+            "rows": dg.MetadataValue.table(
+                [
+                    dg.TableRecord(row._asdict())
+                    for row in state.state_rows(progress.recorded, progress.in_progress)[-50:]
+                ]
+            ),
+        }
+    )
+
+
+@dg.asset(
+    key=contract.BACKFILLING_CONFIGURATION,
+    deps=[partitions_state],
+    partitions_def=contract.DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="late_data_integrator",
+    kinds={"json"},
+)
+def backfilling_configuration(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The earlier days that are late and not being processed, as one JSON file per day, for pipelines elsewhere."""
+    progress = look(context.instance, without_run=context.run.run_id)
+    for day in context.partition_keys:
+        days = state.to_backfill(progress, day)
+        uri = f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json"
+        write_text(uri, state.backfilling_configuration(days))
+        context.add_asset_metadata(
+            {"file": dg.MetadataValue.path(uri), "partitions": ", ".join(days) or "none"}, partition_key=day
+        )
+    return dg.MaterializeResult()
+
+
+def in_words(processed: Processed) -> str:
+    """What was done for a day, as a sentence."""
+    if not processed.written:
+        return f"{processed.day}: nothing to do, the counts reflect version {processed.version} already"
+    return (
+        f"{processed.day}: counted {processed.rows_after} rows (before: {processed.rows_before}) "
+        f"as of version {processed.version}"
+    )
+
+
+def metadata_of(processed: Processed) -> dict[str, dg.MetadataValue]:
+    """What the UI shows of a day's materialization."""
+    shown: dict[str, dg.MetadataValue] = {
+        "outcome": dg.MetadataValue.text(in_words(processed)),
+        "input_version": dg.MetadataValue.int(processed.version),
+        "input_rows_before": dg.MetadataValue.int(processed.rows_before),
+        "input_rows": dg.MetadataValue.int(processed.rows_after),
+    }
+    if processed.late:
+        shown |= {
+            "late_commits": dg.MetadataValue.text(", ".join(map(str, processed.late.versions))),
+            "late_commit_time": dg.MetadataValue.timestamp(processed.late.at),
+            "lateness_hours": dg.MetadataValue.float(
+                round(lateness(processed.day, processed.late.at) / timedelta(hours=1), 2)
+            ),
+        }
+    return shown
+
+
+def run_tags(done: list[Processed]) -> dict[str, str]:
+    """What tells a run for late data from others in a list of runs: the commits that caused it, how late they were."""
+    late = [(processed.day, processed.late) for processed in done if processed.late]
+    if not late:
+        return {}
+    versions = sorted({version for _, commits in late for version in commits.versions})
+    return {
+        "dedp/late_commits": ", ".join(map(str, versions)),
+        "dedp/lateness": str(max(lateness(day, commits.at) for day, commits in late)),
+    }

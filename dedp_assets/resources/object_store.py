@@ -1,0 +1,222 @@
+"""Delta tables and the small files beside them, in a folder or in an object store.
+
+A URI is a path, `s3://bucket/...`, `gs://bucket/...` or `abfss://container@account.dfs.core.windows.net/...`.
+Credentials come from the environment's standard variables, by way of dagster-deltalake's storage configs.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from dedp_assets.settings import SettingError
+
+if TYPE_CHECKING:
+    from dagster_deltalake.config import AzureConfig, GcsConfig, S3Config
+
+    Config: TypeAlias = S3Config | GcsConfig | AzureConfig
+
+# Which variables fill which field of a storage config; the first that is set counts. What is not here, such as
+# AWS_PROFILE or AZURE_STORAGE_ENDPOINT, delta-rs takes from the environment itself.
+_S3 = {
+    "access_key_id": ("AWS_ACCESS_KEY_ID",),
+    "secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
+    "token": ("AWS_SESSION_TOKEN",),
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+}
+_GCS = {
+    "service_account": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"),
+    "service_account_key": ("GOOGLE_SERVICE_ACCOUNT_KEY",),
+    "application_credentials": ("GOOGLE_APPLICATION_CREDENTIALS",),
+}
+_AZURE = {
+    "account_key": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"),
+    "sas_key": ("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+    "token": ("AZURE_STORAGE_TOKEN",),
+    "client_id": ("AZURE_STORAGE_CLIENT_ID", "AZURE_CLIENT_ID"),
+    "client_secret": ("AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET"),
+    "tenant_id": ("AZURE_STORAGE_TENANT_ID", "AZURE_TENANT_ID"),
+    "federated_token_file": ("AZURE_FEDERATED_TOKEN_FILE",),
+}
+
+# Bytes of the largest file that read_text and write_text take.
+SMALL = 16 << 20
+
+_S3_SCHEMES = ("s3", "s3a")
+_AZURE_SCHEMES = ("abfss", "abfs", "az")
+
+
+class StorageProblem(RuntimeError):
+    """A file beside the tables can't be read or written. The message names it, says why and what to look at."""
+
+
+def storage_options(uri: str) -> dict[str, str]:
+    """What delta-rs needs to reach a URI; nothing for a path. Holds secrets: never log it.
+
+    Raises SettingError for a kind of store that is not supported, and for variables that can't be meant.
+    """
+    if _is_local(uri):
+        return {}
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        raise SettingError(f"{uri} names no bucket; expected DEDP_DATA_URI to be such as s3://bucket/folder")
+    # Not at the top: this takes a second, which a local table need not wait.
+    from dagster_deltalake.config import AzureConfig, ClientConfig, GcsConfig, S3Config
+
+    config: Config
+    if parts.scheme in _S3_SCHEMES:
+        # The config always says something of imdsv1_fallback, and would so overrule the variable.
+        config = S3Config(**_found(_S3), imdsv1_fallback=_switch("AWS_IMDSV1_FALLBACK") or False)
+        client = ClientConfig(allow_http=_switch("AWS_ALLOW_HTTP"))
+        _check_endpoint(config.endpoint, client.allow_http)
+    elif parts.scheme == "gs":
+        config = GcsConfig(**_found(_GCS))
+        client = ClientConfig(allow_http=_switch("GOOGLE_ALLOW_HTTP"))
+    elif parts.scheme in _AZURE_SCHEMES:
+        cli = _switch("AZURE_USE_AZURE_CLI")
+        config = AzureConfig(**_found(_AZURE), account_name=_account_name(uri), use_azure_cli=cli)
+        client = ClientConfig(allow_http=_switch("AZURE_ALLOW_HTTP"))
+    else:
+        # Without the URI: one that is not understood may hold a password.
+        raise SettingError(
+            f"DEDP_DATA_URI begins with {parts.scheme}://; "
+            "expected a folder, s3://bucket/..., gs://bucket/... or abfss://container@account.dfs.core.windows.net/..."
+        )
+    return {**config.str_dict(), **client.str_dict()}
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write a small file, as a whole or not at all, in place of any that is there; a missing folder is made.
+
+    The text is not empty and at most SMALL bytes in UTF-8 (ValueError). Raises StorageProblem, and SettingError like
+    `storage_options`.
+    """
+    content = text.encode("utf-8")
+    if not 0 < len(content) <= SMALL:
+        raise ValueError(f"{uri}: expected a text of 1 to {SMALL} bytes, found {len(content)}")
+    try:
+        if _is_local(uri):
+            _replace(_path(uri), content)
+        else:
+            _put(uri, content)
+    except OSError as error:
+        raise StorageProblem(f"{uri} can't be written: {reason(error)}; {_what_to_check(uri)}") from error
+
+
+def read_text(uri: str) -> str | None:
+    """The text of a small file in UTF-8, as one write left it; None if there is no such file.
+
+    Raises StorageProblem, also for a bucket that is not there, and SettingError like `storage_options`.
+    """
+    try:
+        content = _path(uri).read_bytes() if _is_local(uri) else _get(uri)
+        return content.decode("utf-8")
+    except OSError as error:
+        # Stores say 'not found' of both; S3 and Google's store name the one, Azure the other.
+        bucket_is_missing = any(code in str(error) for code in ("NoSuchBucket", "ContainerNotFound"))
+        if isinstance(error, FileNotFoundError) and not bucket_is_missing:
+            return None
+        raise StorageProblem(f"{uri} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
+    except UnicodeDecodeError as error:
+        raise StorageProblem(f"{uri} is not UTF-8 text (byte {error.start}); expected what write_text wrote") from error
+
+
+def reason(error: Exception) -> str:
+    """What delta-rs or the system says is wrong, in one line for people: no colours, no XML, no credentials."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    # A store's answer: its code and message only. The rest may repeat the signed request, token and all.
+    text = re.sub(r"<\?xml.*|<Error>.*", _answer, text, flags=re.DOTALL)
+    lines = [line.strip(" ↳\t") for line in text.splitlines()]
+    return ": ".join(line.rstrip(".:") for line in lines if line) or type(error).__name__
+
+
+def _answer(xml: re.Match[str]) -> str:
+    found = (re.search(rf"<{tag}>([^<]*)</{tag}>", xml[0]) for tag in ("Code", "Message"))
+    return "\n".join(value[1] for value in found if value)
+
+
+def _is_local(uri: str) -> bool:
+    return "://" not in uri or uri.startswith("file://")
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def _found(variables: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What the environment says of a config's fields."""
+    values = {field: [os.environ[name] for name in names if os.environ.get(name)] for field, names in variables.items()}
+    return {field: found[0] for field, found in values.items() if found}
+
+
+def _switch(name: str) -> bool | None:
+    value = os.environ.get(name, "").lower()
+    if value not in ("", "0", "1", "true", "false", "yes", "no", "on", "off"):
+        raise SettingError(f"{name} is {value!r}; expected true or false")
+    return value in ("1", "true", "yes", "on") if value else None
+
+
+def _check_endpoint(endpoint: str | None, allow_http: bool | None) -> None:
+    if endpoint and endpoint.startswith("http://") and not allow_http:
+        raise SettingError(
+            "the S3 endpoint (AWS_ENDPOINT_URL) begins with http://, which sends everything unencrypted; "
+            "expected https://, or AWS_ALLOW_HTTP=true for a server that you trust the way to"
+        )
+
+
+def _account_name(uri: str) -> str:
+    host = urlsplit(uri).hostname or ""
+    name = host.split(".")[0] if "@" in urlsplit(uri).netloc else os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    if not name:
+        raise SettingError(
+            f"{uri} names no storage account and AZURE_STORAGE_ACCOUNT_NAME is not set; "
+            "set it, or DEDP_DATA_URI to abfss://container@account.dfs.core.windows.net/..."
+        )
+    return name
+
+
+def _put(uri: str, content: bytes) -> None:
+    from deltalake.fs import DeltaStorageHandler
+    from pyarrow.fs import PyFileSystem
+
+    folder, _, name = uri.rpartition("/")
+    store = PyFileSystem(DeltaStorageHandler(folder, storage_options(uri)))
+    # In a buffer that holds it all: a stream that is closed after half of its writes leaves half a file.
+    with store.open_output_stream(name, compression=None, buffer_size=len(content) + 1) as stream:
+        stream.write(content)
+
+
+def _get(uri: str) -> bytes:
+    from deltalake.fs import DeltaStorageHandler
+
+    folder, _, name = uri.rpartition("/")
+    # In one request: when a file is replaced between two, half of it is of the old one. So its size is not asked
+    # for, which is one as well: delta-rs is told the largest, and a store answers with what there is.
+    store = DeltaStorageHandler(folder, storage_options(uri), {name: SMALL + 1})
+    content: bytes = store.open_input_file(name).read(SMALL + 1)
+    if len(content) > SMALL:
+        raise OSError(f"it is larger than {SMALL} bytes")
+    return content
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with open(draft, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _what_to_check(uri: str) -> str:
+    return "check the folder and its rights" if _is_local(uri) else "check the bucket, the credentials and the network"

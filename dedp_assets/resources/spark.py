@@ -1,0 +1,124 @@
+"""Spark sessions for assets: of the Spark Connect server that `DEDP_SPARK_REMOTE` names, or else of an embedded one."""
+
+import atexit
+import contextlib
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dedp_assets import settings
+from dedp_assets.resources import embedded_spark
+
+if TYPE_CHECKING:  # takes a second to import, which a process that runs no Spark asset need not spend
+    from pyspark.sql.connect.session import SparkSession
+
+
+class SparkUnreachable(RuntimeError):
+    """The Spark Connect server can't be used. The message names the endpoint, what it said, and what to do."""
+
+
+class SparkConnectResource(dg.ConfigurableResource):
+    """Spark, by the Spark Connect session that all assets of this process share."""
+
+    @property
+    def session(self) -> "SparkSession":
+        """A session whose server has just answered: ask again for every use, rather than keep it.
+
+        It is on `DEDP_SPARK_REMOTE`, or else on a server of this process's own, which is started when it is first asked
+        for, in seconds, and ends with the process. Raises SparkUnreachable or embedded_spark.ServerError.
+        """
+        return _shared.on(settings.spark_remote() or embedded_spark.attach(settings.home() / "spark"))
+
+
+class _SharedSession:
+    """One session for the process; opened anew when its server has gone, has forgotten it, or is not the one wanted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._remote = ""
+        self._session: SparkSession | None = None
+
+    def on(self, remote: str) -> "SparkSession":
+        with self._lock:
+            if self._session is not None and (self._remote != remote or _problem(self._session) is not None):
+                # Stopped, or the library would go on handing it out; in silence, for its server may be gone.
+                self._session.release_session_on_close = False
+                self._session.stop()
+                self._session = None
+            if self._session is None:
+                self._session, self._remote = _opened(remote), remote
+            return self._session
+
+
+_shared = _SharedSession()
+
+
+def _opened(remote: str) -> "SparkSession":
+    from dagster_pyspark import LazyPySparkResource
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    _check_is_first()
+    session = LazyPySparkResource(spark_config={"spark.remote": remote}).spark_session
+    # About 8 s of tries. By default there are more than ten minutes of them, of which nobody hears.
+    policy = DefaultPolicy(max_retries=6, initial_backoff=50, backoff_multiplier=4, max_backoff=2000, jitter=0)
+    session.client.set_retry_policies([policy])
+    _lift_deadlines(session)
+    atexit.register(_close, session)
+    problem = _problem(session)
+    if problem is not None:
+        _close(session)
+        raise SparkUnreachable(_unreachable(remote, problem)) from problem
+    return session
+
+
+def _check_is_first() -> None:
+    # The library hands out the session that is open already, wherever its server is.
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql.connect.session import SparkSession
+
+    with contextlib.suppress(PySparkRuntimeError):
+        other = SparkSession.active()
+        raise SparkUnreachable(
+            f"a Spark session on {other.client.host} is open in this process that SparkConnectResource did not open; "
+            "stop() it first: a process has one"
+        )
+
+
+def _lift_deadlines(session: "SparkSession") -> None:
+    """Let no call to the server end by the clock.
+
+    gRPC in Python takes deadlines from `time.time()`: where the clock jumps or is simulated, every call would be late.
+    That the server is gone shows in the connection.
+    """
+    client: Any = session.client
+    if hasattr(client, "_rpc_deadlines"):  # pyspark 4.3
+        client._rpc_deadlines = client._rpc_deadlines.disabled()
+        client._artifact_manager._add_artifacts_timeout = None
+        client._artifact_manager._artifact_status_timeout = None
+
+
+def _problem(session: "SparkSession") -> Exception | None:
+    """Why the session's server gives no answer; None when it does."""
+    try:
+        session.conf.get("spark.sql.session.timeZone")
+    except Exception as problem:
+        return problem
+    return None
+
+
+def _close(session: "SparkSession") -> None:
+    """Tell the server that the session is over; once, because nobody waits for a server that has gone."""
+    session.client.set_retry_policies([])
+    session.stop()
+
+
+def _unreachable(remote: str, problem: Exception) -> str:
+    details = re.search(r'details = "(.*)"', str(problem))
+    reason = details[1] if details else str(problem).strip().partition("\n")[0]
+    return (
+        f"no use of the Spark Connect server at {remote.partition('/;')[0]}: {reason}. "
+        "Is it running? If DEDP_SPARK_REMOTE is set, it must name the server, with its token if it wants one; "
+        "without it, an embedded server is used."
+    )

@@ -1,0 +1,26 @@
+"""Code location of the late-data integrator: counts each day of a Delta table, and again when late data has come."""
+
+import dagster as dg
+
+from dedp_assets.late_data_integrator import assets
+from dedp_assets.resources.spark import SparkConnectResource
+from sensors.automation import PartitionClosed, automation_sensor, on_input_change
+from sensors.delta_commits import devices_committed
+from sensors.late_data import late_data_reconciled
+
+# First when the day is closed, as the next one has begun; from then on whenever it changes.
+WHEN_CLOSED = on_input_change() & PartitionClosed()
+
+defs = dg.Definitions(
+    assets=[
+        assets.devices,
+        assets.device_counts.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=WHEN_CLOSED)),
+        *dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
+            [assets.partitions_state, assets.backfilling_configuration],
+        ),
+    ],
+    sensors=[devices_committed, automation_sensor(), late_data_reconciled],
+    resources={"spark": SparkConnectResource()},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,740 @@
+"""Real Delta tables, written by delta-rs, and by hand where another writer would: what their logs tell us."""
+
+import json
+import os
+import shutil
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from dedp_assets.late_data_integrator.delta_log import (
+    CommitUnreadable,
+    DeltaLog,
+    LogCleaned,
+    LogIncomplete,
+    PartitionChange,
+    TableMissing,
+    TableProblem,
+    UnsupportedTable,
+    add_fingerprints,
+)
+from dedp_assets.resources.object_store import storage_options
+
+pytest_plugins = ["tests.s3_server"]
+
+FIRST, SECOND, THIRD = "2024-01-01", "2024-01-02", "2024-01-03"
+TYPES = {"string": pa.string(), "date": pa.date32()}
+
+
+def devices(day, names=("galaxy", "iphone", "pixel"), kind="string"):
+    """Rows for one partition; `day` may be any text where the column is a string, and None."""
+    value = date.fromisoformat(day) if day and kind == "date" else day
+    return pa.table(
+        {
+            "type": ["phone"] * len(names),
+            "full_name": list(names),
+            "version": ["1"] * len(names),
+            "event_time": pa.array([value] * len(names), TYPES[kind]),
+        }
+    )
+
+
+class Table:
+    """A Delta table in a folder, and a hand in its log."""
+
+    def __init__(self, uri, kind="string"):
+        self.uri, self.kind, self.options = str(uri), kind, storage_options(str(uri))
+        self.log = DeltaLog(self.uri, self.options)
+
+    @property
+    def delta(self):
+        return DeltaTable(self.uri, storage_options=self.options)
+
+    def append(self, *days, names=("galaxy", "iphone", "pixel"), **options):
+        rows = pa.concat_tables([devices(day, names, self.kind) for day in days])
+        write_deltalake(
+            self.uri, rows, mode="append", partition_by=["event_time"], storage_options=self.options, **options
+        )
+
+    def overwrite(self, day, names=("fairphone",)):
+        where = f"event_time = '{day}'"
+        write_deltalake(self.uri, devices(day, names, self.kind), mode="overwrite", predicate=where)
+
+    def commit_file(self, version):
+        return Path(self.uri) / "_delta_log" / f"{version:020}.json"
+
+    def actions(self, version, kind):
+        lines = [json.loads(line) for line in self.commit_file(version).read_text().splitlines()]
+        return [line[kind] for line in lines if kind in line]
+
+    def write_commit(self, version, *actions):
+        self.commit_file(version).write_text("".join(f"{json.dumps(action)}\n" for action in actions))
+
+    def forget_commits(self, *versions):
+        for version in versions:
+            self.commit_file(version).unlink()
+
+    def commits(self, after=-1):
+        return list(self.log.commits(after))
+
+    def last_commit(self):
+        return self.commits(self.delta.version() - 1)[0]
+
+
+@pytest.fixture
+def table(tmp_path):
+    return Table(tmp_path / "devices")
+
+
+@pytest.fixture(params=TYPES)
+def table_of_each_kind(request, tmp_path):
+    return Table(tmp_path / "devices", request.param)
+
+
+def followed(table):
+    """The fingerprints, kept commit by commit."""
+    fingerprints = {}
+    for commit in table.log.commits(-1):
+        fingerprints = add_fingerprints(fingerprints, [commit])
+    assert fingerprints == add_fingerprints({}, table.commits())
+    return fingerprints
+
+
+def days_changed(commit):
+    return sorted(commit.changes)
+
+
+def update(table):
+    table.delta.update(updates={"version": "'2'"}, predicate="full_name = 'extra'")
+
+
+def merge(table):
+    rows = pa.concat_tables([devices(FIRST, ["iphone"], table.kind), devices(THIRD, ["nokia"], table.kind)])
+    (
+        table.delta.merge(rows, "t.event_time = s.event_time AND t.full_name = s.full_name", "s", "t")
+        .when_matched_update_all()
+        .when_not_matched_insert_all()
+        .execute()
+    )
+
+
+# The table has three rows for each of the first two days, in version 0, and one more for the second, in version 1.
+OPERATIONS = {
+    "an append": (lambda t: t.append(SECOND, THIRD), [SECOND, THIRD]),
+    "an overwritten partition": (lambda t: t.overwrite(SECOND), [SECOND]),
+    "an overwritten table": (
+        lambda t: write_deltalake(t.uri, devices(THIRD, kind=t.kind), mode="overwrite"),
+        [FIRST, SECOND, THIRD],
+    ),
+    "a deleted row": (lambda t: t.delta.delete("full_name = 'extra'"), [SECOND]),
+    "a deleted partition": (lambda t: t.delta.delete(f"event_time = '{FIRST}'"), [FIRST]),
+    "a delete that meets nothing": (lambda t: t.delta.delete("full_name = 'nothing'"), []),
+    "an update": (update, [SECOND]),
+    "a merge": (merge, [FIRST, THIRD]),
+    "a restore": (lambda t: t.delta.restore(0), [SECOND]),
+    "a compaction": (lambda t: t.delta.optimize.compact(), []),
+    "a z-order": (lambda t: t.delta.optimize.z_order(["full_name"]), []),
+    "a vacuum": (lambda t: t.delta.vacuum(0, dry_run=False, enforce_retention_duration=False, full=True), []),
+    "another property": (lambda t: t.delta.alter.set_table_properties({"delta.appendOnly": "false"}), []),
+    "a null day": (lambda t: t.append(None), [""]),
+    "a change of the schema": (
+        lambda t: t.append(SECOND, names=["nokia"], schema_mode="merge"),
+        [SECOND],
+    ),
+}
+
+
+@pytest.mark.parametrize(("operate", "expected"), OPERATIONS.values(), ids=OPERATIONS)
+def test_an_operation_changes_just_these_partitions(table_of_each_kind, operate, expected):
+    table = table_of_each_kind
+    table.append(FIRST, SECOND)
+    table.append(SECOND, names=["extra"])
+    operate(table)
+    commits = table.commits(1)
+    assert sorted({day for commit in commits for day in commit.changes}) == expected
+    assert followed(table) == table.log.snapshot().fingerprints()
+
+
+def test_a_commit_tells_what_was_done_when_and_how_much(table):
+    before = datetime.now(timezone.utc)
+    table.append(FIRST)
+    table.append(SECOND, names=["nokia"])
+    table.overwrite(FIRST, names=["galaxy", "nokia"])
+    after = datetime.now(timezone.utc)
+    first, second, third = table.commits()
+    assert [commit.version for commit in (first, second, third)] == [0, 1, 2]
+    assert first.table_id == table.delta.metadata().id
+    assert (second.table_id, third.operation) == (None, "WRITE")
+    assert first.changes == {FIRST: PartitionChange(1, 0, 3, 0)}
+    assert second.changes == {SECOND: PartitionChange(1, 0, 1, 0)}
+    # delta-rs leaves the statistics out where it removes a file.
+    assert third.changes == {FIRST: PartitionChange(1, 1, 2, None)}
+    assert before.replace(microsecond=0) <= first.timestamp <= third.timestamp <= after
+
+
+def test_a_commit_that_changes_what_the_table_is_says_so(table):
+    table.append(FIRST)
+    table.append(FIRST)
+    table.delta.alter.set_table_properties({"delta.appendOnly": "false"})
+    assert [commit.check_table for commit in table.commits()] == [True, False, True]
+
+
+def test_a_partition_that_was_emptied_and_filled_again_has_the_fingerprint_of_what_it_has_now(table):
+    table.append(FIRST, SECOND)
+    table.delta.delete(f"event_time = '{FIRST}'")
+    assert followed(table).keys() == table.log.snapshot().fingerprints().keys() == {SECOND}
+    assert table.log.snapshot().fingerprint(FIRST) == 0
+    table.append(FIRST)
+    assert followed(table) == table.log.snapshot().fingerprints()
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_files_and_on_nothing_but_them(table):
+    table.append(FIRST)
+    one = table.log.snapshot().fingerprint(FIRST)
+    table.append(FIRST)
+    two = table.log.snapshot().fingerprint(FIRST)
+    moved = Path(table.uri).rename(Path(table.uri).parent / "elsewhere")
+    assert one != two
+    assert DeltaLog(str(moved)).snapshot().fingerprint(FIRST) == two
+    assert 0 < two < 2**63
+
+
+def test_a_snapshot_names_every_file_as_delta_rs_does(table_of_each_kind):
+    table = table_of_each_kind
+    table.append(FIRST, SECOND, None)
+    table.append(SECOND)
+    snapshot = table.log.snapshot()
+    assert (snapshot.version, snapshot.table_id) == (1, table.delta.metadata().id)
+    assert {day: len(files) for day, files in snapshot.files.items()} == {FIRST: 1, SECOND: 2, "": 1}
+    assert sorted(file for files in snapshot.files.values() for file in files) == sorted(table.delta.file_uris())
+    assert all(os.path.exists(file) for files in snapshot.files.values() for file in files)
+
+
+def test_an_older_snapshot_can_be_had(table):
+    table.append(FIRST)
+    table.append(SECOND)
+    assert (table.log.snapshot(0).version, set(table.log.snapshot(0).files)) == (0, {FIRST})
+
+
+STRANGE_VALUES = ["a b%:/=é", "100%25", "", "not-a-date", "2024-1-2", "../up", "a=b/c"]
+
+
+def test_values_that_are_encoded_in_paths_are_the_same_in_the_log_and_in_a_snapshot(table):
+    for value in STRANGE_VALUES:
+        table.append(value)
+    table.delta.create_checkpoint()
+    snapshot = table.log.snapshot()
+    assert set(snapshot.files) == {value for commit in table.commits() for value in commit.changes}
+    assert set(snapshot.files) == set(STRANGE_VALUES)
+    assert followed(table) == snapshot.fingerprints()
+    assert sorted(file for files in snapshot.files.values() for file in files) == sorted(table.delta.file_uris())
+    assert all(os.path.exists(file) for files in snapshot.files.values() for file in files)
+
+
+@pytest.mark.parametrize("uri", ["{}/", "file://{}", "{}/../devices"])
+def test_other_ways_to_write_a_path_are_the_same_table(table, uri):
+    table.append(FIRST)
+    other = DeltaLog(uri.format(table.uri))
+    assert other.snapshot() == table.log.snapshot()
+    assert list(other.commits(-1)) == table.commits()
+
+
+def test_a_relative_path_gives_absolute_files(table, monkeypatch):
+    table.append(FIRST)
+    monkeypatch.chdir(Path(table.uri).parent)
+    assert DeltaLog("devices").snapshot() == table.log.snapshot()
+
+
+def removal(add, **changed):
+    """What another writer may leave of a remove action: no partition values, no statistics."""
+    return {"remove": {"path": add["path"], "dataChange": True, "deletionTimestamp": 1} | changed}
+
+
+@pytest.mark.parametrize("value", [FIRST, None, "a b%:/=é"])
+@pytest.mark.parametrize("left", [{}, {"partitionValues": None}, {"partitionValues": {}}])
+def test_a_removed_file_without_partition_values_counts_for_the_partition_of_its_folder(table, value, left):
+    table.append(value)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, removal(add, **left))
+    commit = table.last_commit()
+    assert commit.changes == {value or "": PartitionChange(0, 1, 0, None)}
+    assert followed(table) == table.log.snapshot().fingerprints() == {}
+
+
+def test_a_removed_file_that_tells_no_partition_at_all_is_not_guessed(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"path": "x1/part-1.parquet"}})
+    table.append(SECOND)
+    table.write_commit(3, removal({"path": "x1/part-1.parquet"}))
+    log = table.log.commits(0)
+    assert [next(log).version, next(log).version] == [1, 2]
+    with pytest.raises(LogIncomplete, match=r"commit 3 removes x1/part-1\.parquet, and does not say"):
+        next(log)
+
+
+def test_rows_are_unknown_where_a_writer_does_not_say(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"path": f"event_time={FIRST}/1.parquet", "stats": None}}, {"add": add})
+    table.write_commit(2, {"add": add | {"path": f"event_time={FIRST}/2.parquet", "stats": "{"}})
+    table.write_commit(3, removal(add, partitionValues={"event_time": FIRST}, stats=add["stats"]))
+    assert [commit.changes[FIRST] for commit in table.commits(0)] == [
+        PartitionChange(2, 0, None, 0),
+        PartitionChange(1, 0, None, 0),
+        PartitionChange(0, 1, 0, 3),
+    ]
+
+
+def test_a_file_that_does_not_say_whether_it_changes_data_does(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    del add["dataChange"]
+    table.write_commit(1, {"add": add | {"path": f"event_time={FIRST}/1.parquet"}})
+    assert [days_changed(commit) for commit in table.commits(0)] == [[FIRST]]
+
+
+def test_new_statistics_for_a_file_that_is_there_change_neither_data_nor_fingerprint(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"dataChange": False, "stats": '{"numRecords":3}'}})
+    assert days_changed(table.last_commit()) == []
+    assert followed(table) == table.log.snapshot().fingerprints()
+
+
+VECTOR = {
+    "storageType": "u",
+    "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA",
+    "offset": 1,
+    "sizeInBytes": 36,
+    "cardinality": 2,
+}
+
+
+def with_features(*features, reader=3):
+    versions = {"minReaderVersion": reader, "minWriterVersion": 7}
+    return {"protocol": versions | {"readerFeatures": list(features), "writerFeatures": list(features)}}
+
+
+def test_rows_deleted_by_a_vector_change_their_partition(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, with_features("deletionVectors"))
+    table.write_commit(2, removal(add), {"add": add | {"deletionVector": VECTOR}})
+    commit = table.last_commit()
+    assert days_changed(commit) == [FIRST]
+    assert commit.fingerprint_changes == {FIRST: 0}
+    assert commit.check_table
+
+
+MODIFIED = datetime(2024, 5, 6, 7, 8, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"timestamp": 1_700_000_000_500, "inCommitTimestamp": 1}, 1_700_000_000.5),
+        ({"inCommitTimestamp": 1_700_000_000_500}, 1_700_000_000.5),
+        ({}, MODIFIED.timestamp()),
+        ({"timestamp": None}, MODIFIED.timestamp()),
+        ({"timestamp": "yesterday"}, MODIFIED.timestamp()),
+        ({"timestamp": 10**30}, MODIFIED.timestamp()),
+    ],
+)
+def test_a_commit_is_dated_by_its_writer_or_by_its_file(table, info, expected):
+    table.append(FIRST)
+    table.write_commit(1, {"commitInfo": info})
+    os.utime(table.commit_file(1), (MODIFIED.timestamp(), MODIFIED.timestamp()))
+    commit = table.last_commit()
+    assert commit.timestamp.timestamp() == expected
+    assert commit.timestamp.tzinfo == timezone.utc
+
+
+def test_a_commit_without_information_about_it_is_a_commit(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(
+        1, {"txn": {"appId": "a", "version": 1}}, {"add": add | {"path": f"event_time={FIRST}/1.parquet"}}
+    )
+    commit = table.last_commit()
+    assert (commit.operation, days_changed(commit)) == ("unknown", [FIRST])
+
+
+def test_commits_are_those_after_a_version_and_no_more_than_asked_for(table):
+    for _ in range(5):
+        table.append(FIRST)
+    assert [commit.version for commit in table.log.commits(1)] == [2, 3, 4]
+    assert [commit.version for commit in table.log.commits(1, limit=2)] == [2, 3]
+    assert [commit.version for commit in table.log.commits(4)] == []
+    assert [commit.version for commit in table.log.commits(1, limit=0)] == []
+
+
+def test_following_the_log_looks_at_no_commit_before_and_lists_nothing(table, monkeypatch):
+    for _ in range(4):
+        table.append(FIRST)
+    table.forget_commits(0, 1)
+    monkeypatch.setattr(os, "listdir", None)
+    assert [commit.version for commit in table.log.commits(2)] == [3]
+    assert [commit.version for commit in table.log.commits(3)] == []
+
+
+def test_a_log_that_ends_before_has_nothing_new(table):
+    table.append(FIRST)
+    assert table.commits(7) == []
+
+
+def cleaned(table, commits=6, checkpoint_at=4):
+    """A table whose commits before a checkpoint are cleaned up."""
+    for version in range(commits):
+        table.append(FIRST)
+        if version == checkpoint_at:
+            table.delta.create_checkpoint()
+    table.forget_commits(*range(checkpoint_at))
+
+
+@pytest.mark.parametrize("after", [-1, 0, 1, 2])
+def test_commits_that_were_cleaned_up_are_missed(table, after):
+    cleaned(table)
+    with pytest.raises(LogCleaned, match=f"commit {after + 1} was cleaned up .* the next one there is 4") as raised:
+        table.commits(after)
+    assert raised.value.oldest == 4
+
+
+def test_a_log_that_delta_rs_cleaned_up_itself_is_missed(table):
+    table.append(FIRST, configuration={"delta.logRetentionDuration": "interval 0 days"})
+    for _ in range(3):
+        table.append(FIRST)
+    table.delta.create_checkpoint()
+    table.delta.cleanup_metadata()
+    table.append(SECOND)
+    assert not table.commit_file(2).exists()
+    with pytest.raises(LogCleaned):
+        table.commits(0)
+    assert [days_changed(commit) for commit in table.commits(3)] == [[SECOND]]
+
+
+def test_a_log_that_was_cleaned_up_to_where_we_are_has_nothing_new(table):
+    cleaned(table)
+    table.forget_commits(4)
+    assert [commit.version for commit in table.commits(4)] == [5]
+    table.delta.create_checkpoint()
+    table.forget_commits(5)
+    assert table.commits(5) == []
+    table.write_commit(6, {"commitInfo": {}})
+    assert [commit.version for commit in table.commits(5)] == [6]
+
+
+def test_a_table_of_which_only_a_checkpoint_is_left_has_lost_its_log(table):
+    cleaned(table, commits=5, checkpoint_at=4)
+    table.forget_commits(4)
+    with pytest.raises(LogCleaned, match="none of the later ones is there") as raised:
+        table.commits(2)
+    assert raised.value.oldest is None
+
+
+@pytest.mark.parametrize("hint", [None, "", "{", "null", '{"version":"x"}', '{"version":1}', '{"size":3}'])
+def test_the_hint_at_the_last_checkpoint_may_be_missing_old_or_broken(table, hint):
+    cleaned(table)
+    file = Path(table.uri) / "_delta_log" / "_last_checkpoint"
+    file.unlink()
+    if hint is not None:
+        file.write_text(hint)
+    with pytest.raises(LogCleaned):
+        table.commits(2)
+    assert [commit.version for commit in table.commits(3)] == [4, 5]
+
+
+def test_a_gap_right_after_a_commit_that_is_there_is_seen_by_the_checkpoint(table):
+    cleaned(table, checkpoint_at=4)
+    # A cleanup by the files' times, which a copy of the folder has mixed up.
+    table.write_commit(2, {"commitInfo": {}})
+    with pytest.raises(LogCleaned):
+        table.commits(2)
+
+
+def test_a_commit_that_lands_while_we_look_is_not_taken_for_one_cleaned_up(table, monkeypatch):
+    for _ in range(3):
+        table.append(FIRST)
+    hidden = table.commit_file(1).rename(Path(table.uri) / "later")
+    last_checkpoint = DeltaLog._last_checkpoint
+
+    def meanwhile(log):
+        table.delta.create_checkpoint() if hidden.rename(table.commit_file(1)) else None
+        return last_checkpoint(log)
+
+    monkeypatch.setattr(DeltaLog, "_last_checkpoint", meanwhile)
+    log = table.log.commits(0)
+    assert next(log).version == 1
+
+
+MISSING = {
+    "nothing": lambda folder: None,
+    "an empty folder": lambda folder: folder.mkdir(),
+    "an empty log": lambda folder: (folder / "_delta_log").mkdir(parents=True),
+    "a file": lambda folder: folder.touch(),
+    "files without a log": lambda folder: (folder / "event_time=2024-01-01").mkdir(parents=True),
+    "a log of something else": lambda folder: [
+        (folder / "_delta_log").mkdir(parents=True),
+        (folder / "_delta_log" / "notes.txt").touch(),
+    ],
+}
+
+
+@pytest.mark.parametrize("make", MISSING.values(), ids=MISSING)
+def test_where_there_is_no_table_that_is_said(table, make):
+    make(Path(table.uri))
+    with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
+        table.log.snapshot()
+    for after in (-1, 0, 5):
+        with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
+            table.commits(after)
+    assert table.log.mark(0) is None
+
+
+def metadata(table, version=0, **changed):
+    (found,) = table.actions(version, "metaData")
+    return {"metaData": found | changed}
+
+
+def column_mapping(table, mode):
+    (found,) = table.actions(0, "metaData")
+    schema = json.loads(found["schemaString"])
+    for number, column in enumerate(schema["fields"], start=1):
+        column["metadata"] = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": column["name"]}
+    properties = {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "4"}
+    return {"metaData": found | {"schemaString": json.dumps(schema), "configuration": properties}}
+
+
+UNSUPPORTED = {
+    "deletion vectors in use": (
+        lambda t, add: [
+            with_features("deletionVectors"),
+            removal(add, partitionValues=add["partitionValues"]),
+            {"add": add | {"deletionVector": VECTOR}},
+        ],
+        "deletionVectors.*delta.enableDeletionVectors = false.*REORG TABLE",
+    ),
+    "columns mapped by name": (
+        lambda t, add: [{"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}}, column_mapping(t, "name")],
+        "columnMapping, delta.columnMapping.mode = name.*set it to 'none'",
+    ),
+    "columns mapped by id, as a feature": (
+        lambda t, add: [with_features("columnMapping"), column_mapping(t, "id")],
+        "columnMapping, delta.columnMapping.mode = id.*set it to 'none'",
+    ),
+    "a feature that delta-rs knows": (lambda t, add: [with_features("typeWidening")], "typeWidening.*DROP FEATURE"),
+    "several features": (
+        lambda t, add: [with_features("variantType", "timestampNtz", "typeWidening")],
+        "the table feature typeWidening, variantType, which",
+    ),
+    "a feature that nobody knows": (lambda t, add: [with_features("madeUp")], "madeUp.*write it without"),
+    "commits kept in a catalog": (lambda t, add: [with_features("catalogManaged")], "catalog.*write it without"),
+    "a protocol of the future": (lambda t, add: [with_features(reader=4)], "[Pp]rotocol.*write it without"),
+    "no partition column": (
+        lambda t, add: [metadata(t, partitionColumns=[])],
+        r"is partitioned by no column; expected event_time alone: write it with partition_by=\['event_time'\]",
+    ),
+    "files that lie elsewhere": (
+        lambda t, add: [{"add": add | {"path": "s3://bucket/devices/" + add["path"]}}],
+        "s3://bucket/devices/event_time=.* lies outside of it .a shallow clone.",
+    ),
+    "files that lie elsewhere on this machine": (
+        lambda t, add: [{"add": add | {"path": "/data/" + add["path"]}}],
+        "/data/event_time=.* lies outside of it .a shallow clone.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("actions", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_a_table_that_would_be_read_wrong_is_refused_by_name_and_with_what_to_do(table, actions, message):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, *actions(table, add))
+    with pytest.raises(UnsupportedTable, match=message) as raised:
+        table.log.snapshot()
+    assert str(raised.value).startswith(table.uri)
+    assert "\n" not in str(raised.value)
+    (commit,) = table.commits(0)
+    assert commit.check_table
+
+
+OTHERWISE = {
+    "another partition column": (
+        lambda rows: (rows, ["type"]),
+        "is partitioned by type; expected event_time alone: write it with partition_by=",
+    ),
+    "a second partition column": (
+        lambda rows: (rows, ["event_time", "type"]),
+        "is partitioned by event_time, type; expected event_time alone",
+    ),
+    "a partition column of another type": (
+        lambda rows: (rows.set_column(3, "event_time", pa.array([MODIFIED] * 3)), ["event_time"]),
+        "its partition column event_time is of type timestamp; expected date, or string as in 2024-01-31",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), OTHERWISE.values(), ids=OTHERWISE)
+def test_a_table_that_is_not_partitioned_by_day_is_refused(table, change, message):
+    rows, partition_by = change(devices(FIRST))
+    write_deltalake(table.uri, rows, partition_by=partition_by)
+    with pytest.raises(UnsupportedTable, match=f"{table.uri}.* {message}"):
+        table.log.snapshot()
+
+
+def test_deletion_vectors_that_can_be_read_are_refused_like_those_that_cannot(table):
+    table.append(FIRST, names=["nokia"] * 30)
+    (add,) = table.actions(0, "add")
+    # From the examples of Delta's protocol: rows 3, 4, 7, 11, 18 and 29 of some file, inline.
+    inline = "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L"
+    vector = {"storageType": "i", "pathOrInlineDv": inline, "sizeInBytes": 40, "cardinality": 6}
+    table.write_commit(1, with_features("deletionVectors"))
+    table.write_commit(2, removal(add), {"add": add | {"deletionVector": vector}})
+    with pytest.raises(UnsupportedTable, match=r"has files with deletion vectors \(deletionVectors\), which"):
+        table.log.snapshot()
+
+
+READABLE = {
+    "deletion vectors that no file has": lambda t: [
+        with_features("deletionVectors"),
+        metadata(t, configuration={"delta.enableDeletionVectors": "true"}),
+    ],
+    "column mapping that is not used": lambda t: [with_features("columnMapping"), column_mapping(t, "none")],
+    "features that are nothing to us": lambda t: [
+        with_features("v2Checkpoint", "timestampNtz", "vacuumProtocolCheck"),
+    ],
+}
+
+
+@pytest.mark.parametrize("actions", READABLE.values(), ids=READABLE)
+def test_a_feature_that_does_no_harm_is_none(table, actions):
+    table.append(FIRST)
+    table.write_commit(1, *actions(table))
+    assert set(table.log.snapshot().files) == {FIRST}
+
+
+def test_a_table_that_got_rid_of_its_deletion_vectors_is_read_again(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, with_features("deletionVectors"))
+    table.write_commit(2, removal(add), {"add": add | {"deletionVector": VECTOR}})
+    with pytest.raises(UnsupportedTable):
+        table.log.snapshot()
+    table.write_commit(3, removal(add | {"path": add["path"]}, deletionVector=VECTOR))
+    assert table.log.snapshot().files == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b" \n",
+        b'{"add":{"pa',
+        b'{"commitInfo":{}}\n{"add":',
+        b"[1]\n",
+        b"7\n",
+        b'{"add":7}\n',
+        b'{"add":{}}\n',
+        b'{"commitInfo":[]}\n',
+        b'{"metaData":{}}\n',
+        b"\xff\xfe",
+        b"\0" * 512,
+    ],
+)
+def test_half_a_commit_is_not_gone_beyond(table, content):
+    table.append(FIRST)
+    table.append(SECOND)
+    whole = table.commit_file(1).read_bytes()
+    table.commit_file(1).write_bytes(content)
+    log = table.log.commits(-1)
+    assert next(log).version == 0
+    with pytest.raises(CommitUnreadable, match=f"{table.commit_file(1)} is not a whole commit yet"):
+        next(log)
+    table.commit_file(1).write_bytes(whole)
+    assert [days_changed(commit) for commit in table.commits(0)] == [[SECOND]]
+
+
+def test_an_empty_commit_that_others_were_built_on_is_one_of_nothing(table):
+    table.append(FIRST)
+    table.commit_file(1).touch()
+    table.append(SECOND)
+    assert [days_changed(commit) for commit in table.commits(0)] == [[], [SECOND]]
+
+
+def test_a_damaged_log_is_no_reason_for_a_wrong_snapshot(table):
+    table.append(FIRST)
+    table.commit_file(1).write_text('{"add":{"pa')
+    with pytest.raises(
+        TableProblem, match=f"{table.uri}: deltalake can't read the table's log .*; look at .*_delta_log"
+    ):
+        table.log.snapshot()
+    assert table.log.snapshot(0).version == 0
+
+
+def test_a_mark_tells_a_commit_from_one_of_the_same_version_in_a_table_made_anew(table):
+    table.append(FIRST)
+    before = table.log.mark(0)
+    assert before == table.commits()[0].mark
+    shutil.rmtree(table.uri)
+    assert table.log.mark(0) is None
+    table.append(FIRST)
+    assert table.log.mark(0) == table.commits()[0].mark != before
+
+
+def test_a_mark_tells_half_a_large_commit_from_the_whole_of_it(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    adds = [{"add": add | {"path": f"event_time={FIRST}/{number}.parquet"}} for number in range(1000)]
+    table.write_commit(1, *adds[:-1])
+    half = table.log.mark(1)
+    assert table.commit_file(1).stat().st_size > 100_000
+    table.write_commit(1, *adds)
+    assert table.log.mark(1) == table.last_commit().mark != half
+
+
+def test_a_folder_that_cannot_be_read_is_named(table):
+    Path(table.uri).mkdir()
+    (Path(table.uri) / "_delta_log").symlink_to("_delta_log")
+    message = f"{table.uri}/_delta_log/.*json can't be read: Too many levels of symbolic links; check the folder"
+    with pytest.raises(TableProblem, match=message):
+        table.commits()
+
+
+def test_an_object_store_is_followed_in_the_same_way(s3_bucket):
+    table = Table(f"{s3_bucket}/lake/devices")
+    with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
+        table.commits()
+    with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
+        table.log.snapshot()
+    for value in (FIRST, "a b%:/=é", None):
+        table.append(value)
+    assert [days_changed(commit) for commit in table.commits()] == [[FIRST], ["a b%:/=é"], [""]]
+    assert table.commits(2) == []
+    snapshot = table.log.snapshot()
+    assert sorted(file for files in snapshot.files.values() for file in files) == sorted(table.delta.file_uris())
+    assert followed(table) == snapshot.fingerprints()
+    assert [table.log.mark(version) for version in (2, 3)] == [table.last_commit().mark, None]
+
+
+def test_an_object_store_whose_log_was_cleaned_up_is_seen_to_be_so(s3_bucket):
+    table = Table(f"{s3_bucket}/lake/devices")
+    table.append(FIRST, configuration={"delta.logRetentionDuration": "interval 0 days"})
+    for _ in range(2):
+        table.append(FIRST)
+    table.delta.create_checkpoint()
+    table.delta.cleanup_metadata()
+    with pytest.raises(LogCleaned, match="the next one there is 2"):
+        table.commits(0)
+    assert table.commits(2) == []
+
+
+def test_a_bucket_that_is_not_there_is_named_in_one_line(s3_bucket):
+    log = DeltaLog("s3://nobody/devices", storage_options("s3://nobody/devices"))
+    for look in (log.snapshot, lambda: next(log.commits(-1))):
+        with pytest.raises(TableProblem, match=r"s3://nobody/devices.* can't be read: .*check the bucket") as raised:
+            look()
+        assert "\n" not in str(raised.value)
+        assert not isinstance(raised.value, TableMissing)

@@ -1,0 +1,216 @@
+"""Counts and what they reflect, on real Delta tables: exactly once, whoever else writes when."""
+
+import shutil
+import threading
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from dedp_assets.late_data_integrator.delta_log import Commit, PartitionChange
+from dedp_assets.late_data_integrator.processing import Late, changes_since, process
+
+D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
+
+
+@pytest.fixture
+def run(lake, counting):
+    """Process days; `while_counting` is called between reading the input and writing the result, each time."""
+
+    def run(*days, while_counting=lambda: None):
+        def count(snapshot, wanted):
+            table = counting(snapshot, wanted)
+            while_counting()
+            return table
+
+        return process(days, lake.log, lake.open_counts, count)
+
+    return run
+
+
+def test_the_first_run_of_a_day_counts_it_and_records_the_version_it_read(lake, run):
+    lake.append(D1, "a", "a", "b")
+    lake.append(D2, "c")
+    (done,) = run(D1)
+    assert (done.written, done.version, done.rows_before, done.rows_after, done.late) == (True, 1, 0, 3, None)
+    assert lake.counts(D1) == {"a": 2, "b": 1}
+    assert lake.counts(D2) == {}
+
+
+def test_a_day_that_has_not_changed_is_not_written_again(lake, run):
+    lake.append(D1, "a")
+    run(D1)
+    lake.append(D2, "b")
+    written = lake.versions_written()
+    (done,) = run(D1)
+    assert not done.written
+    assert done.version == 0
+    assert lake.versions_written() == written
+
+
+def test_late_data_is_counted_and_the_commits_that_brought_it_are_named(lake, run):
+    lake.append(D1, "a")
+    run(D1)
+    versions = (lake.append(D1, "b"), lake.append(D1, "b"))
+    (done,) = run(D1)
+    assert (done.rows_before, done.rows_after) == (1, 3)
+    assert done.late.versions == versions
+    assert abs(datetime.now(timezone.utc) - done.late.at).total_seconds() < 600
+    assert lake.counts(D1) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("change", ["overwrite", "delete some", "delete all", "update", "restore"])
+def test_every_kind_of_change_is_followed(lake, run, change):
+    lake.append(D1, "a", "b")
+    run(D1)
+    if change == "overwrite":
+        lake.overwrite(D1, "c")
+    elif change == "delete some":
+        lake.devices.delete("full_name = 'a'")
+    elif change == "delete all":
+        lake.devices.delete(f"event_time = '{D1}'")
+    elif change == "update":
+        lake.devices.update(new_values={"full_name": "z"}, predicate="full_name = 'a'")
+    else:
+        lake.append(D1, "late")
+        run(D1)
+        lake.devices.restore(0)
+    expected = {"overwrite": {"c": 1}, "delete some": {"b": 1}, "delete all": {}, "update": {"z": 1, "b": 1}}
+    run(D1)
+    assert lake.counts(D1) == expected.get(change, {"a": 1, "b": 1})
+    written = lake.versions_written()
+    run(D1)
+    assert lake.versions_written() == written
+
+
+def test_compaction_is_no_change(lake, run):
+    lake.append(D1, "a")
+    lake.append(D1, "b")
+    run(D1)
+    lake.devices.optimize.compact()
+    (done,) = run(D1)
+    assert not done.written
+
+
+def test_data_that_lands_while_a_day_is_counted_is_late_afterwards(lake, run):
+    """The original records the table's version at the end of the run, and never sees this commit."""
+    lake.append(D1, "a")
+    run(D1, while_counting=lambda: lake.append(D1, "b"))
+    assert lake.counts(D1) == {"a": 1}
+    (done,) = run(D1)
+    assert done.written
+    assert lake.counts(D1) == {"a": 1, "b": 1}
+
+
+def test_several_days_are_one_commit_and_each_records_its_own(lake, run):
+    for day in (D1, D2, D3):
+        lake.append(D1 if day == D3 else day, "a")
+    run(D2)
+    written = lake.versions_written()
+    first, second, third = run(D1, D2, D3)
+    assert (first.written, second.written, third.written) == (True, False, True)
+    assert (first.version, second.version, third.version) == (2, 2, 2)
+    assert lake.versions_written() == written + 1
+    assert lake.open_counts().recorded(str(lake.devices.metadata().id), D3).fingerprint == 0
+
+
+def test_a_result_never_replaces_one_that_was_computed_from_newer_input(lake, run):
+    lake.append(D1, "old")
+    run(D2)  # so that the table of counts is there
+
+    def overtaken():
+        if lake.devices.version() == 0:
+            lake.append(D1, "new")
+            run(D1)
+
+    (done,) = run(D1, while_counting=overtaken)
+    assert not done.written
+    assert lake.counts(D1) == {"old": 1, "new": 1}
+
+
+def test_what_was_counted_is_not_counted_again_because_another_day_was_committed(lake, run):
+    lake.append(D1, "a")
+    lake.append(D2, "b")
+    counted = []
+
+    def another_day():
+        counted.append(D1)
+        run(D2)
+
+    run(D1, while_counting=another_day)
+    assert counted == [D1]
+    assert (lake.counts(D1), lake.counts(D2)) == ({"a": 1}, {"b": 1})
+
+
+@pytest.mark.parametrize("days", [[D1] * 6, [D1, D2, D3] * 2], ids=["one day", "three days"])
+def test_runs_at_once_agree(lake, run, days):
+    for day in (D1, D2, D3):
+        lake.append(day, "a")
+    together = threading.Barrier(len(days), timeout=60)
+    outcomes = []
+
+    def one(day):
+        once = iter([together.wait])
+        outcomes.extend(run(day, while_counting=lambda: next(once, lambda: None)()))
+
+    threads = [threading.Thread(target=one, args=[day]) for day in days]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == len(days)
+    assert sum(done.written for done in outcomes) == len(set(days))
+    assert lake.versions_written() == len(set(days))
+    assert all(lake.counts(day) == {"a": 1} for day in days)
+
+
+def test_a_table_made_anew_under_the_same_path_is_a_new_input(lake, run):
+    lake.append(D1, "a", "a")
+    run(D1)
+    shutil.rmtree(lake.devices_uri)
+    lake.append(D1, "b")
+    (done,) = run(D1)
+    assert done.written
+    assert lake.counts(D1) == {"b": 1}
+
+
+def test_where_the_log_has_been_cleaned_up_other_files_count_as_changed(lake, run):
+    lake.append(D1, "a")
+    lake.append(D2, "a")
+    run(D1, D2)
+    lake.append(D1, "b")
+    lake.append(D3, "a")
+    lake.devices.create_checkpoint()
+    for version in (0, 1, 2):
+        (Path(lake.devices_uri) / "_delta_log" / f"{version:020}.json").unlink()
+    first, second = run(D1, D2)
+    assert first.written
+    assert first.late is None
+    assert not second.written
+    assert lake.counts(D1) == {"a": 1, "b": 1}
+
+
+def test_the_records_of_all_days_at_once_are_those_of_each(lake, run):
+    for day in (D1, D2, D3):
+        lake.append(day, "a")
+    table_id = str(lake.devices.metadata().id)
+    for _ in range(2):
+        run(D1, D2)
+        counts = lake.open_counts()
+        assert counts.all_recorded(table_id) == {day: counts.recorded(table_id, day) for day in (D1, D2)}
+        DeltaTable(lake.counts_uri).create_checkpoint()
+        lake.append(D1, "b")
+
+
+def test_which_commits_made_which_day_late():
+    def commit(version, *days):
+        at = datetime(2024, 2, version, tzinfo=timezone.utc)
+        changes = dict.fromkeys(days, PartitionChange(1, 0, 1, 0))
+        return Commit(version, at, "WRITE", changes, {}, None, False, "")
+
+    commits = [commit(4, D1), commit(5, D1, D2), commit(6, D3), commit(7, D2)]
+    assert changes_since({D1: 4, D2: 3}, commits) == {
+        D1: Late((5,), datetime(2024, 2, 5, tzinfo=timezone.utc)),
+        D2: Late((5, 7), datetime(2024, 2, 7, tzinfo=timezone.utc)),
+    }

@@ -1,0 +1,64 @@
+"""An S3-compatible server of the test session, and a bucket for a test.
+
+A test module gets the fixtures by `pytest_plugins = ["tests.s3_server"]`.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+import requests
+
+ACCESS_KEY, SECRET_KEY = "AKIAEXAMPLEKEY", "example-secret-key"
+
+# Ends with its standard input, so it can't outlive the tests, however they end.
+_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+_buckets = count(1)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of a server that runs for the whole session, in a process of its own."""
+    # Nothing of the user's AWS settings, and no log: a full pipe would stop it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DEDP_"))}
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+    )
+    assert server.stdin
+    assert server.stdout
+    port = server.stdout.readline().strip()
+    assert port, "moto's server did not start: is moto[s3] installed, with flask and flask-cors?"
+    yield f"http://127.0.0.1:{port}"
+    server.stdin.close()
+    assert server.wait(60) == 0
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a bucket of the test's own, with the environment set as a user of it would: `s3://test-1`."""
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    bucket = f"test-{next(_buckets)}"
+    requests.put(f"{s3_server}/{bucket}", timeout=60).raise_for_status()
+    return f"s3://{bucket}"
