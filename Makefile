@@ -1,23 +1,23 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check bench format clean
+.PHONY: help setup demo up down test test-model test-cluster check bench format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## install everything into .venv
 
 $(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
 	@./scripts/setup.sh
 
-demo: setup ## the isolated sequencer end to end, with its result checked
+demo: setup ## the pipelines end to end, with their results checked
 	@$(BIN)/dedp demo
 
-up: setup ## PostgreSQL, Dagster's daemon and UI on http://127.0.0.1:3000, until Ctrl-C or `make down`
+up: setup ## PostgreSQL, Spark, Dagster's daemon and UI on http://127.0.0.1:3000, until Ctrl-C or `make down`
 	@$(BIN)/dedp up
 
 down: ## stop what `make up` started
@@ -25,6 +25,12 @@ down: ## stop what `make up` started
 
 test: setup ## every test that CI runs
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-model: setup ## 10,000 interleavings of commits, ticks, runs and crashes of the late-data integrator
+	@MODEL_INTERLEAVINGS=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
+
+test-cluster: setup ## the late-data integrator on a Spark cluster of separate processes (needs a JDK 17+)
+	@$(BIN)/python -m pytest tests/cluster
 
 check: setup ## formatting, lint and types
 	@$(BIN)/ruff format --check .

@@ -31,8 +31,8 @@ SHORT_TABLES = 50
 class Table:
     """A table under a folder, how many commits it has, each day's file, and the sensor's cursor in it."""
 
-    def __init__(self, folder: Path, commits: int) -> None:
-        self.lake, self.commits, self.cursor = folder, 1, ""
+    def __init__(self, folder: Path, commits: int, instance: dg.DagsterInstance) -> None:
+        self.lake, self.commits, self.cursor, self.instance = folder, 1, "", instance
         self.files: dict[str, dict] = {}
         self.log = folder / contract.DEVICES.path[-1] / "_delta_log"
         DeltaTable.create(str(self.log.parent), SCHEMA, partition_by=[contract.PARTITION_COLUMN])
@@ -62,7 +62,7 @@ class Table:
     def tick(self) -> int:
         """Evaluate the sensor; returns how many days it reports."""
         os.environ["DEDP_DATA_URI"] = str(self.lake)
-        result = devices_committed(dg.build_sensor_context(cursor=self.cursor))
+        result = devices_committed(dg.build_sensor_context(self.instance, self.cursor))
         assert isinstance(result, dg.SensorResult)
         self.cursor = str(result.cursor)
         return len(result.asset_events)
@@ -87,9 +87,9 @@ def main() -> bool:
     arguments.add_argument("--few", type=int, default=10)
     arguments.add_argument("--rounds", type=int, default=500)
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        few = [Table(Path(folder) / f"few-{number}", options.few) for number in range(SHORT_TABLES)]
-        many = Table(Path(folder) / "many", options.many)
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
+        few = [Table(Path(folder) / f"few-{number}", options.few, instance) for number in range(SHORT_TABLES)]
+        many = Table(Path(folder) / "many", options.many, instance)
         for table in (*few, many):
             table.catch_up()
         # What was written goes to disk now, and not while a tick is timed.

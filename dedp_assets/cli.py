@@ -14,6 +14,7 @@ import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
 from dedp_assets.generator.cli import generate
+from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres import database_dsn
 
@@ -29,6 +30,7 @@ def dedp() -> None:
 
 
 dedp.add_command(generate)
+dedp.add_command(late)
 
 
 @dedp.command()

@@ -24,7 +24,8 @@ import psycopg2.extensions
 import requests
 
 from dedp_assets import settings
-from dedp_assets.resources import embedded_postgres, embedded_spark
+from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources.shared_spark import shared_server
 
 HOST = "127.0.0.1"
 
@@ -58,10 +59,8 @@ def environment() -> Iterator[dict[str, str]]:
     home = settings.make_home()
     with ExitStack() as cleanup:
         dsn = settings.postgres_dsn() or cleanup.enter_context(embedded_postgres.server_lease(home / "postgres"))
-        spark = settings.spark_remote() or _running_spark(home)
         yield {
             **os.environ,
-            **({"DEDP_SPARK_REMOTE": spark} if spark else {}),
             "DEDP_DATA_URI": settings.data_uri(),
             "DEDP_HOME": str(home),
             "DEDP_LANDING": str(settings.landing()),
@@ -84,7 +83,7 @@ def running(port: int) -> Iterator[Stack]:
         cleanup.enter_context(_only_one(home))
         _check_port(port)
         if settings.spark_remote() is None:
-            cleanup.enter_context(_shared_spark(home))
+            cleanup.enter_context(shared_server(home / "spark"))
         shared = cleanup.enter_context(environment())
         create_instance_schema(shared)
         settings.landing().mkdir(parents=True, exist_ok=True)
@@ -126,28 +125,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
-
-
-@contextmanager
-def _shared_spark(home: Path) -> Iterator[None]:
-    """A Spark Connect server for every run, recorded for `environment` where only this user can read its token."""
-    record = home / "spark" / "remote"
-    with embedded_spark.server(home / "spark") as url:
-        record.touch(mode=0o600)
-        record.write_text(url, encoding="utf-8")
-        try:
-            yield
-        finally:
-            record.unlink()
-
-
-def _running_spark(home: Path) -> str | None:
-    """The server that this home's system shares, if it is up."""
-    with suppress(FileNotFoundError):
-        # A record that a killed system has left behind names a server that has ended.
-        if running_pid() is not None:
-            return (home / "spark" / "remote").read_text(encoding="utf-8")
-    return None
 
 
 @contextmanager

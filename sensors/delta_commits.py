@@ -28,6 +28,7 @@ from dedp_assets.late_data_integrator.delta_log import (
     add_fingerprints,
 )
 from dedp_assets.resources.object_store import storage_options
+from sensors.pools import ensure_limit
 
 # A tick may take 60 s. Where a log is long, or its store is slow, the next tick goes on.
 MAX_COMMITS = 1_000
@@ -367,6 +368,8 @@ def devices_committed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return dg.SensorResult(skip_reason=message, cursor=context.cursor)
     first, last = _first_and_last_day(datetime.now(timezone.utc))
     decision = decide(found, cursor, first=first, last=last)
+    if decision.changes:
+        ensure_limit(context.instance, contract.POOL)
     if found.notes or decision.changes:
         # Not at every tick: the log of each is a file of its own.
         for note in decision.notes:

@@ -1,26 +1,43 @@
 """The reconciling sensor of the late-data integrator: which days don't reflect their input, whatever events say."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 
 import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import TableMissing
+from dedp_assets.run_processes import fail_ended_runs
 from sensors import reconciliation
 from sensors.automation import closed_partitions
 
 TARGETS = [contract.DEVICE_COUNTS, contract.PARTITIONS_STATE, contract.BACKFILLING_CONFIGURATION]
 
 
-def days_behind(progress: state.Progress, appeared: Collection[str], known: Collection[str]) -> dict[str, str]:
+def days_behind(
+    progress: state.Progress, appeared: Collection[str], known: Collection[str], told: Mapping[str, int]
+) -> dict[str, str]:
     """The days that should be processed again, or for the first time, with what identifies their input.
 
-    appeared: days of which the input has ever had data. known: days that there are partitions for.
+    appeared: days of which the input has ever had data. known: days that there are partitions for. told: the version
+    of the latest materialization of each day's counts that Dagster knows.
     """
-    new = closed_partitions(progress.snapshot.files.keys() & known - progress.recorded.keys(), appeared)
-    late = {day for day in progress.recorded if progress.is_late(day)}
-    return {day: str(progress.snapshot.fingerprint(day)) for day in sorted(new | late)}
+    closed = closed_partitions(known, appeared)
+    new = closed & progress.snapshot.files.keys() - progress.recorded.keys()
+    changed = closed.intersection(progress.late) | set(progress.recorded_before)
+    # Written by a run that died before it could say so: a run that finds nothing to do will.
+    untold = {day for day, recorded in progress.recorded.items() if told.get(day, -1) < recorded.version}
+    behind = {day: str(progress.snapshot.fingerprint(day)) for day in new | changed}
+    return {day: f"untold {progress.recorded[day].version}" for day in sorted(untold)} | dict(sorted(behind.items()))
+
+
+def versions_told(instance: dg.DagsterInstance) -> dict[str, int]:
+    """The version of the input that Dagster's latest materialization of each day's counts names."""
+    tag = "dagster/data_version"
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        contract.DEVICE_COUNTS, dg.DagsterEventType.ASSET_MATERIALIZATION, [tag]
+    )
+    return {day: int(found[tag]) for day, found in tags.items() if found.get(tag, "").isdigit()}
 
 
 @dg.sensor(
@@ -30,6 +47,7 @@ def days_behind(progress: state.Progress, appeared: Collection[str], known: Coll
 )
 def late_data_reconciled(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Requests days that are still behind their input, and puts the state table right after a crash."""
+    ended = fail_ended_runs(context.instance)
     try:
         progress = lake.look(context.instance)
     except TableMissing as problem:
@@ -38,13 +56,17 @@ def late_data_reconciled(context: dg.SensorEvaluationContext) -> dg.SensorResult
     behind = days_behind(
         progress,
         appeared=context.instance.get_materialized_partitions(contract.DEVICES),
-        known=set(contract.DAYS.get_partition_keys(current_time=now)),
+        known=contract.DAYS.get_partition_keys(current_time=now),
+        told=versions_told(context.instance),
     )
     decision = reconciliation.decide(
         behind, reconciliation.from_json(context.cursor), progress.in_progress, now.timestamp()
     )
     repaired = lake.publish_state(progress)
+    lake.follow_moved_files(progress)
     notes = [f"{len(behind)} behind their input: {', '.join(behind)}" if behind else "every day reflects its input"]
+    if ended:
+        notes.append(f"reported as failed, because their processes have ended: {', '.join(ended)}")
     if repaired:
         notes.append("the state table was put right")
     return dg.SensorResult(

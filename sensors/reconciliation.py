@@ -28,7 +28,7 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a tick does: partitions to request, the cursor to keep."""
+    """What a tick does: partitions to request, as they were waiting, and the cursor to keep."""
 
     request: dict[str, Waiting]
     waiting: dict[str, Waiting]
@@ -46,11 +46,15 @@ def decide(
     request, left = {}, {}
     for partition, input in behind.items():
         known = waiting.get(partition)
-        if known is None or known.input != input:
+        if known is None:
             known = Waiting(input, 0, now + INTERVAL_SECONDS)
-        elif partition not in in_progress and known.due <= now:
+        elif known.input != input:
+            # Not from the start: what changes every minute would wait for ever.
+            known = Waiting(input, 0, min(known.due, now + INTERVAL_SECONDS))
+        if partition not in in_progress and known.due <= now:
             pause = min(INTERVAL_SECONDS * 2 ** (known.requests + 1), LONGEST_PAUSE_SECONDS)
-            known = request[partition] = Waiting(input, known.requests + 1, now + pause)
+            request[partition] = known
+            known = Waiting(input, known.requests + 1, now + pause)
         left[partition] = known
     return Decision(request, left)
 
@@ -69,10 +73,13 @@ def from_json(text: str | None) -> dict[str, Waiting]:
 
 
 def run_request(partition: str, waiting: Waiting, assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
-    """A run for one partition. The run key makes asking for the same again harmless."""
+    """A run for one partition that was waiting.
+
+    The run key makes a tick that is done again, because its cursor was lost, harmless.
+    """
     return dg.RunRequest(
-        run_key=f"{partition}:{waiting.input}:{waiting.requests}",
+        run_key=f"{partition}:{waiting.input}:{waiting.due:.3f}",
         partition_key=partition,
         asset_selection=list(assets),
-        tags={"dedp/cause": f"still behind its input (request {waiting.requests} by reconciliation)"},
+        tags={"dedp/cause": f"still behind its input (request {waiting.requests + 1} by reconciliation)"},
     )

@@ -72,6 +72,12 @@ def spark_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Spark Connect server that runs for the whole session."""
     with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
         yield url
+        # While there is a server to say good-bye to. Imported here: it takes a second, which few tests need.
+        from pyspark.errors import PySparkRuntimeError
+        from pyspark.sql.connect.session import SparkSession
+
+        with suppress(PySparkRuntimeError):
+            SparkSession.active().stop()
 
 
 @pytest.fixture

@@ -48,17 +48,26 @@ def s3_server() -> Iterator[str]:
     assert server.wait(60) == 0
 
 
+@pytest.fixture(scope="session")
+def s3_environment(s3_server: str) -> dict[str, str]:
+    """The environment of who may use the server."""
+    return {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+    }
+
+
 @pytest.fixture
-def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_bucket(s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The URI of a bucket of the test's own, with the environment set as a user of it would: `s3://test-1`."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
     bucket = f"test-{next(_buckets)}"
     requests.put(f"{s3_server}/{bucket}", timeout=60).raise_for_status()
     return f"s3://{bucket}"

@@ -10,9 +10,7 @@ from dedp_assets.late_data_integrator.lake import devices_log, look, open_counts
 from dedp_assets.late_data_integrator.processing import Processed, lateness, process
 from dedp_assets.resources.object_store import write_text
 from dedp_assets.resources.spark import SparkConnectResource
-
-# As many runs at once as its limit in dagster.yaml says.
-POOL = "device_counts"
+from dedp_assets.run_processes import process_tag
 
 devices = dg.AssetSpec(
     contract.DEVICES,
@@ -30,7 +28,7 @@ devices = dg.AssetSpec(
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="late_data_integrator",
     kinds={"spark", "deltalake"},
-    pool=POOL,
+    pool=contract.POOL,
     # What may pass: a file that was vacuumed while it was read, an endpoint that is starting.
     retry_policy=dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL),
 )
@@ -40,6 +38,7 @@ def device_counts(context: dg.AssetExecutionContext, spark: SparkConnectResource
     From exactly one snapshot of the input; which one, the same commit records. Nothing is written for a day whose
     counts reflect its input already.
     """
+    context.instance.add_run_tags(context.run.run_id, process_tag())
     publish_state(look(context.instance))
     done = process(
         context.partition_keys,
@@ -47,8 +46,9 @@ def device_counts(context: dg.AssetExecutionContext, spark: SparkConnectResource
         open_counts,
         lambda snapshot, days: count_devices(spark.session, snapshot, days),
     )
+    for line in in_short(done):
+        context.log.info(line)
     for processed in done:
-        context.log.info(in_words(processed))
         context.add_asset_metadata(metadata_of(processed), partition_key=processed.day)
     tags = run_tags(done)
     if tags:
@@ -115,6 +115,21 @@ def in_words(processed: Processed) -> str:
         f"{processed.day}: counted {processed.rows_after} rows (before: {processed.rows_before}) "
         f"as of version {processed.version}"
     )
+
+
+def in_short(done: list[Processed]) -> list[str]:
+    """What a run did: a sentence for a day, and no more than two for many."""
+    if len(done) == 1:
+        return [in_words(done[0])]
+    written = [processed for processed in done if processed.written]
+    idle = [processed.day for processed in done if not processed.written]
+    lines = []
+    if written:
+        rows = sum(processed.rows_after for processed in written)
+        lines.append(f"{len(written)} days: counted {rows} rows as of version {written[0].version}")
+    if idle:
+        lines.append(f"nothing to do for {len(idle)} days, whose counts reflect their input already: {', '.join(idle)}")
+    return lines
 
 
 def metadata_of(processed: Processed) -> dict[str, dg.MetadataValue]:

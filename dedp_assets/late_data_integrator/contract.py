@@ -9,6 +9,9 @@ DEVICE_COUNTS = dg.AssetKey(["lake", "device_counts"])
 PARTITIONS_STATE = dg.AssetKey(["lake", "partitions_state"])
 BACKFILLING_CONFIGURATION = dg.AssetKey(["lake", "backfilling_configuration"])
 
+# The concurrency pool of the runs that compute the counts.
+POOL = "device_counts"
+
 # The column that partitions both tables, and the name by which the state table and the JSON call a partition.
 PARTITION_COLUMN = "event_time"
 

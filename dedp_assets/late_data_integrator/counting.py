@@ -10,7 +10,7 @@ from dedp_assets.late_data_integrator.delta_log import Snapshot
 from dedp_assets.late_data_integrator.device_counts import SCHEMA
 
 if TYPE_CHECKING:
-    from pyspark.sql.connect.dataframe import DataFrame
+    from pyspark.sql import DataFrame
     from pyspark.sql.connect.session import SparkSession
 
 # Given, so that Spark need not read a file to find out, and takes the day from the path as a date.
@@ -23,15 +23,16 @@ _TASKS = 200
 def count_devices(spark: "SparkSession", snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
     """The counts of those days, of `device_counts.SCHEMA`, from exactly the files of this snapshot.
 
-    Only the counts come to this process; the rows stay with Spark. A table in a folder is read by Spark itself, and
-    must be under the same path for each of its executors. One in an object store is read by the Python workers of
-    Spark, since a plain Spark has no libraries for that: see `_reader` for what they need.
+    Only the counts come to this process; the rows stay with Spark. A table in a folder is read by Spark itself, for
+    which it must be under the same path for each of its executors. One in an object store is read by the Python workers
+    of Spark, since a plain Spark has no libraries for that: see `_reader` for what they need.
     """
     files = [(file, day) for day in days for file in snapshot.files.get(day, ())]
     if not files:
         return SCHEMA.empty_table()
-    read = _read_in_workers if "://" in snapshot.root else _read_by_spark
-    devices = read(spark, snapshot.root, files)
+    # Delta does not promise that a file's folder is named after its partition. Spark would look for the day there.
+    by_spark = "://" not in snapshot.root and all(f"/{PARTITION_COLUMN}={day}/" in file for file, day in files)
+    devices = (_read_by_spark if by_spark else _read_in_workers)(spark, snapshot.root, files)
     return devices.groupBy(PARTITION_COLUMN, "type", "full_name", "version").count().toArrow()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,12 +59,17 @@ class DeviceCounts:
         version, fingerprint = (self.table.transaction_version(app_id) for app_id in _app_ids(table_id, day))
         return None if version is None or fingerprint is None else Recorded(version, fingerprint)
 
-    def all_recorded(self, table_id: str) -> dict[str, Recorded]:
-        """The same for every day that has ever been computed."""
-        versions = read_transactions(self.table, self.storage_options, prefix=f"{_APP}/{table_id}/")
-        days = {app_id.split("/")[-1] for app_id in versions if not app_id.endswith("/files")}
-        found = {day: tuple(versions.get(app_id) for app_id in _app_ids(table_id, day)) for day in sorted(days)}
-        return {day: Recorded(*both) for day, both in found.items() if None not in both}  # type: ignore[arg-type]
+    def all_recorded(self) -> dict[str, dict[str, Recorded]]:
+        """The same for every input table that there has ever been, by its id, and every day that was computed of it."""
+        versions = read_transactions(self.table, self.storage_options, prefix=f"{_APP}/")
+        found: dict[str, dict[str, Recorded]] = {}
+        for app_id in versions:
+            if not app_id.endswith("/files"):
+                table_id, day = app_id.removeprefix(f"{_APP}/").split("/")
+                version, fingerprint = (versions.get(both) for both in _app_ids(table_id, day))
+                if version is not None and fingerprint is not None:
+                    found.setdefault(table_id, {})[day] = Recorded(version, fingerprint)
+        return found
 
     def rows_counted(self, days: Sequence[str]) -> dict[str, int]:
         """How many input rows the counts of each day stand for."""
@@ -78,6 +83,19 @@ class DeviceCounts:
         has committed, to whichever day, since this table was opened.
         """
         days = ", ".join(f"'{day}'" for day in reflects)
+        self._commit(
+            counts.select(SCHEMA.names).cast(SCHEMA),
+            table_id,
+            reflects,
+            mode="overwrite",
+            predicate=f"{PARTITION_COLUMN} IN ({days})",
+        )
+
+    def record(self, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+        """Record what days reflect, leaving their counts as they are. Raises Overtaken as `replace` does."""
+        self._commit(SCHEMA.empty_table(), table_id, reflects, mode="append")
+
+    def _commit(self, rows: pa.Table, table_id: str, reflects: Mapping[str, Recorded], **how: Any) -> None:
         transactions = [
             Transaction(app_id, value)
             for day, recorded in reflects.items()
@@ -86,12 +104,11 @@ class DeviceCounts:
         try:
             write_deltalake(
                 self.table,
-                counts.select(SCHEMA.names).cast(SCHEMA),
-                mode="overwrite",
-                predicate=f"{PARTITION_COLUMN} IN ({days})",
+                rows,
                 # No retries: delta-rs would commit behind another commit if it sees no conflict, and not see that the
                 # input it has read is older than what that commit reflects.
                 commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=0),
+                **how,
             )
         except CommitFailedError as error:
             raise Overtaken(str(error)) from error

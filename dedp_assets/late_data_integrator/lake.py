@@ -1,10 +1,12 @@
 """The integrator's tables, where the settings say that they are."""
 
+from contextlib import suppress
+
 import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, state
 from dedp_assets.late_data_integrator.delta_log import DeltaLog
-from dedp_assets.late_data_integrator.device_counts import DeviceCounts
+from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Overtaken
 from dedp_assets.resources.object_store import storage_options
 
 
@@ -30,3 +32,20 @@ def publish_state(progress: state.Progress) -> bool:
     uri = contract.uri(contract.PARTITIONS_STATE)
     rows = state.state_rows(progress.recorded, progress.in_progress)
     return state.write_state(uri, rows, storage_options(uri))
+
+
+def follow_moved_files(progress: state.Progress) -> bool:
+    """Record the files that days were moved to by compaction; returns whether there were any.
+
+    Otherwise every look would have to read the log from before the compaction on, to see that nothing has changed.
+    """
+    if not progress.moved:
+        return False
+    counts = open_counts()
+    # As of now: a run may have recorded something newer since the look.
+    known = counts.all_recorded().get(progress.snapshot.table_id, {})
+    unchanged = {day: moved for day, moved in progress.moved.items() if known.get(day) == progress.recorded[day]}
+    if unchanged:
+        with suppress(Overtaken):  # the next look will see them again
+            counts.record(progress.snapshot.table_id, unchanged)
+    return bool(unchanged)

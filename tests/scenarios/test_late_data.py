@@ -221,7 +221,7 @@ def test_three_days_at_a_time(integrator: Scenario, lake: "Lake") -> None:
 
 
 def test_many_days_at_once_are_one_run(integrator: Scenario, lake: "Lake") -> None:
-    integrator.stop_daemons("automation")
+    integrator.turn_off("follow_inputs", "late_data_reconciled")
     lake.load(*FIRST_SEVEN)
     integrator.run_until_quiet()
     integrator.backfill(COUNTS, partitions=FIRST_SEVEN[:6])

@@ -283,14 +283,14 @@ class Devices:
 
 
 class Ticks:
-    """The sensor, with the cursor that it left, and its events in the instance as the daemon takes them in."""
+    """The sensor with the cursor that it left; its events go to the instance, as the daemon sees to, if `keeps`."""
 
-    def __init__(self, instance=None):
-        self.instance, self.cursor = instance, None
+    def __init__(self, instance, keeps=True):
+        self.instance, self.keeps, self.cursor = instance, keeps, None
 
     def __call__(self):
         result = devices_committed(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
-        for event in result.asset_events if self.instance else ():
+        for event in result.asset_events if self.keeps else ():
             self.instance.report_runless_asset_event(event)
         self.cursor = result.cursor
         assert not result.run_requests
@@ -417,8 +417,8 @@ def test_a_slow_log_is_taken_in_over_several_ticks(devices):
     assert [found.version for found in second.commits] == [1]
 
 
-def test_a_burst_of_many_commits_is_a_thousand_at_a_time(devices):
-    ticks = Ticks()
+def test_a_burst_of_many_commits_is_a_thousand_at_a_time(devices, instance):
+    ticks = Ticks(instance, keeps=False)
     devices.append(FIRST)
     (add,) = devices.actions(0, "add")
     for version in range(1, 1_201):
@@ -787,7 +787,7 @@ class CommitsOverTime(RuleBasedStateMachine):
     def begin(self, kind):
         self.patch = pytest.MonkeyPatch()
         self.patch.setenv("DEDP_DATA_URI", f"{settings.data_uri()}/{next(examples)}")
-        self.devices, self.ticks = Devices(kind), Ticks()
+        self.devices, self.ticks = Devices(kind), Ticks(dg.DagsterInstance.ephemeral(), keeps=False)
         self.rows = {}
         self.begin_anew()
 
@@ -874,6 +874,7 @@ class CommitsOverTime(RuleBasedStateMachine):
 
     def teardown(self):
         self.an_idle_tick_follows()
+        self.ticks.instance.dispose()
         shutil.rmtree(settings.data_uri(), ignore_errors=True)
         self.patch.undo()
 

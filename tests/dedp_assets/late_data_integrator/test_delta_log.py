@@ -427,11 +427,15 @@ def test_a_log_that_was_cleaned_up_to_where_we_are_has_nothing_new(table):
     assert [commit.version for commit in table.commits(5)] == [6]
 
 
-def test_a_table_of_which_only_a_checkpoint_is_left_has_lost_its_log(table):
+@pytest.mark.parametrize("after", [-1, 2, 3])
+@pytest.mark.parametrize("hint", [True, False])
+def test_a_table_of_which_only_a_checkpoint_is_left_has_lost_its_log(table, after, hint):
     cleaned(table, commits=5, checkpoint_at=4)
     table.forget_commits(4)
+    if not hint:
+        (Path(table.uri) / "_delta_log" / "_last_checkpoint").unlink()
     with pytest.raises(LogCleaned, match="none of the later ones is there") as raised:
-        table.commits(2)
+        table.commits(after)
     assert raised.value.oldest is None
 
 

@@ -198,7 +198,7 @@ def test_the_records_of_all_days_at_once_are_those_of_each(lake, run):
     for _ in range(2):
         run(D1, D2)
         counts = lake.open_counts()
-        assert counts.all_recorded(table_id) == {day: counts.recorded(table_id, day) for day in (D1, D2)}
+        assert counts.all_recorded() == {table_id: {day: counts.recorded(table_id, day) for day in (D1, D2)}}
         DeltaTable(lake.counts_uri).create_checkpoint()
         lake.append(D1, "b")
 

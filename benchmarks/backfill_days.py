@@ -1,0 +1,81 @@
+"""A backfill of 200 closed days as one run, against runs of one day each: seconds per day.
+
+Each run in a process of its own, as Dagster launches it, on a warm Spark server that all of them share. The time that a
+run waits in Dagster's queue is not counted.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+from lake import append_each
+from measuring import seconds
+
+from dedp_assets.late_data_integrator.lake import open_counts
+from dedp_assets.resources import embedded_spark
+
+AT_LEAST = 20
+ROWS = 1000
+
+RUN = """
+import sys
+import dagster as dg
+from jobs.late_data_integrator import defs
+
+first, last = sys.argv[1:]
+days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+job = defs.resolve_implicit_global_asset_job_def()
+with dg.DagsterInstance.ephemeral() as instance:
+    done = job.execute_in_process(
+        instance=instance, partition_key=first if first == last else None, tags={} if first == last else days
+    )
+assert done.success
+"""
+
+
+def main() -> bool:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--days", type=int, default=200)
+    arguments.add_argument("--single", type=int, default=5, help="of the days, how many are also run one by one")
+    arguments.add_argument("--rounds", type=int, default=3)
+    given = arguments.parse_args()
+    with contextlib.ExitStack() as stack:
+        os.environ["DEDP_HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
+        os.environ["DEDP_SPARK_REMOTE"] = stack.enter_context(embedded_spark.server(Path(os.environ["DEDP_HOME"])))
+        measure(given.days, 1)  # warms the server up
+        taken = [measure(given.days, given.single) for _ in range(given.rounds)]
+    together, single = (statistics.median(part) for part in zip(*taken, strict=True))
+    print(f"one run of {given.days} days  {together:7.3f} s a day   n={given.rounds}")
+    print(f"a run for each day    {single:7.3f} s a day   n={given.rounds} x {given.single}")
+    ratio = single / together
+    print(f"ratio {ratio:.0f}, at least {AT_LEAST} claimed: {'holds' if ratio >= AT_LEAST else 'FAILS'}")
+    return ratio >= AT_LEAST
+
+
+def measure(together: int, single: int) -> tuple[float, float]:
+    """Seconds per day, on a new table: of so many days in one run, and (median) of others one by one."""
+    with tempfile.TemporaryDirectory() as lake:
+        os.environ["DEDP_DATA_URI"] = lake
+        days = [(date(2024, 1, 1) + timedelta(days=day)).isoformat() for day in range(together + single)]
+        append_each(days, ROWS)
+        by_one = [run(day, day) for day in days[together:]]
+        in_one = run(days[0], days[together - 1])
+        assert open_counts().rows_counted(days) == dict.fromkeys(days, ROWS)
+        return in_one / together, statistics.median(by_one)
+
+
+def run(first: str, last: str) -> float:
+    """How long a run of a day takes, or of a range of days, in seconds."""
+    command = [sys.executable, "-c", RUN, first, last]
+    repository = Path(__file__).parent.parent
+    return seconds(lambda: subprocess.run(command, cwd=repository, stderr=subprocess.DEVNULL, check=True))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)

@@ -1,0 +1,235 @@
+"""`dedp late`: which days are behind their input, in the terminal, as JSON, and as a picture."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from dedp_assets import local_stack
+
+if TYPE_CHECKING:
+    from dedp_assets.late_data_integrator.overview import Row
+
+_HEADER = ("day", "status", "input", "counts", "late commits", "last one (UTC)", "lateness")
+_TO_THE_RIGHT = {"input", "counts", "late commits"}
+_COLOURS = {"failed": "red", "late": "yellow", "running": "cyan", "clean": "green"}
+# As many days are named in a line below the table.
+_NAMED = 5
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Also the days whose counts reflect their input.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, with the versions of the late commits.")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Also draw when each day changed, and what of it the counts reflect.",
+)
+def late(everything: bool, as_json: bool, picture: Path | None) -> None:
+    """Show the days of lake/devices that lake/device_counts does not reflect, or not yet.
+
+    \b
+    failed   its latest run failed, and its counts don't reflect its input
+    late     counted before; changed since, or gone
+    running  a run of it is queued or under way
+    waiting  closed (the next day has appeared), and not counted yet
+    open     not counted yet; the next day has not appeared
+
+    input: the version of the table that last changed the day. counts: the version that its counts reflect. lateness:
+    from the end of the day to the last commit that they don't reflect. This starts nothing and writes to no table.
+    """
+    from dedp_assets.late_data_integrator import lake, overview
+    from dedp_assets.late_data_integrator.delta_log import TableMissing, TableProblem
+
+    log = lake.devices_log()
+    try:
+        runs = _runs()
+        progress = overview.look(runs.in_progress)
+        history = overview.read_history(log, progress.snapshot.version)
+    except TableMissing as problem:
+        raise click.ClickException(f"{problem}; `dedp load-delta 2024-01-02` writes one") from problem
+    except TableProblem as problem:
+        raise click.ClickException(str(problem)) from problem
+    known = overview.known_days(datetime.now(timezone.utc))
+    rows = overview.overview(progress, history, known, runs.failed)
+    shown = [row for row in rows if everything or row.status != "clean"]
+    left_out = sorted(progress.snapshot.files.keys() - known)
+
+    if as_json:
+        found = {
+            "table": log.uri,
+            "version": progress.snapshot.version,
+            "days": [_as_json(row) for row in shown],
+            "summary": _summary(rows),
+            "runs_unknown": runs.unknown,
+            "commits_missing": history.missing,
+            "partitions_left_out": left_out,
+        }
+        click.echo(json.dumps(found, indent=2))
+    else:
+        notes = _notes(rows, history.missing, runs.unknown, left_out)
+        for line in [*_table(shown), _in_short(rows, progress.snapshot.version, len(rows) - len(shown)), *notes]:
+            click.echo(line)
+    if picture:
+        from dedp_assets.late_data_integrator.picture import late_data_picture, timelines
+
+        _write(picture, late_data_picture(timelines(progress, history, known), history.missing))
+
+
+class _Runs(NamedTuple):
+    """What Dagster knows of the days' runs; `unknown`: why it can't be asked, or None."""
+
+    in_progress: set[str]
+    failed: set[str]
+    unknown: str | None = None
+
+
+def _runs() -> _Runs:
+    """From the instance of `dedp exec`, of a container, or of the system that is up. Starts nothing."""
+    if "DEDP_DAGSTER_STORAGE" in os.environ and "DAGSTER_HOME" in os.environ:
+        return _runs_of_instance()
+    if local_stack.running_pid() is None:
+        return _Runs(set(), set(), "Dagster is not up (`make up`)")
+    with local_stack.environment() as shared, _environment(shared, "DEDP_DAGSTER_STORAGE", "DAGSTER_HOME"):
+        return _runs_of_instance()
+
+
+def _runs_of_instance() -> _Runs:
+    import dagster as dg
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from dedp_assets.late_data_integrator import overview, state
+
+    try:
+        with dg.DagsterInstance.get() as instance:
+            return _Runs(state.days_in_progress(instance), overview.days_failed(instance))
+    except (SQLAlchemyError, DagsterPostgresException):
+        # Not its message: that may hold the address of the database.
+        return _Runs(set(), set(), "Dagster's database does not answer")
+
+
+@contextmanager
+def _environment(values: dict[str, str], *names: str) -> Iterator[None]:
+    """These variables set as in `values`, until the block ends."""
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: values[name] for name in names})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _table(rows: Sequence["Row"]) -> list[str]:
+    """A line for each row, and a header; nothing for no rows. 79 columns wide, up to versions of six digits."""
+    if not rows:
+        return []
+    cells = [_HEADER, *[_cells(row) for row in rows]]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    colours = ["", *[_COLOURS.get(row.status, "") for row in rows]]
+    return [_line(line, widths, colour) for line, colour in zip(cells, colours, strict=True)]
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    return (
+        row.day,
+        row.status,
+        "?" if row.input_version is None else str(row.input_version),
+        "-" if row.counts_version is None else str(row.counts_version),
+        str(len(row.late_commits) or ""),
+        f"{row.late_at:%Y-%m-%d %H:%M}" if row.late_at else "",
+        "" if row.lateness is None else in_words(row.lateness),
+    )
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], colour: str) -> str:
+    padded = [
+        cell.rjust(width) if name in _TO_THE_RIGHT else cell.ljust(width)
+        for cell, width, name in zip(cells, widths, _HEADER, strict=True)
+    ]
+    if colour:
+        padded[1] = click.style(padded[1], fg=colour)
+    return "  ".join(padded).rstrip()
+
+
+def in_words(duration: timedelta) -> str:
+    """The two largest units of a duration: `2 d 10 h`, `3 h 5 min`, `40 s`; before the end of a day it has a minus."""
+    seconds = abs(int(duration.total_seconds()))
+    sign = "-" if duration < timedelta(0) else ""
+    days, hours, minutes = seconds // 86_400, seconds // 3_600 % 24, seconds // 60 % 60
+    if days:
+        return f"{sign}{days} d {hours} h"
+    if hours:
+        return f"{sign}{hours} h {minutes} min"
+    return f"{sign}{minutes} min" if minutes else f"{sign}{seconds} s"
+
+
+def _summary(rows: Sequence["Row"]) -> dict[str, int]:
+    from dedp_assets.late_data_integrator.overview import STATUSES
+
+    found = Counter(row.status for row in rows)
+    return {status: found[status] for status in STATUSES}
+
+
+def _in_short(rows: Sequence["Row"], version: int, hidden: int) -> str:
+    statuses = [f"{number} {status}" for status, number in _summary(rows).items() if number]
+    more = " (--all shows them)" if hidden else ""
+    return f"{_counted(len(rows), 'day')} at version {version}: {', '.join(statuses) or 'nothing to count'}{more}"
+
+
+def _notes(rows: Sequence["Row"], missing: int, unknown: str | None, left_out: Sequence[str]) -> list[str]:
+    notes = []
+    if gone := [row.day for row in rows if row.gone]:
+        notes.append(f"Gone from the input: {_some(gone)}")
+    if replaced := [row.day for row in rows if row.of_another_table]:
+        notes.append(f"Counted from another table, which was there before: {_some(replaced)}")
+    if left_out:
+        names = _some([repr(name) for name in left_out])
+        notes.append(f"Left out, as there are no such days (yet): {names}")
+    if missing and any(row.input_version is None for row in rows):
+        notes.append(f"{_counted(missing, 'commit')} not looked at, or gone from the log: hence ? for a version")
+    if unknown:
+        notes.append(f"{unknown}: which days are running or failed is not known")
+    return notes
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _as_json(row: "Row") -> dict[str, Any]:
+    return {
+        "day": row.day,
+        "status": row.status,
+        "input_version": row.input_version,
+        "counts_version": row.counts_version,
+        "late_commits": row.late_commits,
+        "last_late_commit": row.late_at and row.late_at.isoformat(),
+        "lateness_seconds": None if row.lateness is None else int(row.lateness.total_seconds()),
+        "gone": row.gone,
+        "of_another_table": row.of_another_table,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
+    # Not on the standard output: there may be JSON.
+    click.echo(f"The picture is in {path}", err=True)

@@ -1,0 +1,164 @@
+"""Where each day stands, for people: what its counts reflect, and which late commits they don't reflect yet.
+
+Only looks: nothing is created, written or started.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Literal, NamedTuple, TypeAlias
+
+import dagster as dg
+from deltalake import DeltaTable
+
+from dedp_assets.late_data_integrator import contract, lake, state
+from dedp_assets.late_data_integrator.delta_log import Commit, CommitUnreadable, DeltaLog, LogCleaned, LogIncomplete
+from dedp_assets.late_data_integrator.device_counts import DeviceCounts
+from dedp_assets.late_data_integrator.processing import Late, changes_since, lateness
+from dedp_assets.resources.object_store import storage_options
+
+# Of a long log only the end is looked at: each commit is a file of its own.
+MAX_COMMITS = 5_000
+# And so many of the runs that are over, for those that failed.
+MAX_RUNS = 1_000
+
+Status: TypeAlias = Literal["failed", "late", "running", "waiting", "open", "clean"]
+
+# What each means, those first that somebody may have to do something about.
+STATUSES: dict[Status, str] = {
+    "failed": "its latest run failed, and its counts don't reflect its input",
+    "late": "counted before; changed since, or gone",
+    "running": "a run of it is queued or under way",
+    "waiting": "closed (the next day has appeared), and not counted yet",
+    "open": "not counted yet; the next day has not appeared",
+    "clean": "its counts reflect its input",
+}
+
+
+class Row(NamedTuple):
+    """A day.
+
+    input_version: that last changed it; None if no commit that is left of the log did. counts_version: of the input
+    that its counts reflect; None if there are none, or if they are of another table, which was there before.
+    late_commits: versions that changed it since, with the time of the last of them (UTC) and how long that was after
+    the end of the day. gone: it was counted, and the input has no data of it any more. of_another_table: see above.
+    """
+
+    day: str
+    status: Status
+    input_version: int | None
+    counts_version: int | None
+    late_commits: tuple[int, ...] = ()
+    late_at: datetime | None = None
+    lateness: timedelta | None = None
+    gone: bool = False
+    of_another_table: bool = False
+
+
+@dataclass(frozen=True)
+class History:
+    """The commits to a table, oldest first, and how many of its versions are not among them."""
+
+    commits: tuple[Commit, ...]
+    missing: int = 0
+
+
+def overview(
+    progress: state.Progress, history: History, known: Collection[str], failed: Collection[str] = ()
+) -> list[Row]:
+    """Every day that has data, was counted or is being counted: by status as in STATUSES, then by day.
+
+    known: days that there are partitions for; other partitions are left out. failed: days whose latest run failed.
+    """
+    changed = {day: commit.version for commit in history.commits for day in commit.changes}
+    counted = {*progress.recorded, *progress.recorded_before}
+    appeared = {*progress.snapshot.files, *changed, *counted} & set(known)
+    late = _late_commits(progress, history)
+    rows = [
+        _row(day, _status(day, progress, appeared, failed), changed.get(day), progress, late.get(day))
+        for day in appeared & {*progress.snapshot.files, *counted} | set(progress.in_progress)
+    ]
+    order = list(STATUSES)
+    return sorted(rows, key=lambda row: (order.index(row.status), row.day))
+
+
+def is_closed(day: str, appeared: Collection[str]) -> bool:
+    """Whether the day after it has appeared, with which nothing more is expected in it."""
+    return (date.fromisoformat(day) + timedelta(days=1)).isoformat() in appeared
+
+
+def look(in_progress: Collection[str]) -> state.Progress:
+    """Where everything is now. in_progress: days with a run that is queued or under way. Raises TableProblem."""
+    uri = contract.uri(contract.DEVICE_COUNTS)
+    options = storage_options(uri)
+    if DeltaTable.is_deltatable(uri, options):
+        counts = DeviceCounts(DeltaTable(uri, storage_options=options), options)
+        return state.look(lake.devices_log(), counts, in_progress)
+    return state.Progress(lake.devices_log().snapshot(), {}, set(), {}, in_progress)
+
+
+def known_days(now: datetime) -> set[str]:
+    """The days that there are partitions for."""
+    return set(contract.DAYS.get_partition_keys(current_time=now))
+
+
+def read_history(log: DeltaLog, version: int, limit: int = MAX_COMMITS) -> History:
+    """The commits up to a version, at most so many: those that are left of the log, and tell what they changed."""
+    commits: list[Commit] = []
+    after = max(version - limit, -1)
+    while after < version:
+        try:
+            for commit in log.commits(after, version - after):
+                commits.append(commit)
+                after = commit.version
+            break
+        except LogCleaned as cleaned:
+            if cleaned.oldest is None:
+                break
+            after = cleaned.oldest - 1
+        except (LogIncomplete, CommitUnreadable):
+            after += 1
+    return History(tuple(commits), version + 1 - len(commits))
+
+
+def days_failed(instance: dg.DagsterInstance) -> set[str]:
+    """The days whose counts the latest run that is over failed to compute. Looks at the last MAX_RUNS such runs."""
+    over = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    latest: dict[str, dg.DagsterRunStatus] = {}
+    for run in instance.get_runs(dg.RunsFilter(statuses=over), limit=MAX_RUNS):  # the latest first
+        if contract.DEVICE_COUNTS in (run.asset_selection or ()):
+            latest = {day: run.status for day in state._days_of(run)} | latest
+    return {day for day, status in latest.items() if status == dg.DagsterRunStatus.FAILURE}
+
+
+def _late_commits(progress: state.Progress, history: History) -> Mapping[str, Late]:
+    if progress.late_commits is not None:
+        return progress.late_commits
+    # Of some day the log doesn't go back as far as its counts. What is left of it tells something still.
+    return changes_since({day: recorded.version for day, recorded in progress.recorded.items()}, history.commits)
+
+
+def _status(day: str, progress: state.Progress, appeared: Collection[str], failed: Collection[str]) -> Status:
+    if day in progress.in_progress:
+        return "running"
+    is_late = day in progress.late
+    if day in progress.recorded and not is_late:
+        return "clean"
+    if day in failed:
+        return "failed"
+    if is_late:
+        return "late"
+    return "waiting" if is_closed(day, appeared) else "open"
+
+
+def _row(day: str, status: Status, changed: int | None, progress: state.Progress, late: Late | None) -> Row:
+    recorded = progress.recorded.get(day)
+    row = Row(day, status, changed, recorded.version if recorded else None)
+    if day not in progress.late:
+        return row
+    row = row._replace(gone=day not in progress.snapshot.files, of_another_table=recorded is None)
+    if late is None:
+        return row
+    return row._replace(
+        input_version=late.versions[-1], late_commits=late.versions, late_at=late.at, lateness=lateness(day, late.at)
+    )

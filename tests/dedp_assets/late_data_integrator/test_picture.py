@@ -1,0 +1,226 @@
+"""The picture of late data: what it is made of, and what it looks like for few days and for many."""
+
+import base64
+import io
+import subprocess
+import sys
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import dagster as dg
+import matplotlib.image
+import numpy as np
+import pytest
+
+from dedp_assets.late_data_integrator import contract, overview, picture_asset
+from dedp_assets.late_data_integrator.picture import (
+    MAX_DAYS,
+    Dot,
+    Timeline,
+    changed_last,
+    in_words,
+    late_data_picture,
+    places,
+    timelines,
+)
+from dedp_assets.late_data_integrator.processing import process
+
+D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
+LATER = datetime(2024, 2, 1, tzinfo=timezone.utc)
+LATE_COLOUR = (0xD9, 0x48, 0x0F)
+
+
+@pytest.fixture
+def run(lake, counting):
+    return lambda *days: process(days, lake.log, lake.open_counts, counting)
+
+
+@pytest.fixture
+def drawn(lake):
+    """The timelines of the tables as they are now, by day; `limit`: as many commits are looked at."""
+
+    def drawn(limit=overview.MAX_COMMITS):
+        progress = overview.look(in_progress=())
+        history = overview.read_history(lake.log, progress.snapshot.version, limit)
+        return {day.day: day for day in timelines(progress, history, overview.known_days(LATER))}
+
+    return drawn
+
+
+def kinds(timeline):
+    return [(dot.version, dot.kind, dot.counted) for dot in timeline.dots]
+
+
+def test_a_commit_is_late_if_it_comes_after_the_first_one_of_the_next_day(lake, run, drawn):
+    lake.append(D1, "a")
+    lake.append(D1, "b")
+    lake.append(D2, "a")
+    run(D1)
+    lake.append(D1, "late")
+    days = drawn()
+    assert kinds(days[D1]) == [(0, "first", True), (1, "more", True), (3, "late", False)]
+    assert kinds(days[D2]) == [(2, "first", False)]
+    assert (days[D1].counts_version, days[D2].counts_version) == (2, None)
+    assert (days[D1].is_behind, days[D2].is_behind) == (True, False)
+    assert days[D1].closed == days[D2].dots[0].at
+    assert days[D2].closed is None
+    run(D1)
+    assert kinds(drawn()[D1])[-1] == (3, "late", True)
+
+
+def test_a_day_whose_first_load_comes_after_the_next_day_has_a_first_load_all_the_same(lake, drawn):
+    lake.append(D2, "a")
+    lake.append(D1, "a")
+    lake.append(D1, "b")
+    assert kinds(drawn()[D1]) == [(1, "first", False), (2, "late", False)]
+
+
+def test_one_commit_that_brings_a_day_and_the_next_one_is_late_for_neither(lake, drawn):
+    lake.append(D1, "a")
+    lake.devices.delete("full_name = 'nobody'")
+    lake.append(D2, "a")
+    lake.devices.update(new_values={"full_name": "'b'"}, predicate="full_name = 'a'")
+    days = drawn()
+    assert [kind for _, kind, _ in kinds(days[D1])] == ["first", "late"]
+    assert [kind for _, kind, _ in kinds(days[D2])] == ["first", "more"]
+
+
+def test_a_restored_day_reflects_its_input_so_nothing_of_it_is_hollow(lake, run, drawn):
+    lake.append(D1, "a")
+    lake.append(D2, "a")
+    run(D1)
+    lake.append(D1, "b")
+    lake.devices.restore(1)
+    assert [counted for _, _, counted in kinds(drawn()[D1])] == [True, True, True]
+    assert not drawn()[D1].is_behind
+
+
+def test_partitions_that_are_no_days_of_ours_are_not_drawn(lake, drawn):
+    lake.append("2023-12-31", "a")
+    lake.append(D1, "a")
+    assert list(drawn()) == [D1]
+
+
+def test_days_older_than_the_history_are_neither_loaded_first_in_it_nor_still_open(lake, drawn):
+    lake.append(D1, "a")
+    lake.append(D2, "a")
+    lake.append(D1, "late")
+    lake.append(D2, "more")
+    lake.append(D3, "a")
+    days = drawn(limit=3)
+    assert kinds(days[D1]) == [(2, "late", False)]
+    assert kinds(days[D2]) == [(3, "more", False)]
+    assert kinds(days[D3]) == [(4, "first", False)]
+    assert days[D1].closed == days[D1].dots[0].at
+
+
+def test_the_picture_is_a_png_that_fits_a_page_and_an_event_with_one_day_as_with_400():
+    for number in (0, 1, 7, 400):
+        png = late_data_picture(made_up(number))
+        height, width = pixels(png).shape[:2]
+        assert width == 920
+        assert 50 < height <= 1100
+        assert len(png) < picture_asset.MAX_BYTES
+
+
+def test_the_same_days_give_the_same_picture():
+    assert late_data_picture(made_up(7)) == late_data_picture(made_up(7))
+
+
+def test_late_commits_and_what_the_counts_do_not_reflect_look_different():
+    clean = late_data_picture(made_up(7))
+    late = late_data_picture(made_up(7, late={3: True}))
+    hollow = late_data_picture(made_up(7, late={3: False}))
+    assert coloured(clean) < coloured(hollow)
+    assert coloured(clean) < coloured(late)
+    # The rim of the hollow one and the mark of its day have the colour, too.
+    assert late != hollow
+
+
+def test_the_line_below_the_title_counts_commits_once_and_says_what_is_not_shown():
+    days = made_up(3, late={0: False, 1: True})
+    assert in_words(days, 3, 0) == [
+        "5 commits to 3 days, 2 of them late; 1 day with late data that the counts don't reflect yet"
+    ]
+    assert in_words(days, 2, 1)[1:] == [
+        "Not shown: 1 older commit, not looked at or gone from the log; all days but the 2 that changed last"
+    ]
+
+
+def test_of_too_many_days_those_are_drawn_that_changed_last():
+    days = made_up(MAX_DAYS + 2, late={0: False})
+    assert [day.day for day in changed_last(days)] == [days[0].day, *[day.day for day in days[3:]]]
+
+
+def test_of_dots_on_top_of_each_other_one_is_drawn_and_a_hollow_one_is_not_lost():
+    at = datetime(2024, 1, 2, 12, tzinfo=timezone.utc)
+    dots = [Dot(version, at, "late", version < 999) for version in range(1_000)]
+    (found,) = [places([Timeline(D1, tuple(dots), at, 998, is_behind=True)], left=19_723.0, right=19_725.0)]
+    assert {key: len(of) for key, of in found.items() if of} == {("late", True): 1, ("late", False): 1}
+
+
+def test_drawing_leaves_no_trace_of_pyplot_and_the_code_location_does_not_wait_for_matplotlib():
+    program = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from dedp_assets.late_data_integrator import picture, picture_asset\n"
+        "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
+        "picture.late_data_picture([])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake, run):
+    lake.append(D1, "a")
+    lake.append(D2, "a")
+    run(D1)
+    lake.append(D1, "late")
+    result = dg.materialize([picture_asset.picture])
+    (materialization,) = result.asset_materializations_for_node("lake__late_data_picture")
+    metadata = {name: value.value for name, value in materialization.metadata.items()}
+    shown = metadata.pop("picture")
+    assert metadata == {
+        "days": 2,
+        "commits": 3,
+        "late_commits": 1,
+        "days_behind": 1,
+        "older_commits_not_shown": 0,
+    }
+    start = "![late data](data:image/png;base64,"
+    assert shown.startswith(start)
+    assert pixels(base64.b64decode(shown[len(start) : -1])).shape[1] == 920
+    assert not Path(contract.uri(contract.PARTITIONS_STATE)).exists()
+
+
+def test_a_picture_too_large_for_an_event_is_replaced_by_where_to_get_it():
+    said = picture_asset.embedded(b"x" * 150_001)
+    assert said == (
+        "The picture takes 150,001 bytes, more than the 150,000 that are kept in an event. "
+        "`dedp late --picture late.png` writes it to a file."
+    )
+
+
+def made_up(number, late=None):
+    """Days in a row, each loaded and counted once; `late`: the rows that get a late commit, and if it was counted."""
+    start = date(2024, 1, 1)
+    at = [datetime.combine(start, datetime.min.time(), timezone.utc) + timedelta(days=row) for row in range(number + 1)]
+    days = []
+    for row in range(number):
+        dots = [Dot(row, at[row], "first", True)]
+        behind = False
+        if row in (late or {}):
+            dots.append(Dot(number + row, at[number] + timedelta(hours=row), "late", late[row]))
+            behind = not late[row]
+        day = (start + timedelta(days=row)).isoformat()
+        days.append(Timeline(day, tuple(dots), at[row + 1], row, is_behind=behind))
+    return days
+
+
+def pixels(png):
+    return (matplotlib.image.imread(io.BytesIO(png)) * 255).round().astype(int)
+
+
+def coloured(png):
+    """How many pixels have the colour of late data."""
+    return int(np.all(pixels(png)[:, :, :3] == LATE_COLOUR, axis=2).sum())

