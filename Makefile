@@ -24,7 +24,7 @@ down: ## stop what `make up` started
 	@test ! -x $(BIN)/dedp || $(BIN)/dedp down
 
 test: setup ## every test that CI runs
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/cluster
 
 test-model: setup ## 10,000 interleavings of commits, ticks, runs and crashes of the late-data integrator
 	@MODEL_INTERLEAVINGS=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
@@ -39,7 +39,8 @@ check: setup ## formatting, lint and types
 	@MYPYPATH=benchmarks $(BIN)/mypy benchmarks
 
 bench: setup ## the measured claims of benchmarks/README.md
-	@for script in load_rows refresh_totals import_locations scenario_ticks scenario_month; do \
+	@for script in load_rows refresh_totals import_locations scenario_ticks scenario_month \
+	    commit_tick late_partition backfill_days memory_of_a_day; do \
 	    echo "== $$script"; $(BIN)/python benchmarks/$$script.py || failed=1; \
 	done; test -z "$$failed"
 

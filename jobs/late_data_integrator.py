@@ -3,13 +3,19 @@
 import dagster as dg
 
 from dedp_assets.late_data_integrator import assets
+from dedp_assets.late_data_integrator.picture_asset import picture
 from dedp_assets.resources.spark import SparkConnectResource
-from sensors.automation import PartitionClosed, automation_sensor, on_input_change
+from sensors.automation import PartitionClosed, UntilRequested, automation_sensor, on_input_change
 from sensors.delta_commits import devices_committed
 from sensors.late_data import late_data_reconciled
 
 # First when the day is closed, as the next one has begun; from then on whenever it changes.
 WHEN_CLOSED = on_input_change() & PartitionClosed()
+
+# An asset without partitions, after one that always has days which are not there yet.
+WHEN_ANYTHING_CHANGES = (
+    UntilRequested(dg.AutomationCondition.any_deps_updated()) & ~dg.AutomationCondition.in_progress()
+)
 
 defs = dg.Definitions(
     assets=[
@@ -19,6 +25,7 @@ defs = dg.Definitions(
             lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
             [assets.partitions_state, assets.backfilling_configuration],
         ),
+        picture.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=WHEN_ANYTHING_CHANGES)),
     ],
     sensors=[devices_committed, automation_sensor(), late_data_reconciled],
     resources={"spark": SparkConnectResource()},

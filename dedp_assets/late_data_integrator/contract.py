@@ -8,6 +8,7 @@ DEVICES = dg.AssetKey(["lake", "devices"])
 DEVICE_COUNTS = dg.AssetKey(["lake", "device_counts"])
 PARTITIONS_STATE = dg.AssetKey(["lake", "partitions_state"])
 BACKFILLING_CONFIGURATION = dg.AssetKey(["lake", "backfilling_configuration"])
+LATE_DATA_PICTURE = dg.AssetKey(["lake", "late_data_picture"])
 
 # The concurrency pool of the runs that compute the counts.
 POOL = "device_counts"

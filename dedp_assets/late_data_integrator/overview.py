@@ -127,7 +127,7 @@ def days_failed(instance: dg.DagsterInstance) -> set[str]:
     latest: dict[str, dg.DagsterRunStatus] = {}
     for run in instance.get_runs(dg.RunsFilter(statuses=over), limit=MAX_RUNS):  # the latest first
         if contract.DEVICE_COUNTS in (run.asset_selection or ()):
-            latest = {day: run.status for day in state._days_of(run)} | latest
+            latest = {day: run.status for day in state.days_of(run)} | latest
     return {day for day, status in latest.items() if status == dg.DagsterRunStatus.FAILURE}
 
 

@@ -9,14 +9,12 @@ import dagster as dg
 from dedp_assets.late_data_integrator import contract, lake, overview
 from dedp_assets.late_data_integrator.picture import Timeline, late_data_picture, timelines
 
-LATE_DATA_PICTURE = dg.AssetKey(["lake", "late_data_picture"])
-
 # Of the PNG. Every event that holds a picture stays in Dagster's database, a third larger than this.
 MAX_BYTES = 150_000
 
 
 @dg.asset(
-    key=LATE_DATA_PICTURE,
+    key=contract.LATE_DATA_PICTURE,
     deps=[contract.PARTITIONS_STATE],
     group_name="late_data_integrator",
     kinds={"matplotlib"},

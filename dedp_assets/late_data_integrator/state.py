@@ -135,7 +135,7 @@ def days_in_progress(instance: dg.DagsterInstance, without_run: str | None = Non
         day
         for run in runs
         if run.run_id != without_run and contract.DEVICE_COUNTS in (run.asset_selection or ())
-        for day in _days_of(run)
+        for day in days_of(run)
     }
 
 
@@ -148,7 +148,8 @@ IN_PROGRESS = (
 )
 
 
-def _days_of(run: dg.DagsterRun) -> list[str]:
+def days_of(run: dg.DagsterRun) -> list[str]:
+    """The days that a run is for."""
     first = run.tags.get("dagster/asset_partition_range_start")
     if first is None:
         return [run.tags["dagster/partition"]] if "dagster/partition" in run.tags else []

@@ -92,9 +92,13 @@ class _Server:
 
     def runs(self) -> bool:
         # Asked at the port: the keeper of a server that died a moment ago has not ended yet.
-        with contextlib.suppress(OSError), socket.create_connection((_HOST, self.port)):
-            return True
-        return False
+        try:
+            socket.create_connection((_HOST, self.port), timeout=10).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            pass  # it is busy
+        return True
 
 
 _lock = threading.Lock()

@@ -33,8 +33,20 @@ class SparkConnectResource(dg.ConfigurableResource):
         of this process's own, which is started when it is first asked for, in seconds, and ends with the process.
         Raises SparkUnreachable or embedded_spark.ServerError.
         """
-        folder = settings.home() / "spark"
-        return _shared.on(settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder))
+        remote = _remote()
+        try:
+            return _shared.on(remote)
+        except SparkUnreachable:
+            # The tries took seconds: a shared server that had just died is replaced by now.
+            replaced = _remote()
+            if replaced == remote:
+                raise
+            return _shared.on(replaced)
+
+
+def _remote() -> str:
+    folder = settings.home() / "spark"
+    return settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder)
 
 
 class _SharedSession:

@@ -171,7 +171,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         for key in graph.materializable_asset_keys:
             assert key not in made_by
             made_by[key] = location
-    assert made_by == {**ASSETS, **dict.fromkeys(LAKE, "jobs.late_data_integrator")}
+    assert made_by == {**ASSETS, **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator")}
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
     assert aggregator.get(contract.DEVICES_RAW).parent_keys == {contract.DEVICES_FILE}

