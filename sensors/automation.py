@@ -16,7 +16,7 @@ def on_input_change() -> dg.AutomationCondition:
     lands between a request and the next tick is not forgotten with that request.
     """
     updated = dg.AutomationCondition.any_deps_match(
-        (dg.AutomationCondition.newly_updated() & ~UpdatedTogether()) | dg.AutomationCondition.will_be_requested()
+        (dg.AutomationCondition.newly_updated() & ~AlreadyFollowed()) | dg.AutomationCondition.will_be_requested()
     ).with_label("input updated")
     return (
         UntilRequested(dg.AutomationCondition.newly_missing() | updated)
@@ -53,27 +53,34 @@ class UntilRequested(dg.AutomationCondition):
         return dg.AutomationResult(context, pending, child_results=[now])
 
 
-class UpdatedTogether(dg.AutomationCondition):
-    """The run or backfill that updated an input is to update the asset after it as well: nothing is left to follow.
+class AlreadyFollowed(dg.AutomationCondition):
+    """Nothing is left to follow: the asset is updated together with this input, or its run was requested since.
 
-    Dagster's own `executed_with_root_target()` knows this of an asset's latest materialization alone. Where
-    several partitions were updated since the last tick, it forgets it of all others, and they run twice. And it
-    does not know backfills, which go from one code location to the next in runs of their own.
+    Together: by the same run or backfill. Dagster's own `executed_with_root_target()` knows this of an asset's latest
+    materialization alone; where several partitions were updated since the last tick, it forgets it of all others, and
+    they run twice. And it does not know backfills, which go from one code location to the next in runs of their own.
+
+    Since: a tick decides by the events up to its beginning, but sees inputs that appear while it decides. The next tick
+    gets their events, of which the run that was requested then knows everything.
     """
 
     @property
     def name(self) -> str:
-        return "updated together"
+        return "already followed"
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
-        instance = context.asset_graph_view.instance
+        instance, graph = context.asset_graph_view.instance, context.asset_graph
         target = context.root_context.key
-        together = {
-            partition
-            for partition in context.candidate_subset.expensively_compute_partition_keys()
-            if target in _assets_updated_with(instance, context.key, partition)
-        }
-        return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(together))
+        same_partitions = graph.get(context.key).partitions_def == graph.get(target).partitions_def
+        followed = set()
+        for partition in context.candidate_subset.expensively_compute_partition_keys():
+            update = _latest_update(instance, context.key, partition)
+            if update is not None and (
+                target in _assets_updated_with(instance, update)
+                or (same_partitions and _requested_since(instance, target, update))
+            ):
+                followed.add(partition)
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(followed))
 
 
 class PartitionClosed(dg.AutomationCondition):
@@ -95,17 +102,28 @@ def closed_partitions(days: Collection[str], appeared: Collection[str]) -> set[s
     return {day for day in days if (date.fromisoformat(day) + timedelta(days=1)).isoformat() in appeared}
 
 
-def _assets_updated_with(instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str) -> set[dg.AssetKey]:
-    """The assets that the run which last materialized this partition was to update, or the backfill of that run."""
-    latest = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=[partition]), limit=1
-    ).records
-    run = instance.get_run_by_id(latest[0].run_id) if latest else None
+def _latest_update(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
+    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
+
+
+def _assets_updated_with(instance: dg.DagsterInstance, update: dg.EventLogRecord) -> set[dg.AssetKey]:
+    """The assets that the run which made this update was to update, or the backfill of that run."""
+    run = instance.get_run_by_id(update.run_id)
     if run is None:
         return set()
     backfill_id = run.tags.get("dagster/backfill")
     backfill = instance.get_backfill(backfill_id) if backfill_id else None
     return {*(run.asset_selection or ()), *((backfill and backfill.asset_selection) or ())}
+
+
+def _requested_since(instance: dg.DagsterInstance, key: dg.AssetKey, update: dg.EventLogRecord) -> bool:
+    """Whether a run that is to update the same partition of the asset was made after this update, and didn't fail."""
+    planned = instance.event_log_storage.get_latest_planned_materialization_info(key, update.partition_key)
+    if planned is None or planned.storage_id < update.storage_id:
+        return False
+    run = instance.get_run_by_id(planned.run_id)
+    return run is not None and run.status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:

@@ -224,7 +224,7 @@ def look(log: DeltaLog, cursor: Cursor | None, *, seconds: float = MAX_SECONDS) 
         table_id = new.table_id or cursor.table_id
         if new.commits:
             return Look(table_id, new.commits[-1].version, new.commits[-1].mark, new.commits, notes=new.notes)
-        return Look(table_id, cursor.version, at_cursor and cursor.mark, notes=new.notes)
+        return Look(table_id, cursor.version, cursor.mark, notes=new.notes)
 
     snapshot, mark = _position(log)
     if snapshot.table_id == cursor.table_id:

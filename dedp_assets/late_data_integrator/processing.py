@@ -105,6 +105,8 @@ def is_reflected(recorded: Recorded | None, snapshot: Snapshot, day: str, late: 
         return False
     if recorded.fingerprint == snapshot.fingerprint(day):
         return True
+    if recorded.version >= snapshot.version:
+        return False  # the table was put back, as from a backup: no commit since explains the other files
     return late is not None and day not in late
 
 

@@ -479,6 +479,7 @@ def test_a_log_that_was_cleaned_up_behind_us_is_made_up_for_by_comparing(devices
         f"{devices.uri}: commit 1 was cleaned up from the log; the next one there is 3; "
         "what changed was found by comparing with the files of version 3; 3 days changed"
     )
+    assert ticks.left.mark == DeltaLog(devices.uri).mark(3) is not None
     assert ticks.left.fingerprints == devices.snapshot.fingerprints()
     assert ticks.reported() == {}
     devices.append(SECOND)
