@@ -16,6 +16,8 @@ MAX_BYTES = 150_000
 @dg.asset(
     key=contract.LATE_DATA_PICTURE,
     deps=[contract.PARTITIONS_STATE],
+    # It has no partitions; with this it may be selected along with a range of those that have.
+    backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="late_data_integrator",
     kinds={"matplotlib"},
 )

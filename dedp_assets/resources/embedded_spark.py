@@ -114,12 +114,12 @@ def attach(folder: Path) -> str:
     with _lock:
         server = _attached.get(folder)
         if server is None or not server.runs():
-            if server is None:
-                atexit.register(_detach, folder)
-            else:
+            if server is not None:
                 _stop(server)
-            server = _attached[folder] = _start(folder)
-    return server.url
+            _attached[folder] = started = _start(folder)
+            atexit.register(_stop, started)
+            return started.url
+        return server.url
 
 
 @contextlib.contextmanager
@@ -234,11 +234,6 @@ def _stop(server: _Server) -> None:
     except subprocess.TimeoutExpired:
         server.keeper.kill()  # takes the server with it
         server.keeper.wait()
-
-
-def _detach(folder: Path) -> None:
-    with _lock:
-        _stop(_attached.pop(folder))
 
 
 def _port(keeper: subprocess.Popen) -> int | None:

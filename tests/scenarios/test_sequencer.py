@@ -1,20 +1,12 @@
 """The running system, from files that land to totals: bursts, rewrites, outages, kills and latecomers."""
 
-import os
-import re
 import signal
-import subprocess
-import sys
-import tempfile
 import textwrap
-import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta, timezone
-from pathlib import Path
 
 import dagster as dg
 import psutil
-import psycopg2
 import pytest
 import requests
 import yaml
@@ -23,103 +15,27 @@ from dedp_assets import local_stack, settings
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
 from jobs import devices_aggregator
-
-# Generous: the machine may be slow and busy. No test waits longer than what it waits for takes.
-PATIENCE_SECONDS = 300
+from tests.scenarios.system import System, temporary_home
 
 BURST_DAYS = 30
 
 # The one day that takes the undated file.
 YESTERDAY = (datetime.now(timezone.utc).date() - timedelta(days=1)).isoformat()
 
-DEDP = str(Path(sys.executable).with_name("dedp"))
 
-
-class System:
-    """PostgreSQL, the daemon, the UI and the code locations on one home; up and down as a test needs it."""
-
-    def __init__(self, home):
-        self.home = home
-        self.stop = None
-        self._attached = ExitStack()
-
-    def up(self):
-        """`dedp up` as a background job of a shell that is not interactive, which has it ignore SIGINT."""
-        port = local_stack.free_port()
-        said = self.home.with_name("said by dedp up")
-        with open(said, "w") as output:
-            shell = subprocess.Popen(
-                ["sh", "-c", '"$@" & wait $!', "sh", DEDP, "up", "--port", str(port)],
-                env={**os.environ, **self._own_settings},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        while "Dagster is up" not in said.read_text():
-            assert shell.poll() is None, said.read_text()
-            time.sleep(0.5)
-
-        def stop():
-            subprocess.run([DEDP, "down"], env={**os.environ, **self._own_settings}, check=True)
-            assert shell.wait() == 130
-
-        self.stop = stop
-        self._attach(port)
-
-    def up_with_workspace_of(self, folder):
-        """The same in this process, with another workspace.yaml than the repository's."""
-        port = local_stack.free_port()
-        running = ExitStack()
-        with self.settings_in_force() as patch:
-            patch.setattr(settings, "REPOSITORY", folder)
-            running.enter_context(local_stack.running(port))
-        self.stop = running.close
-        self._attach(port)
-
-    def down(self):
-        """Stop it, if it runs. PostgreSQL ends with its last user, so that must not be this process."""
-        self._attached.close()
-        if self.stop:
-            self.stop()
-            self.stop = None
-
-    @property
-    def _own_settings(self):
-        return {"DEDP_HOME": str(self.home), "DEDP_SETTLE_SECONDS": "0.2", "DEDP_START": YESTERDAY}
-
-    @contextmanager
-    def settings_in_force(self):
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self._own_settings.items():
-                patch.setenv(name, value)
-            yield patch
+class Sequencer(System):
+    """The running system, as who drops files and reads tables sees it."""
 
     def _attach(self, port):
-        self.url = f"http://{local_stack.HOST}:{port}"
-        with self.settings_in_force() as patch:
-            shared = self._attached.enter_context(local_stack.environment())
-            patch.setenv("DEDP_DAGSTER_STORAGE", shared["DEDP_DAGSTER_STORAGE"])
-            self.dsn = shared["DEDP_POSTGRES_DSN"]
-            self.instance = self._attached.enter_context(dg.DagsterInstance.from_config(shared["DAGSTER_HOME"]))
+        super()._attach(port)
         self.database = self._attached.enter_context(closing(self.connect()))
         self.database.autocommit = True
         ensure_tables(self.database)
-
-    def connect(self):
-        return psycopg2.connect(self.dsn)
 
     def ask(self, query, *values):
         with self.database.cursor() as cursor:
             cursor.execute(query, values)
             return cursor.fetchall()
-
-    def graphql(self, query, **variables):
-        with requests.Session() as session:
-            session.trust_env = False
-            body = {"query": query, "variables": variables}
-            answer = session.post(f"{self.url}/graphql", json=body, timeout=60).json()
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
 
     def drop(self, day, names):
         """A file with one device per name lands for a day, or, for no day, as the undated one."""
@@ -146,19 +62,6 @@ class System:
             )
         )
 
-    def materialized(self, key):
-        return self.instance.get_materialized_partitions(key)
-
-    def wait_until(self, condition):
-        """Wait until `condition` gives what counts as true, and return that."""
-        give_up = time.monotonic() + PATIENCE_SECONDS
-        while not (found := condition()):
-            assert time.monotonic() < give_up, (
-                f"waited in vain.\n{local_stack.log_tail(self.home / 'logs' / 'dagster.log', 60)}"
-            )
-            time.sleep(0.5)
-        return found
-
     def wait_until_loaded(self, expected):
         """Wait until each day's load has exactly these names, in order, and the totals have taken it in."""
         self.wait_until(lambda: self.loaded(*expected) == expected)
@@ -172,10 +75,8 @@ class System:
 
 @pytest.fixture(scope="module")
 def whole_system():
-    # Not below pytest's own temporary folder: that is closed to the user whom a server under root runs as.
-    with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
-        Path(folder).chmod(0o755)
-        system = System(Path(folder) / "home")
+    with temporary_home() as home:
+        system = Sequencer(home, DEDP_SETTLE_SECONDS="0.2", DEDP_START=YESTERDAY)
         yield system
         system.down()
 
@@ -268,18 +169,12 @@ def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system):
         system.wait_until(lambda: system.ask(waiting))
         of_day = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={"dagster/partition": day})
         (run,) = system.instance.get_runs(of_day)
-        worker = psutil.Process(process_of(system.instance, run))
+        worker = psutil.Process(system.process_of(run))
         worker.send_signal(signal.SIGKILL)
         system.wait_until(lambda: not worker.is_running())
     system.wait_until_loaded({day: ["killed a", "killed b"]})
     assert system.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
     assert system.totals("killed") == {"killed a": 1, "killed b": 1}
-
-
-def process_of(instance, run):
-    """The process that executes a run, as the run's own log has it."""
-    messages = " ".join(record.user_message for record in instance.all_logs(run.run_id))
-    return int(re.findall(r"pid: (\d+)", messages)[-1])
 
 
 LATECOMER = """

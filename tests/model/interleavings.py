@@ -1,0 +1,425 @@
+"""Schedules: what happens in which order. Made at random, played, checked when all is at rest, and made smaller."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from dedp_assets.late_data_integrator import contract, state
+from sensors import reconciliation
+from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
+from tests.model.tables import Log, Rows
+
+# 2024-01-03 is today. The last one has not begun; the others can't have partitions.
+DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
+ODD_DAYS = ["2024-01-04", "2023-12-31", ""]
+
+Action = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Played:
+    """How a schedule went, and what is there now."""
+
+    schedule: list[Action]
+    world: Deployment
+
+    @property
+    def broken(self) -> list[Broken]:
+        return self.world.broken
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                *(f"{broken.kind}: {broken.text}" for broken in self.broken),
+                "by the schedule",
+                *(f"    {action!r}," for action in self.schedule),
+                "in which this happened:",
+                *(f"    {line}" for line in self.world.log),
+            ]
+        )
+
+
+# What an action does, by its first word. Where it makes no sense it does nothing: any part of a schedule is a schedule.
+_ACTIONS: dict[str, Callable[..., object]] = {}
+
+
+def _action(function: Callable[..., object]) -> Callable[..., object]:
+    _ACTIONS[function.__name__.removeprefix("_")] = function
+    return function
+
+
+@_action
+def _append(world: Deployment, *days: str) -> None:
+    world.devices.append(days)
+
+
+@_action
+def _overwrite(world: Deployment, day: str) -> None:
+    world.devices.overwrite(day)
+
+
+@_action
+def _delete(world: Deployment, day: str) -> None:
+    if world.devices.of_day(day):
+        world.devices.delete(day)
+
+
+@_action
+def _compact(world: Deployment, day: str) -> None:
+    if world.devices.of_day(day):
+        world.devices.compact(day)
+
+
+@_action
+def _restore(world: Deployment, day: str, back: int) -> None:
+    version = max(world.devices.version - back, 0)
+    paths = world.devices.of_day(day, version)
+    if world.devices.versions and paths != world.devices.of_day(day) and all(p in world.devices.rows for p in paths):
+        world.devices.restore(day, version)
+
+
+@_action
+def _clean_log(world: Deployment) -> None:
+    if world.devices.versions:
+        world.devices.clean_log()
+
+
+@_action
+def _vacuum(world: Deployment) -> None:
+    world.devices.vacuum()
+
+
+@_action
+def _make_anew(world: Deployment) -> None:
+    if world.devices.versions:
+        world.devices.make_anew()
+
+
+@_action
+def _tick(world: Deployment, name: str, steps: int | None = None) -> None:
+    if name != RECONCILIATION or world.system.reconciled:
+        world.tick(name, steps)
+
+
+@_action
+def _daemon_dies(world: Deployment) -> None:
+    if world.ticks:
+        world.kill_daemon()
+
+
+@_action
+def _pass(world: Deployment, seconds: int) -> None:
+    world.now += timedelta(seconds=seconds)
+
+
+@_action
+def _run_by_hand(world: Deployment, first: int, last: int) -> None:
+    world.launch_by_hand(DAYS[first : last + 1])
+
+
+@_action
+def _notice(world: Deployment) -> None:
+    world.notice()
+
+
+@_action
+def _retry(world: Deployment) -> None:
+    world.retry()
+
+
+@_action
+def _go(world: Deployment, run: int, steps: int | None = None) -> None:
+    _with_run(world, run, lambda run: world.go_on(run, steps))
+
+
+@_action
+def _die(world: Deployment, run: int, steps: int = 0) -> None:
+    _with_run(world, run, world.kill, steps)
+
+
+@_action
+def _fail(world: Deployment, run: int, steps: int = 0) -> None:
+    _with_run(world, run, world.fail, steps)
+
+
+@_action
+def _fail_for_good(world: Deployment, run: int, steps: int = 0) -> None:
+    def fail(run: Run) -> None:
+        while run in world.runs:
+            world.fail(run)
+
+    _with_run(world, run, fail, steps)
+
+
+@_action
+def _cancel(world: Deployment, run: int, steps: int = 0) -> None:
+    _with_run(world, run, world.cancel, steps)
+
+
+def _with_run(world: Deployment, number: int, do: Callable[[Run], None], steps: int = 0) -> None:
+    """Do something with the run of this number, after it has moved so many steps, if it has not ended then."""
+    alive = [run for run in world.runs if not run.dead]
+    if number < len(alive):
+        run = alive[number]
+        if steps:
+            world.go_on(run, steps)
+        if run in world.runs:
+            do(run)
+
+
+def _do(world: Deployment, action: Action) -> None:
+    word, *arguments = action
+    world.say(f"-- {' '.join(str(word) for word in action)}")
+    _ACTIONS[str(word).replace(" ", "_")](world, *arguments)
+
+
+def play(system: System, instance: dg.DagsterInstance, schedule: Sequence[Action]) -> Played:
+    """Do what the schedule says, let everything come to rest, and look at what is there then."""
+    world = Deployment(system, instance)
+    for action in schedule:
+        _do(world, action)
+    return _finish(world, list(schedule))
+
+
+def play_at_random(system: System, instance: dg.DagsterInstance, kinds: "Kinds", seed: int) -> Played:
+    """The same for a schedule that is made up while it is played, of what can happen at each moment."""
+    world = Deployment(system, instance)
+    chance = random.Random(seed)
+    taste = Taste.draw(kinds, chance)
+    # Half of them begin where every day was processed, and whatever comes is late.
+    schedule = list(BEGUN) if chance.random() < 0.5 else []
+    for action in schedule:
+        _do(world, action)
+    for _ in range(chance.randint(6, 30)):
+        possible = {kind: weight for kind, weight in taste.weights.items() if _is_possible(world, kind)}
+        kind = chance.choices(list(possible), list(possible.values()))[0]
+        action = taste.action(world, kind, chance)
+        schedule.append(action)
+        _do(world, action)
+    return _finish(world, schedule)
+
+
+def _is_possible(world: Deployment, kind: str) -> bool:
+    """Whether an action of this kind does something. What does nothing only costs time."""
+    if kind in _OF_RUNS:
+        return any(not run.dead for run in world.runs)
+    if kind in ("compact", "delete", "restore", "vacuum", "clean log", "make anew"):
+        return bool(world.devices.versions)
+    if kind == "notice":
+        return any(run.dead for run in world.runs)
+    return bool({"retry": world.to_retry, "daemon dies": world.ticks}.get(kind, True))
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What one schedule is made of. Each leaves out some kinds of actions, and likes some days and much haste more
+    than others do: so that what rarely happens together does, in some of them."""
+
+    weights: dict[str, float]
+    days: list[str]
+    haste: float  # how often ticks and runs go to their end at once
+
+    @classmethod
+    def draw(cls, kinds: "Kinds", chance: random.Random) -> "Taste":
+        weights = {
+            kind: weight * chance.choice((0.3, 1, 3))
+            for kind, weight in kinds.items()
+            if kind in _ALWAYS or chance.random() < 0.6
+        }
+        days = chance.choice([DAYS, DAYS[:1], DAYS[1:2], DAYS[:2], [*DAYS, *ODD_DAYS]])
+        return cls(weights, days, chance.choice((0.2, 0.5, 0.8)))
+
+    def action(self, world: Deployment, kind: str, chance: random.Random) -> Action:
+        """An action of a kind."""
+        day = chance.choice(self.days)
+        in_haste = chance.random() < self.haste
+        if kind == "append":
+            # Somebody writes into all days at times; today's data is what closes yesterday.
+            other = chance.choice(DAYS)
+            return (kind, *sorted({day, other})) if chance.random() < 0.4 else (kind, day)
+        if kind in ("overwrite", "delete", "compact"):
+            return (kind, day)
+        if kind == "restore":
+            return (kind, day, chance.randint(1, 3))
+        if kind == "tick":
+            name = chance.choice((COMMITS, AUTOMATION, *([RECONCILIATION] if world.system.reconciled else [])))
+            return (kind, name) if in_haste else (kind, name, chance.randint(1, 3))
+        if kind == "pass":
+            return (kind, chance.choice((30, 60, 120, 3_600, 86_400)))
+        if kind == "run by hand":
+            first = chance.randrange(len(DAYS))
+            return (kind, first, chance.choice((first, first, len(DAYS) - 1)))
+        if kind in _OF_RUNS:
+            run = chance.randrange(sum(not run.dead for run in world.runs))
+            if kind == "go":
+                return (kind, run) if in_haste else (kind, run, chance.randint(1, 6))
+            return (kind, run, chance.randint(0, 7))
+        return (kind,)
+
+
+# The weight of each kind of action.
+Kinds = dict[str, float]
+
+_ALWAYS = ("append", "tick", "go")
+_OF_RUNS = ("go", "die", "fail", "fail for good", "cancel")
+# Nobody dies and nothing fails: what the automation condition has to survive by itself.
+CALM: Kinds = {
+    "append": 2,
+    "overwrite": 0.7,
+    "delete": 0.7,
+    "compact": 0.7,
+    "restore": 0.4,
+    "tick": 6,
+    "pass": 1,
+    "go": 6,
+    "run by hand": 0.7,
+}
+# And all that can go wrong.
+ROUGH: Kinds = {
+    **CALM,
+    "make anew": 0.3,
+    "clean log": 0.4,
+    "vacuum": 0.5,
+    "daemon dies": 1,
+    "die": 1,
+    "fail": 0.7,
+    "fail for good": 0.4,
+    "cancel": 0.4,
+    "notice": 2,
+    "retry": 2,
+}
+
+BEGUN: list[Action] = [("append", *DAYS), ("tick", COMMITS), ("tick", AUTOMATION), ("go", 0), ("go", 0)]
+
+
+# At rest
+
+_ROUNDS = 12
+
+
+def _finish(world: Deployment, schedule: list[Action]) -> Played:
+    world.say("-- and then everything comes to rest")
+    if not _comes_to_rest(world):
+        world.broken.append(Broken("no rest", f"after {_ROUNDS} hours something is still going on"))
+    else:
+        world.broken += _wrong_at_rest(world)
+    return Played(schedule, world)
+
+
+def _comes_to_rest(world: Deployment) -> bool:
+    quiet = 0
+    for _ in range(_ROUNDS):
+        before = (len(world.launched), world.counts.version)
+        for name in list(world.ticks):
+            world.tick(name)
+        while world.runs or world.to_retry:
+            for run in [run for run in world.runs if not run.dead]:
+                world.go_on(run)
+            world.notice()
+            world.retry()
+        world.now += timedelta(seconds=reconciliation.LONGEST_PAUSE_SECONDS)
+        for name in (COMMITS, AUTOMATION, *([RECONCILIATION] if world.system.reconciled else [])):
+            world.tick(name)
+        moved = before != (len(world.launched), world.counts.version)
+        quiet = 0 if moved or world.runs or world.is_waiting() else quiet + 1
+        # The reconciliation compares: when it waits for nothing, nothing will come. Events may still be in a cursor.
+        if quiet == (1 if world.system.reconciled else 2):
+            return True
+    return False
+
+
+def _wrong_at_rest(world: Deployment) -> list[Broken]:
+    if not world.devices.versions:
+        return []
+    reported = world.instance.get_materialized_partitions(contract.DEVICES)
+    closed = [day for day in DAYS if day in reported and _next(day) in reported]
+    found = [broken for day in closed for broken in _lost(world, day)]
+
+    recorded = {day: recorded for (_, day), recorded in world.counts.recorded.items()}
+    rows = state.state_rows(recorded, state.days_in_progress(world.instance))
+    found += [Broken("still processing", str(row)) for row in rows if row.is_processed]
+    unseen = set().union(*world.devices.changed) & set(DAYS) - reported
+    if unseen and not world.devices.cleaned:
+        found.append(Broken("never reported", ", ".join(sorted(unseen))))
+    untold = [day for day, number in world.tally.written.items() if world.tally.told[day] != number]
+    # In a table made anew versions begin again, below what Dagster was told before; then the reconciliation can't tell.
+    if untold and world.devices.number == 1:
+        found.append(Broken("not told", f"Dagster does not know of the last time that {untold} were written"))
+    return [*found, *_too_many_runs(world)]
+
+
+def _lost(world: Deployment, day: str) -> Iterator[Broken]:
+    """What is wrong with the counts of a closed day."""
+    devices = world.devices
+    recorded = world.counts.recorded.get((devices.table_id, day))
+    kind = "late data lost" if day in world.counts.rows else "never processed"
+    wanted, found = devices.recount(day), world.counts.rows.get(day, Rows())
+    if wanted != found:
+        yield Broken(kind, f"{day} lacks {dict(wanted - found)} and has {dict(found - wanted)} too many ({recorded})")
+    since = [v for v, days in enumerate(devices.changed) if day in days and recorded and v > recorded.version]
+    same_files = recorded and recorded.fingerprint == Log(devices).snapshot().fingerprint(day)
+    if (since and not same_files) or (recorded is None and devices.of_day(day)):
+        yield Broken(kind, f"{day} was changed by versions {since} since what it reflects, {recorded}")
+
+
+def _too_many_runs(world: Deployment) -> Iterator[Broken]:
+    """The bound on the runs of a day, each part of which some schedule reaches.
+
+    The condition requests at most one run for each time that the day was reported; one more, if that was while the
+    tick that first saw the day had begun; and one more for each time that the daemon lost its cursor.
+    The reconciliation requests at most one for each change, and each table made anew; one more for each run that was
+    killed, canceled or failed, and for each look during which a run wrote; and, where the log was cleaned up, so that
+    nobody knows whether there was a change, for each compaction. Runs by hand, and retries of those that died, come on
+    top.
+    """
+    tally, devices = world.tally, world.devices
+    for day in DAYS:
+        by = Counter(run.by for run in world.launched if day in run.days and not run.retry)
+        if by[AUTOMATION] > tally.reported[day] + 1 + tally.cursors_lost:
+            yield Broken("too many runs", f"{day}: {by[AUTOMATION]} by the condition")
+        unknown = devices.compactions[day] if devices.log_was_cleaned else 0
+        changes = devices.changes[day] + devices.number - 1 + unknown
+        if by[RECONCILIATION] > changes + tally.disturbed[day] + tally.stale_looks:
+            yield Broken("too many runs", f"{day}: {by[RECONCILIATION]} by the reconciliation")
+
+
+def _next(day: str) -> str:
+    return (datetime.fromisoformat(day) + timedelta(days=1)).date().isoformat()
+
+
+# The search
+
+
+def search(
+    system: System, instance: dg.DagsterInstance, kinds: Kinds, seeds: Iterable[int], wanted: Collection[str] = ()
+) -> Played | None:
+    """The first of these schedules that breaks the system, made as small as it gets; None if it survives all.
+
+    wanted: the kinds of what may break; all by default.
+    """
+    for seed in seeds:
+        played = play_at_random(system, instance, kinds, seed)
+        broken = {broken.kind for broken in played.broken} & set(wanted or {broken.kind for broken in played.broken})
+        if broken:
+            return _smallest(played, lambda schedule: play(system, instance, schedule), min(broken))
+    return None
+
+
+def _smallest(played: Played, play_again: Callable[[list[Action]], Played], kind: str) -> Played:
+    """A part of the schedule that is broken in the same way, and of which no action can be left out."""
+    size = len(played.schedule) // 2
+    while size:
+        at, before = 0, len(played.schedule)
+        while at < len(played.schedule):
+            smaller = play_again(played.schedule[:at] + played.schedule[at + size :])
+            if any(broken.kind == kind for broken in smaller.broken):
+                played = smaller
+            else:
+                at += size
+        # Once more with single actions, until that changes nothing.
+        size = size // 2 if size > 1 else int(len(played.schedule) < before)
+    return played

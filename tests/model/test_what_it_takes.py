@@ -1,0 +1,67 @@
+"""What each part of the integrator is for: without it, the same search finds what is lost, in a small schedule."""
+
+from collections.abc import Iterator, Mapping
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from dagster import AutomationCondition as Condition
+
+from dedp_assets.late_data_integrator.device_counts import Recorded
+from sensors.automation import PartitionClosed
+from tests.model.deployment import System, fast_instance
+from tests.model.interleavings import CALM, ROUGH, Kinds, search
+from tests.model.tables import Counts, Log
+
+# Far more than any of them takes.
+_SEEDS = range(500)
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with fast_instance() as instance:
+        yield instance
+
+
+class RecordedAtTheEnd(Counts):
+    """The original's: what the counts are said to reflect is the table's version when the run ends."""
+
+    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+        now = Log(self._table.devices).snapshot()
+        super().replace(counts, table_id, {day: Recorded(now.version, now.fingerprint(day)) for day in reflects})
+
+
+class CommittedBehindOthers(Counts):
+    """What delta-rs does unless it is told not to: where it sees no conflict, it commits behind who was faster."""
+
+    def _is_overtaken(self) -> bool:
+        return False
+
+
+def _condition(condition: dg.AutomationCondition) -> System:
+    return System(condition=condition & PartitionClosed(), reconciled=False)
+
+
+_IN_ANY_WINDOW = Condition.eager().without(Condition.in_latest_time_window())
+_SINCE_REQUESTED = (
+    (Condition.newly_missing() | Condition.any_deps_updated()).since(Condition.newly_requested())
+    & ~Condition.any_deps_missing()
+    & ~Condition.in_progress()
+)
+
+_BROKEN: dict[str, tuple[System, Kinds, set[str]]] = {
+    "the version recorded at the end": (System(counts=RecordedAtTheEnd), CALM, {"late data lost"}),
+    "committed behind others": (System(counts=CommittedBehindOthers), CALM, {"went back"}),
+    "eager": (_condition(Condition.eager()), CALM, {"never processed"}),
+    "eager in any window": (_condition(_IN_ANY_WINDOW), CALM, {"late data lost"}),
+    "since requested": (_condition(_SINCE_REQUESTED), CALM, {"late data lost"}),
+    "no reconciliation": (System(reconciled=False), ROUGH, {"late data lost", "never processed"}),
+}
+
+
+@pytest.mark.parametrize(("system", "kinds", "wanted"), _BROKEN.values(), ids=_BROKEN)
+def test_without_it_something_is_lost(instance, system, kinds, wanted):
+    found = search(system, instance, kinds, _SEEDS, wanted)
+    assert found, f"survives {len(_SEEDS)} schedules"
+    assert len(found.schedule) <= 15, found
+    print(found)

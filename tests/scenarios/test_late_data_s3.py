@@ -1,0 +1,170 @@
+"""The late-data integrator with all its tables in an object store: a real S3 server, real Delta, real Spark."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from deltalake import DeltaTable, write_deltalake
+from pyspark import cloudpickle
+
+from dedp_assets.cli import dedp
+from dedp_assets.late_data_integrator import contract, counting, state
+from dedp_assets.late_data_integrator.delta_log import DeltaLog
+from dedp_assets.resources import embedded_spark
+from dedp_assets.resources.object_store import read_text, storage_options
+from dedp_assets.resources.spark import SparkConnectResource
+from jobs.late_data_integrator import defs
+from sensors.delta_commits import devices_committed
+
+pytest_plugins = ["tests.s3_server"]
+
+FIRST, SECOND, THIRD = "2024-01-01", "2024-01-02", "2024-01-03"
+TARGETS = [contract.DEVICE_COUNTS, contract.PARTITIONS_STATE, contract.BACKFILLING_CONFIGURATION]
+
+
+@pytest.fixture(scope="module")
+def spark_server(s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Spark server that was started by somebody with access to the store, as its Python workers need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_environment.items():
+            patch.setenv(name, value)
+        with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
+            yield url
+
+
+@pytest.fixture
+def lake(s3_bucket: str, spark_remote: str, monkeypatch: pytest.MonkeyPatch) -> "Lake":
+    monkeypatch.setenv("DEDP_DATA_URI", f"{s3_bucket}/some/lake")
+    return Lake()
+
+
+class Lake:
+    """The tables in the bucket, and a Dagster instance beside them."""
+
+    def __init__(self) -> None:
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.cursor: str | None = None
+
+    def load(self, *days: str) -> None:
+        done = CliRunner().invoke(dedp, ["load-delta", *days], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+    def tick(self) -> dict[str, str]:
+        """A tick of the commit sensor: the days that it reports, with their data versions."""
+        found = devices_committed(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
+        self.cursor = found.cursor
+        for event in found.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return {event.partition: event.tags["dagster/data_version"] for event in found.asset_events}
+
+    def materialize(self, day: str) -> None:
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=self.instance, partition_key=day, asset_selection=TARGETS).success
+
+    def table(self, key: dg.AssetKey) -> DeltaTable:
+        return DeltaTable(contract.uri(key), storage_options=storage_options(contract.uri(key)))
+
+    def recount(self, day: str) -> Counter:
+        """The devices of a day, counted anew."""
+        wanted = [("event_time", "=", date.fromisoformat(day))]
+        rows = self.table(contract.DEVICES).to_pyarrow_table(filters=wanted).to_pylist()
+        return Counter((row["type"], row["full_name"], row["version"]) for row in rows)
+
+    def counts(self, day: str) -> Counter:
+        wanted = [("event_time", "=", date.fromisoformat(day))]
+        rows = self.table(contract.DEVICE_COUNTS).to_pyarrow_table(filters=wanted).to_pylist()
+        return Counter({(row["type"], row["full_name"], row["version"]): row["count"] for row in rows})
+
+    def state(self) -> dict[str, tuple[bool, int | None]]:
+        uri = contract.uri(contract.PARTITIONS_STATE)
+        return {row.partition: row[1:] for row in state.read_state(uri, storage_options(uri))}
+
+    def configuration(self, day: str) -> str | None:
+        return read_text(f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json")
+
+
+def test_a_day_and_its_late_data_from_the_commits_to_the_last_json(lake: Lake) -> None:
+    lake.load(FIRST, SECOND, THIRD)
+    assert lake.tick() == {FIRST: "0", SECOND: "1", THIRD: "2"}
+    for day in (FIRST, SECOND):
+        lake.materialize(day)
+        assert lake.counts(day) == lake.recount(day)
+        assert lake.counts(day).total() == 100
+    assert lake.state() == {"event_time=2024-01-01": (False, 2), "event_time=2024-01-02": (False, 2)}
+    assert lake.configuration(SECOND) == '{"partitions":[]}'
+
+    lake.load(FIRST)
+    assert lake.tick() == {FIRST: "3"}
+    written = lake.table(contract.DEVICE_COUNTS).version()
+    lake.materialize(SECOND)
+    assert lake.table(contract.DEVICE_COUNTS).version() == written
+    assert lake.configuration(SECOND) == '{"partitions":["event_time=2024-01-01"]}'
+
+    lake.materialize(FIRST)
+    assert lake.counts(FIRST) == lake.recount(FIRST)
+    assert lake.counts(FIRST).total() == 200
+    assert lake.state() == {"event_time=2024-01-01": (False, 3), "event_time=2024-01-02": (False, 2)}
+    assert lake.tick() == {}
+
+
+def devices(day: str | date, **columns: pa.Array) -> pa.Table:
+    rows = len(next(iter(columns.values())))
+    return pa.table({**columns, "event_time": [day] * rows})
+
+
+@pytest.mark.parametrize("typed", [str, date.fromisoformat], ids=["as text", "as date"])
+def test_the_workers_of_spark_read_an_object_store_as_spark_reads_a_folder(lake: Lake, tmp_path, typed) -> None:
+    names = pa.array(["a", None, "", "Ω 😀", "a"])
+    contents = [
+        devices(typed(FIRST), type=names, full_name=pa.array(list("vwxyz")), more=pa.array(range(5))),
+        devices(typed(FIRST), type=names, full_name=names, version=names),
+        devices(typed(SECOND), type=names.cast(pa.large_string()), full_name=names.dictionary_encode(), version=names),
+        devices(typed(THIRD), type=names, full_name=names, version=names),
+    ]
+    found = []
+    for uri in (str(tmp_path / "devices"), contract.uri(contract.DEVICES)):
+        for content in contents:
+            write_deltalake(
+                uri,
+                content,
+                mode="append",
+                partition_by=["event_time"],
+                schema_mode="merge",
+                storage_options=storage_options(uri),
+            )
+        snapshot = DeltaLog(uri, storage_options(uri)).snapshot()
+        counts = counting.count_devices(SparkConnectResource().session, snapshot, [FIRST, SECOND])
+        found.append(sorted(map(str, counts.to_pylist())))
+    assert found[0] == found[1]
+    assert len(found[0]) == 5 + 4 + 4
+
+
+# A worker of a cluster: it has pyarrow, deltalake and the store's variables, and nothing of ours.
+_WORKER = """
+import pickle, sys
+import pyarrow as pa
+sys.modules["dedp_assets"] = None
+read, files = pickle.load(sys.stdin.buffer)
+print(sum(part.num_rows for part in read(iter([pa.RecordBatch.from_pylist(files)]))))
+"""
+
+
+def test_a_worker_needs_nothing_of_ours_and_is_sent_no_credentials(lake: Lake) -> None:
+    lake.load(FIRST, SECOND)
+    uri = contract.uri(contract.DEVICES)
+    snapshot = DeltaLog(uri, storage_options(uri)).snapshot()
+    files = [
+        {"file": file.removeprefix(f"{uri}/"), "day": day} for day in (FIRST, SECOND) for file in snapshot.files[day]
+    ]
+    sent = cloudpickle.dumps((counting._reader(uri), files))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert os.environ[name].encode() not in sent
+    worker = subprocess.run([sys.executable, "-c", _WORKER], input=sent, capture_output=True, check=False)
+    assert (worker.stdout, worker.stderr) == (b"200\n", b"")
