@@ -34,6 +34,8 @@ PATIENCE_SECONDS = 300
 DAYS = [f"2024-01-0{number}" for number in range(1, 8)]
 DAY = DAYS[1]
 
+SELECTED = ",".join(key.to_user_string() for key in TARGETS)
+
 COMMITTED = list(killed_run.STEPS).index("the commit has its name")
 TOLD = list(killed_run.STEPS).index("Dagster knows of the counts")
 
@@ -82,11 +84,11 @@ class System:
         with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
             yield instance
 
-    def start(self, *partition: str, stop_at: str = "") -> "Run":
-        """`dagster asset materialize` of all that follows from the devices; `partition`: its options for that."""
+    def start(self, *partition: str, select: str = SELECTED, stop_at: str = "") -> "Run":
+        """`dagster asset materialize`; `partition`: its options for that."""
         mark = self.home / f"there {time.monotonic_ns()}"
         command = [sys.executable, killed_run.__file__, stop_at, str(mark), "asset", "materialize"]
-        selected = ["-m", "jobs.late_data_integrator", "--select", "lake/device_counts*", *partition]
+        selected = ["-m", "jobs.late_data_integrator", "--select", select, *partition]
         with open(self.home / f"said {mark.name}", "w+") as said:
             process = subprocess.Popen([*command, *selected], stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         return Run(process, mark, Path(said.name))
@@ -219,7 +221,7 @@ def test_a_run_killed_with_a_spark_server_of_its_own_leaves_no_java(
     wait_until(lambda: not left_running(system.home))
 
 
-def test_a_run_whose_spark_server_is_killed_says_so_and_counts_with_another_one(
+def test_a_run_whose_spark_server_is_killed_tries_again_with_another_one(
     system: System, left_running: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DEDP_SPARK_REMOTE")
@@ -233,6 +235,20 @@ def test_a_run_whose_spark_server_is_killed_says_so_and_counts_with_another_one(
     assert system.counts(DAY) == system.recount(DAY)
     assert system.state() == {DAY: (False, system.version(contract.DEVICES))}
     wait_until(lambda: not left_running(system.home))
+
+
+def test_a_run_that_finds_no_spark_server_names_it_and_the_next_run_counts(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as gone:
+        gone.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
+        run = system.start("--partition", DAY)
+    assert run.process.wait(PATIENCE_SECONDS) == 1
+    assert "the Spark Connect server at sc://localhost:1 can't be used" in run.said
+    assert system.counts(DAY).total() == 100
+    system.start("--partition", DAY).succeeds()
+    assert system.counts(DAY) == system.recount(DAY)
+    assert system.state() == {DAY: (False, system.version(contract.DEVICES))}
 
 
 def is_java(process: psutil.Process) -> bool:
@@ -267,7 +283,7 @@ def test_of_two_runs_of_overlapping_ranges_each_writes_what_the_other_has_not(sy
 def test_a_range_of_days_is_one_commit_and_a_second_run_of_it_is_none(system: System) -> None:
     written = system.version(contract.DEVICE_COUNTS)
     for _ in range(2):
-        system.start("--partition-range", f"{DAYS[0]}...{DAYS[5]}").succeeds()
+        system.start("--partition-range", f"{DAYS[0]}...{DAYS[5]}", select="lake/device_counts*").succeeds()
         assert system.commits(after=written) == [DAYS[:6]]
     assert all(system.counts(day) == system.recount(day) for day in DAYS[:6])
     assert system.state() == {day: (False, system.version(contract.DEVICES)) for day in DAYS[:6]}
