@@ -49,7 +49,7 @@ def late_data_reconciled(context: dg.SensorEvaluationContext) -> dg.SensorResult
     """Requests days that are still behind their input, and puts the state table right after a crash."""
     ended = fail_ended_runs(context.instance)
     try:
-        progress = lake.look(context.instance)
+        progress, repaired = lake.publish_state(context.instance)
     except TableMissing as problem:
         return dg.SkipReason(str(problem))
     now = datetime.now(timezone.utc)
@@ -62,7 +62,6 @@ def late_data_reconciled(context: dg.SensorEvaluationContext) -> dg.SensorResult
     decision = reconciliation.decide(
         behind, reconciliation.from_json(context.cursor), progress.in_progress, now.timestamp()
     )
-    repaired = lake.publish_state(progress)
     lake.follow_moved_files(progress)
     notes = [f"{len(behind)} behind their input: {', '.join(behind)}" if behind else "every day reflects its input"]
     if ended:

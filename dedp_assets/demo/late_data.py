@@ -46,9 +46,10 @@ def _late_data(timeline: Timeline) -> bool:
     again = sorted(timeline.partitions[contract.DEVICE_COUNTS][before:])
     click.echo("")
     rows = _rows_counted()
-    _show_what_others_see()
+    processing = _show_what_others_see()
     return all(
         [
+            checked("days still being processed", processing, 0),
             checked(f"days processed again: {', '.join(again)}", len(again), len(LATE)),
             *[checked(f"devices counted in {day}", rows[day.isoformat()], 2 * ROWS) for day in LATE],
             *[
@@ -69,14 +70,17 @@ def _rows_counted() -> dict[str, int]:
     return lake.open_counts().rows_counted([day.isoformat() for day in DAYS])
 
 
-def _show_what_others_see() -> None:
-    """The state table and a backfilling configuration, which pipelines elsewhere read."""
+def _show_what_others_see() -> int:
+    """The state table and a backfilling configuration, which pipelines elsewhere read; returns how many days the table
+    says are being processed."""
     uri = contract.uri(contract.PARTITIONS_STATE)
     click.echo(f"   {uri}\n   {'partition':<24} {'isProcessed':<12} lastProcessedVersion")
-    for row in state.read_state(uri, storage_options(uri)):
+    rows = state.read_state(uri, storage_options(uri))
+    for row in rows:
         processed = str(row.is_processed).lower()
         click.echo(f"   {row.partition:<24} {processed:<12} {row.last_processed_version}")
     for day in LATE:
         file = f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json"
         click.echo(f"   {file}\n   {read_text(file)}")
     click.echo("")
+    return sum(row.is_processed for row in rows)

@@ -1,5 +1,7 @@
 """The assets of the concurrent late-data integrator."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import dagster as dg
@@ -39,13 +41,13 @@ def device_counts(context: dg.AssetExecutionContext, spark: SparkConnectResource
     counts reflect its input already.
     """
     context.instance.add_run_tags(context.run.run_id, process_tag())
-    publish_state(look(context.instance))
-    done = process(
-        context.partition_keys,
-        devices_log(),
-        open_counts,
-        lambda snapshot, days: count_devices(spark.session, snapshot, days),
-    )
+    with _being_processed(context):
+        done = process(
+            context.partition_keys,
+            devices_log(),
+            open_counts,
+            lambda snapshot, days: count_devices(spark.session, snapshot, days),
+        )
     for line in in_short(done):
         context.log.info(line)
     for processed in done:
@@ -54,6 +56,19 @@ def device_counts(context: dg.AssetExecutionContext, spark: SparkConnectResource
     if tags:
         context.instance.add_run_tags(context.run.run_id, tags)
     return dg.MaterializeResult(data_version=dg.DataVersion(str(max(processed.version for processed in done))))
+
+
+@contextmanager
+def _being_processed(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """For as long as the block takes, the state table says that the days of this run are being processed."""
+    publish_state(context.instance)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # what went wrong first is what its user has to hear
+            publish_state(context.instance, without_run=context.run.run_id)
+        raise
+    publish_state(context.instance, without_run=context.run.run_id)
 
 
 @dg.asset(
@@ -70,8 +85,7 @@ def partitions_state(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     `isProcessed` is true while a day is being processed; `lastProcessedVersion` is the version of the input that its
     counts reflect.
     """
-    progress = look(context.instance, without_run=context.run.run_id)
-    written = publish_state(progress)
+    progress, written = publish_state(context.instance, without_run=context.run.run_id)
     return dg.MaterializeResult(
         metadata={
             "table": dg.MetadataValue.path(contract.uri(contract.PARTITIONS_STATE)),

@@ -27,11 +27,10 @@ def look(instance: dg.DagsterInstance, without_run: str | None = None) -> state.
     return state.look(devices_log(), open_counts(), state.days_in_progress(instance, without_run))
 
 
-def publish_state(progress: state.Progress) -> bool:
-    """Make the state table say so; returns whether it had to be written."""
+def publish_state(instance: dg.DagsterInstance, without_run: str | None = None) -> tuple[state.Progress, bool]:
+    """Make the state table say how far every day is; returns that, and whether the table had to be written."""
     uri = contract.uri(contract.PARTITIONS_STATE)
-    rows = state.state_rows(progress.recorded, progress.in_progress)
-    return state.write_state(uri, rows, storage_options(uri))
+    return state.publish(uri, lambda: look(instance, without_run), storage_options(uri))
 
 
 def follow_moved_files(progress: state.Progress) -> bool:

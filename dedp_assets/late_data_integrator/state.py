@@ -5,7 +5,9 @@ under way. Nothing here is asked when it is decided what to process.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -18,7 +20,10 @@ from deltalake.exceptions import CommitFailedError
 from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded, create_if_missing
-from dedp_assets.late_data_integrator.processing import Late, is_reflected, late_commits
+from dedp_assets.late_data_integrator.processing import Late, NeverFinished, is_reflected, late_commits
+
+# Each one is lost to another run that says how far it is.
+_ATTEMPTS = 100
 
 SCHEMA = pa.schema(
     [
@@ -111,31 +116,53 @@ def read_state(uri: str, storage_options: dict[str, str]) -> list[PartitionState
     return _rows(DeltaTable(uri, storage_options=storage_options))
 
 
-def write_state(uri: str, rows: list[PartitionState], storage_options: dict[str, str]) -> bool:
-    """Make the state table hold these rows; returns whether it had to be written.
+def publish(uri: str, look_again: Callable[[], Progress], storage_options: dict[str, str]) -> tuple[Progress, bool]:
+    """Make the state table say how far every day is; returns that, and whether the table had to be written.
 
-    If somebody else writes at the same moment theirs stays: what they derived is as new as ours.
+    The table is opened before the look: whoever writes in between makes this write fail, and the next look tells. So
+    what was seen earlier never replaces what was seen later.
     """
     create_if_missing(uri, SCHEMA, storage_options, partition_by=[])
-    table = DeltaTable(uri, storage_options=storage_options)
-    if _rows(table) == rows:
-        return False
-    data = pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=SCHEMA)
-    try:
-        write_deltalake(table, data, mode="overwrite", commit_properties=CommitProperties(max_commit_retries=0))
-    except CommitFailedError:
-        return False
-    return True
+    for attempt in range(_ATTEMPTS):
+        table = DeltaTable(uri, storage_options=storage_options)
+        progress = look_again()
+        rows = state_rows(progress.recorded, progress.in_progress)
+        if _rows(table) == rows:
+            return progress, False
+        data = pa.table([list(column) for column in zip(*rows, strict=True)] or [[], [], []], schema=SCHEMA)
+        try:
+            write_deltalake(table, data, mode="overwrite", commit_properties=CommitProperties(max_commit_retries=0))
+        except CommitFailedError:
+            time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))
+        else:
+            return progress, True
+    raise NeverFinished(
+        f"the state table {uri} could not be written: {_ATTEMPTS} times in a row somebody else committed first. "
+        "Let fewer runs write at once."
+    )
 
 
 def days_in_progress(instance: dg.DagsterInstance, without_run: str | None = None) -> set[str]:
-    """The days whose counts a run is to compute that is queued or under way; `without_run` leaves one of them out."""
+    """The days whose counts a run has yet to bring up to date, be it queued or under way.
+
+    `without_run` leaves one of them out.
+    """
     runs = instance.get_runs(dg.RunsFilter(statuses=list(IN_PROGRESS)))
     return {
         day
         for run in runs
         if run.run_id != without_run and contract.DEVICE_COUNTS in (run.asset_selection or ())
-        for day in days_of(run)
+        for day in days_of(run) - _counted_by(instance, run)
+    }
+
+
+def _counted_by(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The days whose counts the run has brought up to date. It may still have other assets to do."""
+    if run.status not in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
+        return set()
+    events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    return {
+        event.partition_key for event in events if event.asset_key == contract.DEVICE_COUNTS and event.partition_key
     }
 
 
@@ -148,13 +175,13 @@ IN_PROGRESS = (
 )
 
 
-def days_of(run: dg.DagsterRun) -> list[str]:
+def days_of(run: dg.DagsterRun) -> set[str]:
     """The days that a run is for."""
     first = run.tags.get("dagster/asset_partition_range_start")
     if first is None:
-        return [run.tags["dagster/partition"]] if "dagster/partition" in run.tags else []
+        return {run.tags["dagster/partition"]} if "dagster/partition" in run.tags else set()
     last = run.tags["dagster/asset_partition_range_end"]
-    return list(contract.DAYS.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
+    return set(contract.DAYS.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
 
 
 def _rows(table: DeltaTable) -> list[PartitionState]:

@@ -24,8 +24,9 @@ STEPS = {
     "the commit was written, under another name": ("linkat", "within", 1),
     "the commit has its name": ("unlink", "within", 1),
     "the commit is done": ("device_counts.DeviceCounts.replace", "after", 1),
-    "Dagster knows of the counts": ("assets.publish_state", "before", 2),
-    "the state table is right again": ("assets.publish_state", "after", 2),
+    "the state table is about to be put right": ("assets.publish_state", "before", 2),
+    "Dagster knows of the counts": ("assets.publish_state", "before", 3),
+    "the state table is right again": ("assets.publish_state", "after", 3),
     "the JSON is about to be written": ("assets.write_text", "before", 1),
     "the JSON was written": ("assets.write_text", "after", 1),
 }

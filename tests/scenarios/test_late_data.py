@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from dedp_assets import settings
 from dedp_assets.cli import dedp
-from dedp_assets.late_data_integrator import contract, state
+from dedp_assets.late_data_integrator import assets, contract, state
 from dedp_assets.testing import Scenario
 
 LOCATION = "jobs.late_data_integrator"
@@ -174,7 +174,7 @@ def test_a_day_that_is_deleted_is_followed(processed: Scenario, lake: "Lake") ->
 
 def test_data_that_lands_while_its_day_is_being_counted_is_counted_next(processed: Scenario, lake: "Lake") -> None:
     lake.load("2024-01-02")
-    processed.hold(COUNTS, at="end", partition="2024-01-02")
+    processed.hold(COUNTS, after=f"{assets.__name__}.count_devices", partition="2024-01-02")
     processed.run_until_quiet()
     assert lake.state()["2024-01-02"] == (True, 6)
     lake.load("2024-01-02")
@@ -195,6 +195,26 @@ def test_a_run_that_fails_is_asked_for_again_without_a_new_commit(processed: Sce
     assert lake.counts("2024-01-02").total() == 200
     assert "reconciliation" in lake.runs_of("2024-01-02")[-1].tags["dedp/cause"]
     assert lake.state()["2024-01-02"] == (False, 7)
+
+
+def test_a_run_that_has_failed_for_good_is_not_processing(processed: Scenario, lake: "Lake") -> None:
+    processed.turn_off("late_data_reconciled")
+    processed.fail(COUNTS, times=4, after=f"{assets.__name__}.count_devices", partition="2024-01-02")
+    lake.load("2024-01-02")
+    processed.run_until_quiet()
+    assert lake.runs_of("2024-01-02")[-1].status == dg.DagsterRunStatus.FAILURE
+    assert lake.state()["2024-01-02"] == (False, 6)
+
+
+def test_two_runs_that_end_at_once_leave_neither_day_processing(processed: Scenario, lake: "Lake") -> None:
+    processed.turn_off("late_data_reconciled")
+    lake.load("2024-01-02", "2024-01-03")
+    processed.hold(CONFIGURATION, partition="2024-01-02")
+    processed.run_until_quiet()
+    # The run of the second has yet to write its file when that of the third says how far every day is.
+    assert lake.runs_of("2024-01-02")[-1].status == dg.DagsterRunStatus.STARTED
+    assert [lake.state()[day] for day in ("2024-01-02", "2024-01-03")] == [(False, 8), (False, 8)]
+    assert lake.configuration("2024-01-03") == '{"partitions":[]}'
 
 
 def test_a_daemon_that_was_down_misses_nothing(processed: Scenario, lake: "Lake") -> None:

@@ -190,7 +190,7 @@ def test_a_run_killed_at_any_step_leaves_old_or_new_counts_and_the_next_run_does
 
     run = system.start("--partition", DAY, stop_at=step)
     run.wait_until_there()
-    assert system.state()[DAY][0] == (number < list(killed_run.STEPS).index("the state table is right again"))
+    assert system.state()[DAY][0] == (number < list(killed_run.STEPS).index("Dagster knows of the counts"))
     run.kill()
     wait_until(lambda: not left_running(system.home))
 
