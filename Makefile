@@ -1,13 +1,10 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-killed test-model test-cluster check bench format clean
+.PHONY: help setup demo up down test test-slow test-model test-cluster check bench format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
-
-# Tests that would not fit into the minutes of CI: `make test-killed`.
-SLOW := tests/scenarios/test_late_data_killed.py tests/scenarios/test_late_data_system.py
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,10 +24,10 @@ down: ## stop what `make up` started
 	@test ! -x $(BIN)/dedp || $(BIN)/dedp down
 
 test: setup ## every test that CI runs
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(SLOW:%=--ignore %) --ignore tests/cluster
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/cluster
 
-test-killed: setup ## the late-data integrator killed at every step of a run, and as a running system
-	@$(BIN)/python -m pytest $(SLOW)
+test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts of the running system
+	@$(BIN)/python -m pytest -m slow tests/scenarios
 
 test-model: setup ## 10,000 interleavings of commits, ticks, runs and crashes of the late-data integrator
 	@MODEL_INTERLEAVINGS=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +82,9 @@ def running(port: int) -> Iterator[Stack]:
     with ExitStack() as cleanup:
         cleanup.enter_context(_only_one(home))
         _check_port(port)
+        wait_for_spark: Callable[[], None] | None = None
         if settings.spark_remote() is None:
-            cleanup.enter_context(shared_server(home / "spark"))
+            wait_for_spark = cleanup.enter_context(shared_server(home / "spark"))
         shared = cleanup.enter_context(environment())
         create_instance_schema(shared)
         settings.landing().mkdir(parents=True, exist_ok=True)
@@ -93,6 +94,8 @@ def running(port: int) -> Iterator[Stack]:
         with open(log, "ab") as output:
             process = cleanup.enter_context(_dagster_dev(port, shared, output))
         _wait_until_ready(stack, process)
+        if wait_for_spark:
+            wait_for_spark()
         yield stack
 
 

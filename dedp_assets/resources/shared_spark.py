@@ -6,7 +6,8 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,23 +17,28 @@ _LOOK_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def shared_server(folder: Path) -> Iterator[None]:
+def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
     """Share a server until the block ends: `shared_url` tells the others where it is.
 
-    Raises embedded_spark.ServerError if it does not start.
+    It starts while the block goes on. The function that the block gets waits for that; it raises
+    embedded_spark.ServerError if the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
     first: queue.Queue[Exception | None] = queue.Queue()
     keeper = threading.Thread(target=_keep, args=(folder, ended, first), name="shared spark", daemon=True)
+
+    def wait_until_started() -> None:
+        problem = first.get()
+        if problem is not None:
+            raise problem
+
     with open(folder / "shared.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _record(folder).unlink(missing_ok=True)  # of one that was killed
         keeper.start()
         try:
-            problem = first.get()
-            if problem is not None:
-                raise problem
-            yield
+            yield wait_until_started
         finally:
             ended.set()
             keeper.join()
@@ -40,14 +46,25 @@ def shared_server(folder: Path) -> Iterator[None]:
 
 
 def shared_url(folder: Path) -> str | None:
-    """Where the server is that somebody shares in this folder; None if nobody does. Holds its token: never log it."""
+    """Where the server is that somebody shares in this folder; None if nobody does. Holds its token: never log it.
+
+    Waits for one that is starting.
+    """
+    while _is_shared(folder):
+        with contextlib.suppress(FileNotFoundError):
+            return _record(folder).read_text(encoding="utf-8")
+        time.sleep(0.1)
+    return None
+
+
+def _is_shared(folder: Path) -> bool:
     with contextlib.suppress(FileNotFoundError), open(folder / "shared.lock") as lock:
         try:
             # The kernel drops a dead process's lock, so what such a one has recorded is nobody's.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _record(folder).read_text(encoding="utf-8")
-    return None
+            return True
+    return False
 
 
 def _keep(folder: Path, ended: threading.Event, first: "queue.Queue[Exception | None]") -> None:

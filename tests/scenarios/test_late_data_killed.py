@@ -29,6 +29,8 @@ from sensors.delta_commits import devices_committed
 from sensors.late_data import TARGETS, late_data_reconciled
 from tests.scenarios import killed_run
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_SECONDS = 300
 
 DAYS = [f"2024-01-0{number}" for number in range(1, 8)]

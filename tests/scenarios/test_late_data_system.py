@@ -15,6 +15,8 @@ from deltalake import DeltaTable
 from dedp_assets.late_data_integrator import contract, state
 from tests.scenarios.system import System, temporary_home
 
+pytestmark = pytest.mark.slow
+
 DAYS = [f"2024-01-0{number}" for number in range(1, 8)]
 CLOSED, SECOND, THIRD, FOURTH = DAYS[:6], *DAYS[1:4]
 
