@@ -19,6 +19,13 @@ from dedp_assets.resources import embedded_postgres, embedded_spark
 _TEMPLATE = "dedp_template"
 _numbers = count(1)
 
+# The files that take longest. They come first, or one of two workers would be left with them at the end.
+_LONGEST = ("test_demo.py", "test_sequencer.py", "test_foreign_project.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
