@@ -27,7 +27,7 @@ test: setup ## every test that CI runs
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/cluster
 
 test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts of the running system
-	@$(BIN)/python -m pytest -m slow tests/scenarios
+	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets
 
 test-model: setup ## 10,000 interleavings of commits, ticks, runs and crashes of the late-data integrator
 	@MODEL_INTERLEAVINGS=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model

@@ -33,6 +33,7 @@ def test_the_demo_passes_and_leaves_nothing_running(new_home, left_running):
     assert left_running(new_home) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_the_demo_leaves_nothing_running(new_home, left_running):
     demo = subprocess.Popen([DEDP, "demo"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = b""
