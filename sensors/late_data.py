@@ -25,8 +25,10 @@ def days_behind(
     closed = closed_partitions(known, appeared)
     new = closed & progress.snapshot.files.keys() - progress.recorded.keys()
     changed = closed.intersection(progress.late) | set(progress.recorded_before)
-    # Written by a run that died before it could say so: a run that finds nothing to do will.
-    untold = {day for day, recorded in progress.recorded.items() if told.get(day, -1) < recorded.version}
+    # Written by a run that died before it could say so: a run that finds nothing to do will. What was told last may
+    # also be a version that this table has not come to yet, if another one was there before.
+    latest = max([progress.snapshot.version, *(recorded.version for recorded in progress.recorded.values())])
+    untold = {day for day, recorded in progress.recorded.items() if not recorded.version <= told.get(day, -1) <= latest}
     behind = {day: str(progress.snapshot.fingerprint(day)) for day in new | changed}
     return {day: f"untold {progress.recorded[day].version}" for day in sorted(untold)} | dict(sorted(behind.items()))
 

@@ -98,6 +98,10 @@ class Commit:
     check_table: bool
     mark: str
 
+    def fingerprint_before(self, partition: str, after: int) -> int:
+        """The fingerprint that a partition had before this commit, by the one that it has after it."""
+        return (after - self.fingerprint_changes.get(partition, 0)) % _FINGERPRINTS
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -161,6 +165,15 @@ class DeltaLog:
                 return
             yield self._commit(version, content)
             version += 1
+
+    def commits_back(self, version: int, after: int) -> Iterator[Commit]:
+        """The commits `version`, `version` - 1, ..., `after` + 1, as far back as the log has them.
+
+        Raises LogIncomplete where a commit does not tell what it changed; CommitUnreadable.
+        """
+        while version > after and (content := self._files.read(_commit_file(version))) is not None:
+            yield self._commit(version, content)
+            version -= 1
 
     def mark(self, version: int) -> str | None:
         """Tells a commit's file from any other's, also from one with the same version in a table made anew.

@@ -8,6 +8,7 @@ table's version at the end of a run would declare a commit processed that landed
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 
@@ -37,8 +38,8 @@ class Processed:
     """What was done for one day.
 
     version: of the input that the day's counts reflect now. written: False if they had reflected it already.
-    rows_before, rows_after: input rows that the counts stood and stand for. late: the commits that made the day late;
-    None at its first processing, or if the log does not have them any more.
+    rows_before, rows_after: input rows that the counts stood and stand for. late: the commits that made the day late,
+    as far as the log has them; None at its first processing, or if it has none of them any more.
     """
 
     day: str
@@ -66,9 +67,9 @@ def process(
         # replaces one that was computed from newer input.
         output = open_counts()
         snapshot = devices.snapshot()
-        recorded = {day: output.recorded(snapshot.table_id, day) for day in days}
-        late = late_commits(recorded, snapshot, devices)
-        behind = [day for day in days if not is_reflected(recorded[day], snapshot, day, late)]
+        recorded = {day: known for day in days if (known := output.recorded(snapshot.table_id, day))}
+        changed = changed_since(recorded, snapshot, devices)
+        behind = [day for day in days if day not in recorded or day in changed]
         before = output.rows_counted(days)
         if not behind:
             return [_nothing_to_do(day, recorded[day], before.get(day, 0)) for day in days]
@@ -84,7 +85,7 @@ def process(
             continue
         after = rows_counted(counts)
         return [
-            Processed(day, snapshot.version, True, before.get(day, 0), after.get(day, 0), (late or {}).get(day))
+            Processed(day, snapshot.version, True, before.get(day, 0), after.get(day, 0), changed.get(day))
             if day in reflects
             else _nothing_to_do(day, recorded[day], before.get(day, 0))
             for day in days
@@ -95,39 +96,31 @@ def process(
     )
 
 
-def is_reflected(recorded: Recorded | None, snapshot: Snapshot, day: str, late: Mapping[str, Late] | None) -> bool:
-    """Whether the counts of a day reflect this snapshot of their input.
+def changed_since(recorded: Mapping[str, Recorded], snapshot: Snapshot, devices: DeltaLog) -> dict[str, Late | None]:
+    """The days that are not what their counts reflect, with the commits that changed them since: None if none is known.
 
-    The same files are the same input. Other files may be, too: after compaction, or when rows were written again. Then
-    the commits since tell; if they have been cleaned up (late is None), nobody knows, and the answer is no.
+    The same files are the same input. Other files may be, too: after compaction. The log, read back from the snapshot,
+    leads to the files that were counted, and tells what has changed since. Where it leads nowhere, nobody knows, and
+    the day counts as changed: the commits were cleaned up, or the table was put back, as from a backup.
     """
-    if recorded is None:
-        return False
-    if recorded.fingerprint == snapshot.fingerprint(day):
-        return True
-    if recorded.version >= snapshot.version:
-        return False  # the table was put back, as from a backup: no commit since explains the other files
-    return late is not None and day not in late
-
-
-def late_commits(
-    recorded: Mapping[str, Recorded | None], snapshot: Snapshot, devices: DeltaLog
-) -> dict[str, Late] | None:
-    """For each day whose files differ from those that its counts reflect: the commits that changed it since.
-
-    None if the log does not go back that far. Days without such a commit are not in it.
-    """
-    since = {
-        day: known.version
+    files = {
+        day: snapshot.fingerprint(day)
         for day, known in recorded.items()
-        if known is not None and known.fingerprint != snapshot.fingerprint(day)
+        if known.fingerprint != snapshot.fingerprint(day)
     }
-    if not since:
-        return {}
-    try:
-        return changes_since(since, devices.commits(min(since.values()), snapshot.version - min(since.values())))
-    except LogIncomplete:
-        return None
+    late: dict[str, Late] = {}
+    with suppress(LogIncomplete):
+        oldest = min((recorded[day].version for day in files), default=snapshot.version)
+        for commit in devices.commits_back(snapshot.version, after=oldest):
+            for day in commit.fingerprint_changes.keys() & files.keys():
+                if day in commit.changes:
+                    late[day] = _with_earlier(late.get(day), commit)
+                files[day] = commit.fingerprint_before(day, files[day])
+                if files[day] == recorded[day].fingerprint:
+                    del files[day]
+            if not files:
+                break
+    return {day: late.get(day) for day in sorted({*files, *late})}
 
 
 def changes_since(since: Mapping[str, int], commits: Iterable[Commit]) -> dict[str, Late]:
@@ -140,8 +133,11 @@ def changes_since(since: Mapping[str, int], commits: Iterable[Commit]) -> dict[s
     return late
 
 
-def _nothing_to_do(day: str, recorded: Recorded | None, rows: int) -> Processed:
-    assert recorded is not None
+def _with_earlier(late: Late | None, commit: Commit) -> Late:
+    return Late((commit.version, *late.versions), late.at) if late else Late((commit.version,), commit.timestamp)
+
+
+def _nothing_to_do(day: str, recorded: Recorded, rows: int) -> Processed:
     return Processed(day, recorded.version, False, rows, rows)
 
 

@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError
 from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded, create_if_missing
-from dedp_assets.late_data_integrator.processing import Late, NeverFinished, is_reflected, late_commits
+from dedp_assets.late_data_integrator.processing import Late, NeverFinished, changed_since
 
 # Each one is lost to another run that says how far it is.
 _ATTEMPTS = 100
@@ -53,27 +53,26 @@ class Progress:
     snapshot: Snapshot
     recorded: Mapping[str, Recorded]
     recorded_before: Collection[str]
-    late_commits: Mapping[str, Late] | None
+    changed: Mapping[str, Late | None]
     in_progress: Collection[str]
 
     @cached_property
     def late(self) -> list[str]:
         """The days that were processed and have changed since, or are gone, in order."""
-        changed = [
-            day
-            for day, known in self.recorded.items()
-            if not is_reflected(known, self.snapshot, day, self.late_commits)
-        ]
-        return sorted({*changed, *self.recorded_before})
+        return sorted({*self.changed, *self.recorded_before})
+
+    @property
+    def late_commits(self) -> dict[str, Late]:
+        """The commits that changed a day since what was recorded, as far as they are known."""
+        return {day: late for day, late in self.changed.items() if late}
 
     @property
     def moved(self) -> dict[str, Recorded]:
         """Days whose input is in other files than those that were read, with the same content; what they reflect."""
-        late = set(self.late)
         return {
             day: Recorded(known.version, self.snapshot.fingerprint(day))
             for day, known in self.recorded.items()
-            if known.fingerprint != self.snapshot.fingerprint(day) and day not in late
+            if known.fingerprint != self.snapshot.fingerprint(day) and day not in self.changed
         }
 
 
@@ -83,7 +82,7 @@ def look(devices: DeltaLog, counts: DeviceCounts, in_progress: Collection[str]) 
     all_recorded = counts.all_recorded()
     recorded = all_recorded.pop(snapshot.table_id, {})
     before = {day for days in all_recorded.values() for day in days} - recorded.keys()
-    return Progress(snapshot, recorded, before, late_commits(recorded, snapshot, devices), in_progress)
+    return Progress(snapshot, recorded, before, changed_since(recorded, snapshot, devices), in_progress)
 
 
 def state_rows(recorded: Mapping[str, Recorded], in_progress: Collection[str]) -> list[PartitionState]:

@@ -404,16 +404,21 @@ class Deployment:
         self.tally.written.update(commit.rows.keys())
         for day, now in commit.reflects.items():
             before = commit.before[day]
-            if before is None or commit.table_id != self.devices.table_id:
-                continue
+            if before is None or commit.table_id != self.devices.table_id or self.devices.was_put_back:
+                continue  # versions don't tell what is newer
             is_changed = any(day in days for days in changed[before.version + 1 : now.version + 1])
             if now.version < before.version:
                 self._break("went back", f"{day} went from version {before.version} back to {now.version}")
             elif day not in commit.rows and is_changed:
                 self._break("not written", f"{day} is said to reflect {now.version}, with the data of {before.version}")
-            # Where the log was cleaned up nobody knows: one day that is older than it makes all others uncertain.
-            elif day in commit.rows and not is_changed and not self.devices.log_was_cleaned:
+            elif day in commit.rows and not is_changed and self._can_be_known(day, before.fingerprint):
                 self._break("wrote for nothing", f"{day} was written again, with the data of version {before.version}")
+
+    def _can_be_known(self, day: str, fingerprint: int) -> bool:
+        """Whether the log goes back to where the day had these files."""
+        log = Log(self.devices)
+        versions = range(max(self.devices.cleaned - 1, 0), self.devices.version + 1)
+        return any(log.snapshot(version).fingerprint(day) == fingerprint for version in versions)
 
     def _check_closed(self, days: list[str]) -> None:
         processed = {day for _, day in self.counts.recorded}

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, state
-from sensors import reconciliation
+from sensors import late_data, reconciliation
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
 from tests.model.tables import Log, Rows
 
@@ -91,6 +91,14 @@ def _clean_log(world: Deployment) -> None:
 @_action
 def _vacuum(world: Deployment) -> None:
     world.devices.vacuum()
+
+
+@_action
+def _put_back(world: Deployment, back: int) -> None:
+    version = max(world.devices.version - back, 0)
+    in_backup = world.devices.versions and all(path in world.devices.rows for path in world.devices.versions[version])
+    if in_backup and world.devices.cleaned <= version < world.devices.version:
+        world.devices.put_back(version)
 
 
 @_action
@@ -207,7 +215,7 @@ def _is_possible(world: Deployment, kind: str) -> bool:
     """Whether an action of this kind does something. What does nothing only costs time."""
     if kind in _OF_RUNS:
         return any(not run.dead for run in world.runs)
-    if kind in ("compact", "delete", "restore", "vacuum", "clean log", "make anew"):
+    if kind in ("compact", "delete", "restore", "vacuum", "clean log", "put back", "make anew"):
         return bool(world.devices.versions)
     if kind == "notice":
         return any(run.dead for run in world.runs)
@@ -243,6 +251,8 @@ class Taste:
             return (kind, *sorted({day, other})) if chance.random() < 0.4 else (kind, day)
         if kind in ("overwrite", "delete", "compact"):
             return (kind, day)
+        if kind == "put back":
+            return (kind, chance.randint(1, 3))
         if kind == "restore":
             return (kind, day, chance.randint(1, 3))
         if kind == "tick":
@@ -251,7 +261,7 @@ class Taste:
         if kind == "pass":
             return (kind, chance.choice((30, 60, 120, 3_600, 86_400)))
         if kind == "run by hand":
-            first = chance.randrange(len(DAYS))
+            first = chance.choice([number for number, day in enumerate(DAYS) if day in self.days])
             return (kind, first, chance.choice((first, first, len(DAYS) - 1)))
         if kind in _OF_RUNS:
             run = chance.randrange(sum(not run.dead for run in world.runs))
@@ -282,6 +292,7 @@ CALM: Kinds = {
 ROUGH: Kinds = {
     **CALM,
     "make anew": 0.3,
+    "put back": 0.2,
     "clean log": 0.4,
     "vacuum": 0.5,
     "daemon dies": 1,
@@ -343,13 +354,22 @@ def _wrong_at_rest(world: Deployment) -> list[Broken]:
     rows = state.state_rows(recorded, state.days_in_progress(world.instance))
     found += [Broken("still processing", str(row)) for row in rows if row.is_processed]
     unseen = set().union(*world.devices.changed) & set(DAYS) - reported
-    if unseen and not world.devices.cleaned:
+    if unseen and not world.devices.cleaned and not world.devices.was_put_back:
         found.append(Broken("never reported", ", ".join(sorted(unseen))))
-    untold = [day for day, number in world.tally.written.items() if world.tally.told[day] != number]
-    # In a table made anew versions begin again, below what Dagster was told before; then the reconciliation can't tell.
-    if untold and world.devices.number == 1:
-        found.append(Broken("not told", f"Dagster does not know of the last time that {untold} were written"))
+    found += _not_told(world)
     return [*found, *_too_many_runs(world)]
+
+
+def _not_told(world: Deployment) -> Iterator[Broken]:
+    """Days that were written, and Dagster does not know of the last time."""
+    devices, told = world.devices, late_data.versions_told(world.instance)
+    recorded = [known.version for (table_id, _), known in world.counts.recorded.items() if table_id == devices.table_id]
+    latest = max([devices.version, *recorded])
+    for day, number in world.tally.written.items():
+        # One that a table before had can't be told from one of this table, once that has come so far.
+        is_ambiguous = (devices.number > 1 or devices.was_put_back) and told.get(day, -1) <= latest
+        if world.tally.told[day] != number and not is_ambiguous:
+            yield Broken("not told", f"Dagster does not know of the last time that {day} was written")
 
 
 def _lost(world: Deployment, day: str) -> Iterator[Broken]:
@@ -362,7 +382,7 @@ def _lost(world: Deployment, day: str) -> Iterator[Broken]:
         yield Broken(kind, f"{day} lacks {dict(wanted - found)} and has {dict(found - wanted)} too many ({recorded})")
     since = [v for v, days in enumerate(devices.changed) if day in days and recorded and v > recorded.version]
     same_files = recorded and recorded.fingerprint == Log(devices).snapshot().fingerprint(day)
-    if (since and not same_files) or (recorded is None and devices.of_day(day)):
+    if (since and not same_files and not devices.was_put_back) or (recorded is None and devices.of_day(day)):
         yield Broken(kind, f"{day} was changed by versions {since} since what it reflects, {recorded}")
 
 

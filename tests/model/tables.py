@@ -41,6 +41,7 @@ class Devices:
         self.compactions: Counter[str] = Counter()
         self.cleaned = 0  # the oldest version whose commit is still in the log
         self.log_was_cleaned = False  # of this table, or one before it
+        self.was_put_back = False  # since then versions do not tell what is newer
         self._files = 0
 
     @property
@@ -97,6 +98,15 @@ class Devices:
     def vacuum(self) -> None:
         """Remove the files that the latest version does not have."""
         self.rows = {path: rows for path, rows in self.rows.items() if path in self.files}
+
+    def put_back(self, version: int) -> None:
+        """The table as it was at a version, as from a backup. Its next commits have the numbers of others."""
+        now, then = self.files, self.versions[version]
+        self.changes.update({(now | then)[path] for path in now.keys() ^ then.keys()})
+        for later in range(version + 1, len(self.versions)):
+            del self.log[_commit_file(later)]
+        del self.versions[version + 1 :], self.changed[version + 1 :]
+        self.was_put_back = True
 
     def make_anew(self) -> None:
         """Another table in the same place, with nothing in it yet."""
@@ -160,6 +170,11 @@ class Log(DeltaLog):
     def commits(self, after: int, limit: int | None = None) -> Any:
         self._pause("reads the log")
         return super().commits(after, limit)
+
+    def commits_back(self, version: int, after: int) -> Any:
+        if version > after:
+            self._pause("reads the log")
+        return super().commits_back(version, after)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         self._pause("reads the snapshot")

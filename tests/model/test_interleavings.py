@@ -89,3 +89,57 @@ def test_compaction_starts_no_run_and_writes_no_counts(instance):
     assert not played.broken, played
     assert len(played.world.launched) == len(before.world.launched)
     assert played.world.tally.written == before.world.tally.written
+
+
+# What each of these breaks, if days are told from one another, or one table from the next, by version numbers alone.
+_AGAINST_VERSIONS: dict[str, list[Action]] = {
+    "put back as from a backup, and past the version that was counted": [
+        *BEGUN,
+        ("append", DAYS[0]),
+        ("append", DAYS[2]),
+        ("run by hand", 0, 0),
+        ("go", 0),
+        ("put back", 2),
+        ("append", DAYS[0]),
+        ("append", DAYS[2]),
+        ("append", DAYS[2]),
+    ],
+    "a compacted day beside a late one that is older than the log": [
+        *BEGUN,
+        ("append", DAYS[2]),
+        ("overwrite", DAYS[1]),
+        ("clean log",),
+        ("append", DAYS[2]),
+        ("run by hand", 2, 2),
+        ("go", 0),
+        ("compact", DAYS[2]),
+        ("run by hand", 0, 2),
+        ("go", 0),
+    ],
+    "a compacted day that is older than the log": [
+        *BEGUN,
+        ("append", DAYS[2]),
+        ("append", DAYS[2]),
+        ("clean log",),
+        ("append", DAYS[2]),
+        ("compact", DAYS[0]),
+        ("run by hand", 0, 0),
+        ("go", 0),
+    ],
+    "canceled before it reports, and an earlier table had come further": [
+        *BEGUN,
+        *[("overwrite", DAYS[0])] * 4,
+        *BEGUN[1:],
+        ("make anew",),
+        ("append", *DAYS),
+        ("tick", COMMITS),
+        ("tick", AUTOMATION),
+        ("cancel", 0, 5),
+    ],
+}
+
+
+@pytest.mark.parametrize("schedule", _AGAINST_VERSIONS.values(), ids=_AGAINST_VERSIONS)
+def test_what_a_day_consists_of_is_told_by_its_files(instance, schedule):
+    played = play(INTEGRATOR, instance, schedule)
+    assert not played.broken, played

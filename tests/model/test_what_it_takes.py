@@ -38,6 +38,18 @@ class CommittedBehindOthers(Counts):
         return False
 
 
+class OpenedBehindTheInput(Counts):
+    """The other order: a run opens the counts when it has read its input."""
+
+    _is_behind = False
+
+    def recorded(self, table_id: str, day: str) -> Recorded | None:
+        if not self._is_behind:
+            super().__init__(self._table, self._pause)
+            self._is_behind = True
+        return super().recorded(table_id, day)
+
+
 def _condition(condition: dg.AutomationCondition) -> System:
     return System(condition=condition & PartitionClosed(), reconciled=False)
 
@@ -52,6 +64,7 @@ _SINCE_REQUESTED = (
 _BROKEN: dict[str, tuple[System, Kinds, set[str]]] = {
     "the version recorded at the end": (System(counts=RecordedAtTheEnd), CALM, {"late data lost"}),
     "committed behind others": (System(counts=CommittedBehindOthers), CALM, {"went back"}),
+    "the counts opened behind the input": (System(counts=OpenedBehindTheInput), CALM, {"went back"}),
     "eager": (_condition(Condition.eager()), CALM, {"never processed"}),
     "eager in any window": (_condition(_IN_ANY_WINDOW), CALM, {"late data lost"}),
     "since requested": (_condition(_SINCE_REQUESTED), CALM, {"late data lost"}),

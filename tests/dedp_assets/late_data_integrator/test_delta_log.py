@@ -403,6 +403,17 @@ def test_commits_that_were_cleaned_up_are_missed(table, after):
     assert raised.value.oldest == 4
 
 
+def test_read_back_it_leads_to_what_each_partition_consisted_of(table):
+    cleaned(table)
+    fingerprint = table.log.snapshot().fingerprint(FIRST)
+    for commit in table.log.commits_back(5, after=-1):
+        assert table.log.snapshot(commit.version).fingerprint(FIRST) == fingerprint
+        fingerprint = commit.fingerprint_before(FIRST, fingerprint)
+    assert commit.version == 4
+    assert [commit.version for commit in table.log.commits_back(5, after=4)] == [5]
+    assert [*table.log.commits_back(5, after=5)] == []
+
+
 def test_a_log_that_delta_rs_cleaned_up_itself_is_missed(table):
     table.append(FIRST, configuration={"delta.logRetentionDuration": "interval 0 days"})
     for _ in range(3):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from dedp_assets.late_data_integrator.delta_log import Commit, PartitionChange
+from dedp_assets.late_data_integrator.delta_log import Commit, DeltaLog, PartitionChange
 from dedp_assets.late_data_integrator.processing import Late, changes_since, process
 
 D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
@@ -181,14 +181,86 @@ def test_where_the_log_has_been_cleaned_up_other_files_count_as_changed(lake, ru
     run(D1, D2)
     lake.append(D1, "b")
     lake.append(D3, "a")
-    lake.devices.create_checkpoint()
-    for version in (0, 1, 2):
-        (Path(lake.devices_uri) / "_delta_log" / f"{version:020}.json").unlink()
+    forget_commits(lake, 0, 1, 2)
     first, second = run(D1, D2)
     assert first.written
     assert first.late is None
     assert not second.written
     assert lake.counts(D1) == {"a": 1, "b": 1}
+
+
+def forget_commits(lake, *versions):
+    lake.devices.create_checkpoint()
+    for version in versions:
+        (Path(lake.devices_uri) / "_delta_log" / f"{version:020}.json").unlink()
+
+
+def test_a_day_that_is_older_than_the_log_makes_no_other_uncertain(lake, run):
+    lake.append(D1, "a")
+    lake.append(D2, "a")
+    run(D1)
+    lake.append(D1, "b")
+    lake.append(D2, "b")
+    run(D2)
+    forget_commits(lake, 0, 1, 2)
+    lake.devices.optimize.compact()
+    first, second = run(D1, D2)
+    assert first.written
+    assert not second.written
+
+
+def test_a_compacted_day_that_was_counted_before_the_log_begins_is_not_counted_again(lake, run):
+    lake.append(D1, "a")
+    lake.append(D1, "b")
+    run(D1)
+    lake.append(D2, "a")
+    lake.append(D2, "b")
+    forget_commits(lake, 0, 1, 2)
+    lake.devices.optimize.compact()
+    (done,) = run(D1)
+    assert not done.written
+
+
+def test_late_data_in_a_day_that_was_counted_before_the_log_begins_is_told_by_its_commits(lake, run):
+    lake.append(D1, "a")
+    run(D1)
+    lake.append(D2, "a")
+    forget_commits(lake, 0)
+    late = lake.append(D1, "b")
+    (done,) = run(D1)
+    assert done.late.versions == (late,)
+
+
+@pytest.mark.parametrize("commits_since", [0, 1, 2])
+def test_a_table_put_back_from_a_backup_is_followed_however_far_it_has_gone_since(lake, run, tmp_path, commits_since):
+    """Its versions come again, and stand for other commits: `lost` and what follows it are both version 1."""
+    lake.append(D1, "a")
+    backup = shutil.copytree(lake.devices_uri, tmp_path / "backup")
+    lake.append(D1, "lost")
+    run(D1)
+    shutil.rmtree(lake.devices_uri)
+    shutil.copytree(backup, lake.devices_uri)
+    for _ in range(commits_since):
+        lake.append(D2, "a")
+    (done,) = run(D1)
+    assert done.written
+    assert lake.counts(D1) == {"a": 1}
+
+
+def test_only_the_end_of_the_log_is_read(lake, run, monkeypatch):
+    """As far back as to the commits that made a day late, and not to the version that was counted."""
+    lake.append(D1, "a")
+    run(D1)
+    for _ in range(5):
+        lake.append(D2, "a")
+    lake.append(D1, "b")
+    read = []
+    commit = DeltaLog._commit
+    monkeypatch.setattr(
+        DeltaLog, "_commit", lambda log, version, content: read.append(version) or commit(log, version, content)
+    )
+    run(D1)
+    assert read == [6]
 
 
 def test_the_records_of_all_days_at_once_are_those_of_each(lake, run):
