@@ -13,8 +13,8 @@ from tests.model.deployment import System, fast_instance
 from tests.model.interleavings import CALM, ROUGH, Kinds, search
 from tests.model.tables import Counts, Log
 
-# Far more than any of them takes.
-_SEEDS = range(500)
+# Far more than any of them takes. Each search begins at a seed that was found to do, since some are rare.
+_AT_MOST = 500
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +61,20 @@ _SINCE_REQUESTED = (
     & ~Condition.in_progress()
 )
 
-_BROKEN: dict[str, tuple[System, Kinds, set[str]]] = {
-    "the version recorded at the end": (System(counts=RecordedAtTheEnd), CALM, {"late data lost"}),
-    "committed behind others": (System(counts=CommittedBehindOthers), CALM, {"went back"}),
-    "the counts opened behind the input": (System(counts=OpenedBehindTheInput), CALM, {"went back"}),
-    "eager": (_condition(Condition.eager()), CALM, {"never processed"}),
-    "eager in any window": (_condition(_IN_ANY_WINDOW), CALM, {"late data lost"}),
-    "since requested": (_condition(_SINCE_REQUESTED), CALM, {"late data lost"}),
-    "no reconciliation": (System(reconciled=False), ROUGH, {"late data lost", "never processed"}),
+_BROKEN: dict[str, tuple[System, Kinds, set[str], int]] = {
+    "the version recorded at the end": (System(counts=RecordedAtTheEnd), CALM, {"late data lost"}, 8),
+    "committed behind others": (System(counts=CommittedBehindOthers), CALM, {"went back"}, 7),
+    "the counts opened behind the input": (System(counts=OpenedBehindTheInput), CALM, {"went back"}, 497),
+    "eager": (_condition(Condition.eager()), CALM, {"never processed"}, 0),
+    "eager in any window": (_condition(_IN_ANY_WINDOW), CALM, {"late data lost"}, 8),
+    "since requested": (_condition(_SINCE_REQUESTED), CALM, {"late data lost"}, 4),
+    "no reconciliation": (System(reconciled=False), ROUGH, {"late data lost", "never processed"}, 76),
 }
 
 
-@pytest.mark.parametrize(("system", "kinds", "wanted"), _BROKEN.values(), ids=_BROKEN)
-def test_without_it_something_is_lost(instance, system, kinds, wanted):
-    found = search(system, instance, kinds, _SEEDS, wanted)
-    assert found, f"survives {len(_SEEDS)} schedules"
+@pytest.mark.parametrize(("system", "kinds", "wanted", "seed"), _BROKEN.values(), ids=_BROKEN)
+def test_without_it_something_is_lost(instance, system, kinds, wanted, seed):
+    found = search(system, instance, kinds, range(seed, seed + _AT_MOST), wanted)
+    assert found, f"survives {_AT_MOST} schedules"
     assert len(found.schedule) <= 15, found
     print(found)

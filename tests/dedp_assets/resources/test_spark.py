@@ -115,6 +115,7 @@ def test_a_process_that_ends_leaves_only_the_log_and_not_what_killed_ones_left_b
     assert [path.name for path in (own_home / "spark").iterdir()] == ["last-server.log"]
 
 
+@pytest.mark.slow
 def test_of_two_processes_on_one_home_the_killed_one_takes_only_its_own_server_with_it(own_home: Path) -> None:
     with users(own_home, own_home) as [one, other]:
         for user in (one, other):
@@ -129,6 +130,7 @@ def test_of_two_processes_on_one_home_the_killed_one_takes_only_its_own_server_w
         assert other.java() == java
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_is_replaced_and_a_killed_keeper_takes_its_server_with_it(own_home: Path) -> None:
     with users(own_home) as [user]:
         user.ask()
