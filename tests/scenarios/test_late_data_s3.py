@@ -90,6 +90,7 @@ class Lake:
         return read_text(f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json")
 
 
+@pytest.mark.slow
 def test_a_day_and_its_late_data_from_the_commits_to_the_last_json(lake: Lake) -> None:
     lake.load(FIRST, SECOND, THIRD)
     assert lake.tick() == {FIRST: "0", SECOND: "1", THIRD: "2"}

