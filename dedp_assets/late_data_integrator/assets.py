@@ -3,16 +3,27 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
+import deltalake
+import pyarrow as pa
 
 from dedp_assets.late_data_integrator import contract, state
 from dedp_assets.late_data_integrator.counting import count_devices
+from dedp_assets.late_data_integrator.device_counts import SCHEMA
 from dedp_assets.late_data_integrator.lake import devices_log, look, open_counts, publish_state
 from dedp_assets.late_data_integrator.processing import Processed, lateness, process
 from dedp_assets.resources.object_store import write_text
 from dedp_assets.resources.spark import SparkConnectResource
 from dedp_assets.run_processes import process_tag
+
+
+def _columns(schema: pa.Schema) -> dict[str, Any]:
+    """Metadata that lets the UI show a table's columns."""
+    fields = deltalake.Schema.from_arrow(schema).fields
+    return {"dagster/column_schema": dg.TableSchema([dg.TableColumn(field.name, field.type.type) for field in fields])}
+
 
 devices = dg.AssetSpec(
     contract.DEVICES,
@@ -20,6 +31,8 @@ devices = dg.AssetSpec(
     group_name="late_data_integrator",
     description="A Delta table that others write. `devices_committed` reports every commit that changes a day.",
     kinds={"deltalake"},
+    # What is counted. Whoever writes it may have more, and the days as text.
+    metadata=_columns(pa.schema([field for field in SCHEMA if field.name != "count"])),
 )
 
 
@@ -30,6 +43,7 @@ devices = dg.AssetSpec(
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="late_data_integrator",
     kinds={"spark", "deltalake"},
+    metadata=_columns(SCHEMA),
     pool=contract.POOL,
     # What may pass: a file that was vacuumed while it was read, an endpoint that is starting.
     retry_policy=dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL),
@@ -78,6 +92,7 @@ def _being_processed(context: dg.AssetExecutionContext) -> Iterator[None]:
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="late_data_integrator",
     kinds={"deltalake"},
+    metadata=_columns(state.SCHEMA),
 )
 def partitions_state(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """How far each day is, for readers and for pipelines that run elsewhere. It follows from device_counts.

@@ -250,3 +250,19 @@ def test_the_assets_of_the_lake_share_their_days_and_follow_by_themselves():
 
 def test_no_schedule_stands_between_a_file_and_its_load(location):
     assert not LOCATIONS[location].schedules
+
+
+def test_the_tables_of_the_lake_say_what_columns_they_have():
+    graph = late_data_integrator.defs.resolve_asset_graph()
+    columns = {
+        key.path[-1]: [
+            (column.name, column.type) for column in graph.get(key).metadata["dagster/column_schema"].columns
+        ]
+        for key in (lake.DEVICES, lake.DEVICE_COUNTS, lake.PARTITIONS_STATE)
+    }
+    devices = [("event_time", "date"), *((name, "string") for name in ("type", "full_name", "version"))]
+    assert columns == {
+        "devices": devices,
+        "device_counts": [*devices, ("count", "long")],
+        "partitions_state": [("partition", "string"), ("isProcessed", "boolean"), ("lastProcessedVersion", "long")],
+    }
