@@ -1,8 +1,9 @@
 """When does a partition re-run? When its input changed, in any time window; this condition says exactly when."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -16,7 +17,8 @@ def on_input_change() -> dg.AutomationCondition:
     lands between a request and the next tick is not forgotten with that request.
     """
     updated = dg.AutomationCondition.any_deps_match(
-        (dg.AutomationCondition.newly_updated() & ~AlreadyFollowed()) | dg.AutomationCondition.will_be_requested()
+        ((dg.AutomationCondition.newly_updated() | UpdatedBeforeFirstTick()) & ~AlreadyFollowed())
+        | dg.AutomationCondition.will_be_requested()
     ).with_label("input updated")
     return (
         UntilRequested(dg.AutomationCondition.newly_missing() | updated)
@@ -53,6 +55,31 @@ class UntilRequested(dg.AutomationCondition):
         return dg.AutomationResult(context, pending, child_results=[now])
 
 
+class UpdatedBeforeFirstTick(dg.AutomationCondition):
+    """This is the first tick, and the input was updated after the last run of the asset was requested.
+
+    In a first tick, which may also be one whose cursor was lost, Dagster takes no update for new. An asset that was
+    materialized by hand, and whose input was updated since, would stay behind. For inputs with the asset's partitions.
+    """
+
+    @property
+    def name(self) -> str:
+        return "updated before the first tick"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        target, definition = context.root_context.key, context.partitions_def
+        is_comparable = definition is not None and definition == context.asset_graph.get(target).partitions_def
+        if context.previous_evaluation_time is not None or not is_comparable:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        instance = context.asset_graph_view.instance
+        behind = behind_by_events(
+            _latest_events(instance, context.key, dg.DagsterEventType.ASSET_MATERIALIZATION),
+            _latest_events(instance, target, dg.DagsterEventType.ASSET_MATERIALIZATION),
+            _latest_events(instance, target, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED),
+        )
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(behind))
+
+
 class AlreadyFollowed(dg.AutomationCondition):
     """Nothing is left to follow: the asset is updated together with this input, or its run was requested since.
 
@@ -72,14 +99,17 @@ class AlreadyFollowed(dg.AutomationCondition):
         instance, graph = context.asset_graph_view.instance, context.asset_graph
         target = context.root_context.key
         same_partitions = graph.get(context.key).partitions_def == graph.get(target).partitions_def
-        followed = set()
-        for partition in context.candidate_subset.expensively_compute_partition_keys():
+        # Of an asset without partitions, the one partition is None.
+        followed: set[Any] = set()
+        for _, partition in context.candidate_subset.expensively_compute_asset_partitions():
             update = _latest_update(instance, context.key, partition)
             if update is not None and (
                 target in _assets_updated_with(instance, update)
                 or (same_partitions and _requested_since(instance, target, update))
             ):
                 followed.add(partition)
+        if context.partitions_def is None:
+            return dg.AutomationResult(context, context.candidate_subset if followed else context.get_empty_subset())
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(followed))
 
 
@@ -102,8 +132,21 @@ def closed_partitions(days: Collection[str], appeared: Collection[str]) -> set[s
     return {day for day in days if (date.fromisoformat(day) + timedelta(days=1)).isoformat() in appeared}
 
 
-def _latest_update(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
+def behind_by_events(updated: Mapping[str, int], made: Mapping[str, int], requested: Mapping[str, int]) -> set[str]:
+    """The partitions that were made, and whose input was updated after that was requested.
+
+    Each is the number of the latest event per partition: the input was updated, the asset was made, was requested. What
+    was requested after it was made may have failed.
+    """
+    return {day for day in updated.keys() & made.keys() if updated[day] > min(made[day], requested.get(day, made[day]))}
+
+
+def _latest_events(instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.DagsterEventType) -> Mapping[str, int]:
+    return instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+
+
+def _latest_update(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> dg.EventLogRecord | None:
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition is None else [partition])
     return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
 
 
@@ -118,9 +161,9 @@ def _assets_updated_with(instance: dg.DagsterInstance, update: dg.EventLogRecord
 
 
 def _requested_since(instance: dg.DagsterInstance, key: dg.AssetKey, update: dg.EventLogRecord) -> bool:
-    """Whether a run that is to update the same partition of the asset was made after this update, and didn't fail."""
+    """Whether the run that made this update, or a later one, is to update the asset in the same partition, or has."""
     planned = instance.event_log_storage.get_latest_planned_materialization_info(key, update.partition_key)
-    if planned is None or planned.storage_id < update.storage_id:
+    if planned is None or (planned.storage_id < update.storage_id and planned.run_id != update.run_id):
         return False
     run = instance.get_run_by_id(planned.run_id)
     return run is not None and run.status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)

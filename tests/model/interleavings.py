@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, state
+from dedp_assets.late_data_integrator.device_counts import Recorded
 from sensors import late_data, reconciliation
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
-from tests.model.tables import Log, Rows
+from tests.model.tables import Devices, Log, Rows
 
 # 2024-01-03 is today. The last one has not begun; the others can't have partitions.
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
@@ -380,10 +381,18 @@ def _lost(world: Deployment, day: str) -> Iterator[Broken]:
     wanted, found = devices.recount(day), world.counts.rows.get(day, Rows())
     if wanted != found:
         yield Broken(kind, f"{day} lacks {dict(wanted - found)} and has {dict(found - wanted)} too many ({recorded})")
-    since = [v for v, days in enumerate(devices.changed) if day in days and recorded and v > recorded.version]
-    same_files = recorded and recorded.fingerprint == Log(devices).snapshot().fingerprint(day)
-    if (since and not same_files and not devices.was_put_back) or (recorded is None and devices.of_day(day)):
+    counted = recorded and _last_counted(devices, day, recorded)
+    since = [v for v, days in enumerate(devices.changed) if day in days and counted is not None and v > counted]
+    if (since and not devices.was_put_back) or (recorded is None and devices.of_day(day)):
         yield Broken(kind, f"{day} was changed by versions {since} since what it reflects, {recorded}")
+
+
+def _last_counted(devices: Devices, day: str, recorded: Recorded) -> int:
+    """The latest version in which the day consisted of the very files that were counted."""
+    versions = [
+        v for v in range(len(devices.versions)) if Log(devices).snapshot(v).fingerprint(day) == recorded.fingerprint
+    ]
+    return max([recorded.version, *versions])
 
 
 def _too_many_runs(world: Deployment) -> Iterator[Broken]:

@@ -61,8 +61,34 @@ _FORGOTTEN: dict[str, list[Action]] = {
         ("tick", AUTOMATION),
         *[("die", 0), ("notice",), ("retry",)] * 4,
     ],
-    # The tick goes on with what it had begun, but Dagster has not stored its cursor: what came since is not seen.
-    "the daemon dies while it launches runs": [
+}
+
+
+@pytest.mark.parametrize("schedule", _FORGOTTEN.values(), ids=_FORGOTTEN)
+def test_what_the_condition_alone_forgets_the_reconciliation_brings_back(instance, schedule):
+    alone = play(CONDITION_ALONE, instance, schedule)
+    assert {broken.kind for broken in alone.broken} == {"late data lost"}, alone
+    both = play(INTEGRATOR, instance, schedule)
+    assert not both.broken, both
+    assert RECONCILIATION in {run.by for run in both.world.launched}
+
+
+# What happened before the first tick that the condition remembers.
+_BEFORE: dict[str, list[Action]] = {
+    "a day was run by hand, and then changed": [
+        ("append", DAYS[1], DAYS[2]),
+        ("run by hand", 1, 2),
+        ("go", 0),
+        ("overwrite", DAYS[1]),
+    ],
+    "a day changed while it was run by hand": [
+        ("append", *DAYS),
+        ("run by hand", 0, 0),
+        ("go", 0, 3),
+        ("append", DAYS[0], DAYS[1]),
+    ],
+    # The tick goes on with what it had begun, but Dagster does not store its cursor.
+    "the daemon died while it launched runs": [
         *BEGUN,
         ("overwrite", DAYS[0]),
         ("tick", COMMITS),
@@ -74,13 +100,10 @@ _FORGOTTEN: dict[str, list[Action]] = {
 }
 
 
-@pytest.mark.parametrize("schedule", _FORGOTTEN.values(), ids=_FORGOTTEN)
-def test_what_the_condition_alone_forgets_the_reconciliation_brings_back(instance, schedule):
-    alone = play(CONDITION_ALONE, instance, schedule)
-    assert {broken.kind for broken in alone.broken} == {"late data lost"}, alone
-    both = play(INTEGRATOR, instance, schedule)
-    assert not both.broken, both
-    assert RECONCILIATION in {run.by for run in both.world.launched}
+@pytest.mark.parametrize("schedule", _BEFORE.values(), ids=_BEFORE)
+def test_the_condition_follows_what_was_changed_before_its_first_tick(instance, schedule):
+    played = play(CONDITION_ALONE, instance, schedule)
+    assert not played.broken, played
 
 
 def test_compaction_starts_no_run_and_writes_no_counts(instance):

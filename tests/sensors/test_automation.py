@@ -9,7 +9,7 @@ from dagster import AutomationCondition
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from sensors.automation import automation_sensor, on_input_change
+from sensors.automation import automation_sensor, behind_by_events, on_input_change
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
 D1, D2, D3, D4 = DAYS.get_partition_keys()
@@ -87,6 +87,35 @@ def test_late_data_in_an_old_day_re_runs_that_day_and_no_other(instance):
     assert world.tick() == {}
     world.run("source", days=[D1])
     assert world.tick() == {"raw": [D1], "totals": [D1]}
+
+
+def test_in_the_first_tick_what_was_updated_after_it_was_made_is_behind(instance):
+    world = World(instance)
+    world.run("source", "raw", "totals", days=[D1])
+    world.run("source", "raw", "totals", days=[D2])
+    world.run("source", days=[D2])
+    run = world.request("raw", "totals", days=[D3])
+    world.run("source", days=[D3])
+    world.end(run)
+    assert world.tick() == {"raw": [D2, D3], "totals": [D2, D3]}
+    world.run("raw", "totals", days=[D2, D3])
+    assert world.tick() == {}
+
+
+def test_a_cursor_that_was_lost_loses_no_update(instance):
+    world = World(instance)
+    for day in (D1, D2):
+        world.run("source", "raw", "totals", days=[day])
+    world.tick()
+    world.run("source", days=[D1])
+    world.cursor = None
+    assert world.tick() == {"raw": [D1], "totals": [D1]}
+
+
+def test_what_was_requested_again_and_failed_is_behind():
+    updated, made = {D1: 5, D2: 5, D3: 5, D4: 5}, {D1: 3, D2: 7, D3: 7}
+    assert behind_by_events(updated, made, {D1: 2, D2: 6, D3: 4}) == {D1, D3}
+    assert behind_by_events(updated, made, {D1: 8, D2: 6}) == {D1}
 
 
 def test_an_update_between_the_request_and_the_next_tick_is_not_lost(instance):
@@ -235,6 +264,28 @@ def test_whatever_the_schedule_nothing_is_lost_and_runs_are_bounded(instance, se
 
     assert reflected == current
     assert runs <= 2 * updates
+
+
+def test_assets_without_partitions_are_followed_too(instance):
+    @dg.asset
+    def source() -> None: ...
+
+    @dg.asset(deps=[source], automation_condition=on_input_change())
+    def raw() -> None: ...
+
+    def tick(cursor=None):
+        return dg.evaluate_automation_conditions(dg.Definitions(assets=[source, raw]), instance, cursor=cursor)
+
+    before = tick()
+    dg.materialize([source], instance=instance)
+    updated = tick(before.cursor)
+    dg.materialize([raw], instance=instance)
+    followed = tick(updated.cursor)
+    dg.materialize([source, raw], instance=instance)
+    together = tick(followed.cursor)
+    dg.materialize([source], instance=instance)
+    again = tick(together.cursor)
+    assert [result.total_requested for result in (before, updated, followed, together, again)] == [0, 1, 0, 0, 1]
 
 
 def test_the_sensor_is_on_without_a_click_and_starts_runs_at_once():
