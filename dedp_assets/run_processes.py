@@ -11,7 +11,8 @@ import socket
 import dagster as dg
 import psutil
 
-TAG = "dedp/process"
+# With this prefix, the UI does not show it.
+TAG = ".dagster/dedp_process"
 
 
 def process_tag() -> dict[str, str]:
