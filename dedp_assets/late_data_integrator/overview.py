@@ -3,7 +3,7 @@
 Only looks: nothing is created, written or started.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import Commit, CommitUnreadable, DeltaLog, LogCleaned, LogIncomplete
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts
-from dedp_assets.late_data_integrator.processing import Late, changes_since, lateness
+from dedp_assets.late_data_integrator.processing import Late, lateness
 from dedp_assets.resources.object_store import storage_options
 
 # Of a long log only the end is looked at: each commit is a file of its own.
@@ -73,7 +73,7 @@ def overview(
     changed = {day: commit.version for commit in history.commits for day in commit.changes}
     counted = {*progress.recorded, *progress.recorded_before}
     appeared = {*progress.snapshot.files, *changed, *counted} & set(known)
-    late = _late_commits(progress, history)
+    late = progress.late_commits
     rows = [
         _row(day, _status(day, progress, appeared, failed), changed.get(day), progress, late.get(day))
         for day in appeared & {*progress.snapshot.files, *counted} | set(progress.in_progress)
@@ -129,13 +129,6 @@ def days_failed(instance: dg.DagsterInstance) -> set[str]:
         if contract.DEVICE_COUNTS in (run.asset_selection or ()):
             latest = {day: run.status for day in state.days_of(run)} | latest
     return {day for day, status in latest.items() if status == dg.DagsterRunStatus.FAILURE}
-
-
-def _late_commits(progress: state.Progress, history: History) -> Mapping[str, Late]:
-    if progress.late_commits is not None:
-        return progress.late_commits
-    # Of some day the log doesn't go back as far as its counts. What is left of it tells something still.
-    return changes_since({day: recorded.version for day, recorded in progress.recorded.items()}, history.commits)
 
 
 def _status(day: str, progress: state.Progress, appeared: Collection[str], failed: Collection[str]) -> Status:

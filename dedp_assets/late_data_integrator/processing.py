@@ -7,7 +7,7 @@ table's version at the end of a run would declare a commit processed that landed
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -121,16 +121,6 @@ def changed_since(recorded: Mapping[str, Recorded], snapshot: Snapshot, devices:
             if not files:
                 break
     return {day: late.get(day) for day in sorted({*files, *late})}
-
-
-def changes_since(since: Mapping[str, int], commits: Iterable[Commit]) -> dict[str, Late]:
-    """Which of the commits changed which day after the version that is given for it."""
-    late: dict[str, Late] = {}
-    for commit in commits:
-        for day in commit.changes.keys() & since.keys():
-            if commit.version > since[day]:
-                late[day] = Late((*(late[day].versions if day in late else ()), commit.version), commit.timestamp)
-    return late
 
 
 def _with_earlier(late: Late | None, commit: Commit) -> Late:

@@ -198,6 +198,28 @@ def test_a_consumer_that_is_added_later_catches_up_and_then_follows(
     assert totals(dsn) == {"2024-01-01": 1, "2024-01-02": 1, "2024-01-04": 1}
 
 
+def test_what_changed_between_a_run_by_hand_and_the_daemons_first_look_is_followed(
+    scenario: Scenario, landing: Folder, dsn: str
+) -> None:
+    scenario.load(LOADER, AGGREGATOR)
+    scenario.turn_off("devices_landed")
+    scenario.stop_daemons("sensors")
+    for day in ("2024-01-01", "2024-01-02"):
+        landing.drop(dataset(day), devices("1"))
+        for assets in ([FILE], [RAW, TOTALS]):
+            scenario.materialize(*assets, partition=day)
+            scenario.advance(minutes=1)
+    landing.rewrite(dataset("2024-01-02"), devices("1", "2"))
+    scenario.materialize(FILE, partition="2024-01-02")
+    scenario.advance(minutes=1)
+    assert totals(dsn) == {"1": 2}
+    first_look = scenario.mark("nobody has looked before")
+    scenario.start_daemons()
+    scenario.run_until_quiet()
+    scenario.expect(RAW).materialized("2024-01-02", since=first_look).by_automation("follow_inputs")
+    assert totals(dsn) == {"1": 2, "2": 1}
+
+
 def test_a_disk_that_is_full_for_a_moment_costs_a_retry(sequencer: Scenario, landing: Folder, dsn: str) -> None:
     copying = "dedp_assets.isolated_sequencer.loader.assets.copy_when_settled"
     sequencer.fail(FILE, before=copying, error=OSError(28, "No space left on device"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from dedp_assets.late_data_integrator.delta_log import Commit, DeltaLog, PartitionChange
-from dedp_assets.late_data_integrator.processing import Late, changes_since, process
+from dedp_assets.late_data_integrator.delta_log import DeltaLog
+from dedp_assets.late_data_integrator.processing import process
 
 D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
 
@@ -273,16 +273,3 @@ def test_the_records_of_all_days_at_once_are_those_of_each(lake, run):
         assert counts.all_recorded() == {table_id: {day: counts.recorded(table_id, day) for day in (D1, D2)}}
         DeltaTable(lake.counts_uri).create_checkpoint()
         lake.append(D1, "b")
-
-
-def test_which_commits_made_which_day_late():
-    def commit(version, *days):
-        at = datetime(2024, 2, version, tzinfo=timezone.utc)
-        changes = dict.fromkeys(days, PartitionChange(1, 0, 1, 0))
-        return Commit(version, at, "WRITE", changes, {}, None, False, "")
-
-    commits = [commit(4, D1), commit(5, D1, D2), commit(6, D3), commit(7, D2)]
-    assert changes_since({D1: 4, D2: 3}, commits) == {
-        D1: Late((5,), datetime(2024, 2, 5, tzinfo=timezone.utc)),
-        D2: Late((5, 7), datetime(2024, 2, 7, tzinfo=timezone.utc)),
-    }
