@@ -1,7 +1,7 @@
 """Runs over one partition or a range of them, in which one bad partition does not stop the others."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -69,3 +69,50 @@ def _version_of_all(done: dict[str, Materialized]) -> str:
     """One version for the run: Dagster stamps the same on every partition of a range."""
     versions = [result.data_version for result in done.values()]
     return versions[0] if len(versions) == 1 else hashlib.sha256("".join(versions).encode()).hexdigest()
+
+
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+_IN_PROGRESS = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def consecutive(partitions: Sequence[str], order: Sequence[str], at_most: int) -> Iterator[list[str]]:
+    """The partitions in groups that follow one another in `order`, none with more than `at_most`."""
+    position = {partition: number for number, partition in enumerate(order)}
+    group: list[str] = []
+    for partition in partitions:
+        if group and (position[partition] != position[group[-1]] + 1 or len(group) == at_most):
+            yield group
+            group = []
+        group.append(partition)
+    if group:
+        yield group
+
+
+def range_tags(partitions: Sequence[str]) -> dict[str, str]:
+    """The tags of a run over a range of partitions; none for a single one, whose request names it."""
+    return {} if len(partitions) == 1 else {_RANGE_START: partitions[0], _RANGE_END: partitions[-1]}
+
+
+def partitions_of(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> set[str]:
+    """The partitions that a run is for."""
+    first = run.tags.get(_RANGE_START)
+    if first is None:
+        return {run.tags["dagster/partition"]} if "dagster/partition" in run.tags else set()
+    return set(definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, run.tags[_RANGE_END])))
+
+
+def partitions_in_progress(
+    instance: dg.DagsterInstance, key: dg.AssetKey, definition: dg.PartitionsDefinition
+) -> set[str]:
+    """The partitions of an asset that a run is to update which is queued or under way."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_PROGRESS)))
+    return {
+        partition for run in runs if key in (run.asset_selection or ()) for partition in partitions_of(run, definition)
+    }

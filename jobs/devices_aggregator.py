@@ -8,6 +8,7 @@ import dagster as dg
 from dedp_assets.isolated_sequencer.aggregator import assets
 from dedp_assets.resources.postgres import PostgresResource
 from sensors.automation import automation_sensor, on_input_change
+from sensors.loads import devices_raw_reconciled
 
 defs = dg.Definitions(
     assets=[
@@ -18,7 +19,7 @@ defs = dg.Definitions(
         ),
     ],
     asset_checks=[assets.all_loads_accounted_for, assets.totals_equal_recount],
-    sensors=[automation_sensor()],
+    sensors=[automation_sensor(), devices_raw_reconciled],
     resources={"postgres": PostgresResource()},
     executor=dg.in_process_executor,
 )

@@ -1,253 +1,285 @@
 """Files that land: which days have something new to take in.
 
-A landed file is one of two. `devices/2024-01-03/dataset.csv` belongs to its day: every version of it is an event
-for that day. `devices/dataset.csv` belongs to no day: each day that is over and has not been taken in takes it
-once, and a later version is for later days.
+A landed file is one of two. `devices/2024-01-03/dataset.csv` belongs to its day: every version of it is for that day.
+`devices/dataset.csv` belongs to no day: each day that is over and has not been taken in takes it once, and a later
+version is for later days. What a version is and when it is complete, `dedp_assets.file_versions` says; which day wants
+which file, `loader.wanted`.
 
+A tick asks for what is new since the tick before. Once a minute it also compares levels: what each day's copy reflects
+with what lies there. So a run that failed, a daemon that was away or a cursor that was lost end in the right state.
 Nothing waits here in the sense of holding a slot: a tick looks, decides and ends.
 """
 
-import hashlib
 import json
-import os
-import stat
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from dedp_assets import settings
+from dedp_assets.file_versions import FileVersion, Seen, watch
 from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.internal_storage import Copied
 from dedp_assets.isolated_sequencer.loader import landing
+from dedp_assets.isolated_sequencer.loader.assets import LandedFiles
+from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing, name_of, scan_landing
+from dedp_assets.isolated_sequencer.loader.wanted import Copies, StoredCopies, wanted
+from dedp_assets.partition_runs import consecutive, partitions_in_progress, range_tags
+from sensors import reconciliation
+from sensors.reconciliation import Waiting
 
 # One run takes a burst of consecutive days; more than these are split, so that a retry does not repeat a year.
 MAX_DAYS_PER_RUN = 100
 
-UNDATED = ""
-
-
-class FileVersion(NamedTuple):
-    """What tells one version of a file from the next: size in bytes, time of change in ns, inode."""
-
-    size: int
-    modified_ns: int
-    inode: int
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a look at the landing folder found: a version for each day (UNDATED for none), and what went wrong.
-
-    `unusable`: days that have a file of their own which can't be taken; it keeps them from the undated one.
-    """
-
-    files: dict[str, FileVersion] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    unusable: set[str] = field(default_factory=set)
+_CURSOR_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Cursor:
     """What the ticks before have left: kept by Dagster, as JSON.
 
-    `unsettled`: since when (s since the epoch) a version has been seen that was not complete yet.
-    `taken`: the version that was last requested for each dated day.
-    `undated`: the version of the undated file that was last requested, and `undated_days`, for which days.
+    began: when this cursor was begun, in s since the epoch. requests: how many runs were requested since; both are part
+    of each run key, which so is never used twice.
+    seen: files that have not been asked for in their present version, and since when they have been unchanged.
+    asked: the version of each day's own file that was dealt with last. undated: that of the undated file, and
+    undated_days, the days that it was asked for and that have not been taken in yet.
+    compared: when levels were compared last, in s since the epoch. waiting: the days that were behind then.
+    told: what was last said of the files.
     """
 
-    unsettled: dict[str, tuple[FileVersion, float]] = field(default_factory=dict)
-    taken: dict[str, FileVersion] = field(default_factory=dict)
+    began: float = 0.0
+    requests: int = 0
+    seen: dict[str, Seen] = field(default_factory=dict)
+    asked: dict[str, FileVersion] = field(default_factory=dict)
     undated: FileVersion | None = None
     undated_days: list[str] = field(default_factory=list)
+    compared: float = 0.0
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        return json.dumps(self.__dict__)
+        return json.dumps({"cursor": _CURSOR_VERSION, **self.__dict__})
 
     @classmethod
     def from_json(cls, text: str | None) -> "Cursor":
-        """The cursor that was stored, or an empty one; both when there is none and when it is not ours."""
+        """The cursor that was stored, or an empty one; both when there is none and when it is not of this version.
+
+        Both are safe: the copies say what was taken in before, and from which version.
+        """
         try:
             stored = json.loads(text or "{}")
-            return cls(
-                unsettled={key: (FileVersion(*v), since) for key, (v, since) in stored["unsettled"].items()},
-                taken={key: FileVersion(*version) for key, version in stored["taken"].items()},
-                undated=FileVersion(*stored["undated"]) if stored["undated"] else None,
-                undated_days=stored["undated_days"],
-            )
+            if stored.pop("cursor") != _CURSOR_VERSION:
+                return cls()
+            seen = {name: Seen(_version(version), float(since)) for name, (version, since) in stored["seen"].items()}
+            asked = {day: _version(version) for day, version in stored["asked"].items()}
+            undated = _version(stored["undated"]) if stored["undated"] else None
+            waiting = {day: Waiting(str(i), int(n), float(due)) for day, (i, n, due) in stored["waiting"].items()}
+            return cls(**{**stored, "seen": seen, "asked": asked, "undated": undated, "waiting": waiting})
         except (KeyError, TypeError, ValueError, AttributeError):
-            # Safe: run keys and the materialized days tell what was taken in before.
             return cls()
 
 
+def _version(stored: Any) -> FileVersion:
+    return FileVersion(*map(int, stored))
+
+
 class Request(NamedTuple):
-    """Consecutive days to take in with one run. The run key makes asking for the same versions twice harmless."""
+    """Consecutive days to take in with one run, each from one landed file.
+
+    sources: day -> the file's path in the landing folder; complete: that path -> the version that was seen to be
+    complete; cause: for whoever wonders about the run, or "".
+    """
 
     days: list[str]
     run_key: str
+    sources: dict[str, str]
+    complete: dict[str, FileVersion]
+    cause: str = ""
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What a tick does: runs to request, the cursor to keep, and what to tell whoever reads the tick."""
+class RunPlan:
+    """What a tick does: runs to request, copies to tell Dagster of, the cursor to keep, notes for its readers."""
 
     requests: list[Request]
+    untold: dict[str, Copied]
     cursor: Cursor
     notes: list[str]
 
 
-def decide(
-    listing: Listing,
-    cursor: Cursor,
-    *,
-    now: float,
-    settle_seconds: float,
-    due: Sequence[str],
-    undated_due: Sequence[str],
-    materialized: Collection[str],
-) -> Decision:
-    """Which days to take in now.
+@dataclass(frozen=True)
+class Situation:
+    """What a tick finds, beside the files.
 
-    now: s since the epoch. due: days that are over, in order. undated_due: those that may take the undated file.
-    materialized: days that have been taken in, from whichever file.
+    now: s since the epoch. settle_seconds: how long a file must have been seen unchanged. due: days that are over, in
+    order. undated_due: those of them that may take the undated file. materialized: days that Dagster knows to be taken
+    in, from whichever file. in_progress: those with a run that is queued or under way; None in a tick that does not
+    compare levels.
     """
-    notes = list(listing.problems)
-    unsettled = _unsettled(listing, cursor, now, settle_seconds)
-    notes += [f"{_name(day)} is not complete yet: changed less than {settle_seconds:g} s ago" for day in unsettled]
 
-    taken, wanted, positions = dict(cursor.taken), {}, set(due)
-    for day, version in listing.files.items():
-        if day == UNDATED or day in unsettled or taken.get(day) == version:
-            continue
-        if day in positions:
-            wanted[day] = taken[day] = version
-        else:
-            notes.append(_not_due(day, due))
-
-    undated, undated_days = cursor.undated, cursor.undated_days
-    if UNDATED in listing.files and UNDATED not in unsettled:
-        current = listing.files[UNDATED]
-        asked = set(undated_days) if undated == current else set()
-        # Days that have been taken in need no entry: `materialized` has them.
-        elsewhere = {*listing.files, *listing.unusable, *materialized}
-        undated_days = [day for day in undated_due if day not in elsewhere]
-        wanted |= {day: current for day in undated_days if day not in asked}
-        undated = current
-
-    requests = [_request(days, wanted) for days in _runs_of(sorted(wanted), due)]
-    return Decision(requests, Cursor(unsettled, taken, undated, undated_days), notes)
+    now: float
+    settle_seconds: float
+    due: Sequence[str]
+    undated_due: Collection[str]
+    materialized: Collection[str]
+    in_progress: Collection[str] | None = None
 
 
-def _unsettled(
-    listing: Listing, cursor: Cursor, now: float, settle_seconds: float
-) -> dict[str, tuple[FileVersion, float]]:
-    """The files that have not been unchanged for long enough, with the time since when they have been.
+def plan_runs(listing: Listing, cursor: Cursor, copies: Copies, situation: Situation) -> RunPlan:
+    """Which days to take in now: what has arrived since the last tick and, once a minute, what is behind."""
+    arrivals = _watch(listing, cursor, situation)
+    complete = arrivals.complete
 
-    Both clocks count: a file that is old by its own time of change is complete at the first look; one whose time
-    lies in the future, because its writer's clock is wrong, is complete when we have seen it unchanged.
-    """
-    unsettled = {}
-    for day, version in listing.files.items():
-        known, since = cursor.unsettled.get(day, (None, now))
-        if known != version:
-            since = now
-        since = min(since, version.modified_ns / 1e9)
-        if now - since < settle_seconds:
-            unsettled[day] = (version, since)
-    return unsettled
+    def wanted_by(days: Collection[str]) -> dict[str, str]:
+        return wanted(
+            days,
+            complete,
+            copies,
+            unusable={*listing.files, *listing.unusable},
+            undated_days=situation.undated_due,
+            taken_in=situation.materialized,
+        )
+
+    arrived = wanted_by(arrivals.new_days)
+    requests = _Requests(cursor, complete, situation)
+    requests.add(arrived, {})
+    undated_days = {*arrivals.undated_days, *(day for day, source in arrived.items() if source == UNDATED)}
+    following = Cursor(
+        began=requests.began,
+        seen=arrivals.seen,
+        asked=cursor.asked | {day: version for day, version in complete.items() if day and day not in arrivals.seen},
+        undated=complete.get(UNDATED, cursor.undated),
+        undated_days=sorted(undated_days.difference(situation.materialized, listing.files, listing.unusable)),
+        compared=cursor.compared,
+        waiting=cursor.waiting,
+        told=arrivals.notes,
+    )
+    notes, untold = list(arrivals.notes), {}
+    if situation.in_progress is not None:
+        sources = {day: source for day, source in wanted_by(situation.due).items() if day not in arrived}
+        behind = {day: complete[source].to_text() for day, source in sources.items()}
+        decision = reconciliation.decide(behind, cursor.waiting, situation.in_progress, situation.now)
+        requests.add({day: sources[day] for day in decision.request}, decision.request)
+        following = replace(following, compared=situation.now, waiting=decision.waiting)
+        forgotten = [day for day in behind if day not in situation.in_progress]
+        notes += [f"behind what lies there: {', '.join(forgotten)}"] if forgotten else []
+        untold = _untold(copies, situation, {*arrived, *behind})
+    return RunPlan(requests.made, untold, replace(following, requests=requests.number), notes)
+
+
+def _untold(copies: Copies, situation: Situation, others: Collection[str]) -> dict[str, Copied]:
+    """Copies that Dagster does not know of: a command line with another instance made them, or it was lost."""
+    unknown = [day for day in situation.due if day not in {*situation.materialized, *others}]
+    found = {day: copies.copied(day) for day in unknown if day not in (situation.in_progress or ())}
+    return {day: copied for day, copied in found.items() if copied is not None}
+
+
+@dataclass(frozen=True)
+class _Arrivals:
+    """What of the files is new: those that are complete; days to look at; what the cursor keeps, and notes."""
+
+    complete: dict[str, FileVersion]
+    new_days: list[str]
+    seen: dict[str, Seen]
+    undated_days: set[str]
+    notes: list[str]
+
+
+def _watch(listing: Listing, cursor: Cursor, situation: Situation) -> _Arrivals:
+    dealt_with = {UNDATED: cursor.undated, **cursor.asked}
+    other = {name: version for name, version in listing.files.items() if dealt_with.get(name) != version}
+    seen = watch(other, cursor.seen, situation.now)
+    incomplete = {
+        name for name, known in seen.items() if not known.is_complete(situation.now, situation.settle_seconds)
+    }
+    due = set(situation.due)
+    early = [day for day in other if day and day not in incomplete and day not in due]
+    complete = {name: v for name, v in listing.files.items() if name not in incomplete and name not in early}
+    new_days = {day for day in other if day in due and day not in incomplete}
+    undated_days = set(cursor.undated_days)
+    if UNDATED in other and UNDATED in complete:
+        new_days |= {*situation.undated_due} - listing.files.keys()
+        undated_days = set()
+    elif UNDATED in complete:
+        new_days |= {*situation.undated_due} - {*situation.materialized, *undated_days, *listing.files}
+    return _Arrivals(
+        complete,
+        sorted(new_days),
+        {name: known for name, known in seen.items() if name not in complete},
+        undated_days,
+        [
+            *listing.problems,
+            *(_waits(name, seen[name].version, situation.settle_seconds) for name in other if name in incomplete),
+            *(_not_due(day, situation.due) for day in early),
+        ],
+    )
+
+
+def _waits(name: str, version: FileVersion, settle_seconds: float) -> str:
+    if not version.size:
+        return f"{name_of(name)} is empty: waits for its content"
+    return f"{name_of(name)} is not complete yet: changed less than {settle_seconds:g} s ago"
 
 
 def _not_due(day: str, due: Sequence[str]) -> str:
     if due and day < due[0]:
-        return f"{_name(day)} is older than the first partition, {due[0]}: not taken in"
-    return f"{_name(day)} waits: its day (UTC) is not over"
+        return f"{name_of(day)} is older than the first partition, {due[0]}: not taken in"
+    return f"{name_of(day)} waits: its day (UTC) is not over"
 
 
-def _name(day: str) -> str:
-    return f"{day}/{landing.FILE_NAME}" if day else landing.FILE_NAME
+class _Requests:
+    """The runs that a tick asks for: `made`, of which each has another run key than all before it."""
+
+    def __init__(self, cursor: Cursor, complete: Mapping[str, FileVersion], situation: Situation) -> None:
+        self.began = cursor.began or situation.now
+        self.number = cursor.requests
+        self.made: list[Request] = []
+        self._complete, self._due = complete, situation.due
+
+    def add(self, sources: Mapping[str, str], waited: Mapping[str, Waiting]) -> None:
+        """Runs for days, each from its source. `waited`: the days' state, where reconciliation asks for them."""
+        for days in consecutive(sorted(sources), self._due, MAX_DAYS_PER_RUN):
+            label = days[0] if len(days) == 1 else f"{days[0]}...{days[-1]}"
+            self.made.append(
+                Request(
+                    days,
+                    f"{label}:{self.began:.3f}:{self.number}",
+                    {day: name_of(sources[day]) for day in days},
+                    {name_of(sources[day]): self._complete[sources[day]] for day in days},
+                    reconciliation.cause_of([waited[day] for day in days]) if waited else "",
+                )
+            )
+            self.number += 1
 
 
-def _runs_of(days: Sequence[str], due: Sequence[str]) -> Iterator[list[str]]:
-    """The days in groups that are consecutive in `due` and not too long."""
-    position = {day: number for number, day in enumerate(due)}
-    group: list[str] = []
-    for day in days:
-        if group and (position[day] != position[group[-1]] + 1 or len(group) == MAX_DAYS_PER_RUN):
-            yield group
-            group = []
-        group.append(day)
-    if group:
-        yield group
-
-
-def _request(days: list[str], versions: dict[str, FileVersion]) -> Request:
-    what = json.dumps([[day, *versions[day]] for day in days])
-    label = days[0] if len(days) == 1 else f"{days[0]}...{days[-1]}"
-    return Request(days, f"{label}:{hashlib.sha256(what.encode()).hexdigest()[:16]}")
-
-
-def look(folder: Path) -> Listing:
-    """The files in the landing folder. What can't be read is a problem of its own and hides nothing else."""
-    listing = Listing()
-    _add(listing, UNDATED, folder / landing.FILE_NAME)
-    try:
-        entries = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        listing.problems.append(f"{folder} does not exist yet: nothing has arrived")
-        return listing
-    except OSError as error:
-        listing.problems.append(f"{folder} can't be read: {error.strerror}")
-        return listing
-    for name in entries:
-        path = folder / name / landing.FILE_NAME
-        if _is_day(name):
-            _add(listing, name, path)
-        elif os.path.exists(path):
-            listing.problems.append(f"{name}/{landing.FILE_NAME} is ignored: {name!r} is not a day like 2024-01-31")
-    return listing
-
-
-def _add(listing: Listing, day: str, path: Path) -> None:
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        if not path.is_symlink():
-            return
-        problem = "is a link to nothing"
-    except OSError as error:
-        problem = f"can't be read: {error.strerror}"
-    else:
-        if not stat.S_ISREG(status.st_mode):
-            problem = "is not a file"
-        elif os.access(path, os.R_OK):
-            listing.files[day] = FileVersion(status.st_size, status.st_mtime_ns, status.st_ino)
-            return
-        elif os.path.lexists(path):
-            problem = "can't be read: Permission denied"
-        else:
-            return  # it vanished just now
-    listing.problems.append(f"{_name(day)} {problem}")
-    listing.unusable.add(day)
-
-
-def _is_day(name: str) -> bool:
-    try:
-        return date.fromisoformat(name).isoformat() == name
-    except ValueError:
-        return False
+def compares_levels(cursor: Cursor, now: float) -> bool:
+    """Whether a tick at `now` is to compare levels: once a minute, also after the clock was set back."""
+    return not 0 <= now - cursor.compared < reconciliation.INTERVAL_SECONDS
 
 
 def run_request(request: Request) -> dg.RunRequest:
     """One partition, or a range of partitions as a single run."""
-    first, last = request.days[0], request.days[-1]
-    days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    files = LandedFiles(
+        sources=request.sources, complete={name: version.to_text() for name, version in request.complete.items()}
+    )
     return dg.RunRequest(
         run_key=request.run_key,
         asset_selection=[contract.DEVICES_FILE],
-        partition_key=first if first == last else None,
-        tags={} if first == last else days,
+        run_config=dg.RunConfig(ops={contract.DEVICES_FILE.to_python_identifier(): files}),
+        partition_key=request.days[0] if len(request.days) == 1 else None,
+        tags=range_tags(request.days) | ({reconciliation.CAUSE_TAG: request.cause} if request.cause else {}),
+    )
+
+
+def materialization(day: str, copied: Copied) -> dg.AssetMaterialization:
+    """The event that tells Dagster of a copy that it does not know of."""
+    return dg.AssetMaterialization(
+        contract.DEVICES_FILE,
+        partition=day,
+        metadata={"source": dg.MetadataValue.path(copied.source), "sha256": copied.sha256},
+        tags={"dagster/data_version": copied.sha256},
     )
 
 
@@ -259,20 +291,28 @@ def run_request(request: Request) -> dg.RunRequest:
 def devices_landed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Takes in each day's devices file once it is there, complete and new. Waiting costs no run."""
     now = datetime.now(timezone.utc)
-    folder = landing.folder()
-    decision = decide(
-        look(folder),
-        Cursor.from_json(context.cursor),
+    cursor = Cursor.from_json(context.cursor)
+    # First the runs, then what they have done: a run that ends in between is not taken for one that never was.
+    in_progress = None
+    if compares_levels(cursor, now.timestamp()):
+        in_progress = partitions_in_progress(context.instance, contract.DEVICES_FILE, contract.LOADS)
+    situation = Situation(
         now=now.timestamp(),
         settle_seconds=settings.settle_seconds(),
         due=contract.due_days(now),
         undated_due=contract.due_days(now, settings.start()),
         materialized=context.instance.get_materialized_partitions(contract.DEVICES_FILE),
+        in_progress=in_progress,
     )
-    for note in decision.notes:
-        context.log.info(note)
+    folder = landing.folder()
+    plan = plan_runs(scan_landing(folder), cursor, StoredCopies(), situation)
+    if plan.cursor.told != cursor.told or plan.requests:
+        # Not at every tick: the log of each is a file of its own.
+        for note in plan.notes:
+            context.log.info(note)
     return dg.SensorResult(
-        run_requests=[run_request(request) for request in decision.requests],
-        skip_reason=None if decision.requests else "; ".join(decision.notes[:20]) or f"nothing new in {folder}",
-        cursor=decision.cursor.to_json(),
+        run_requests=[run_request(request) for request in plan.requests],
+        asset_events=[materialization(day, copied) for day, copied in plan.untold.items()],
+        skip_reason=None if plan.requests else "; ".join(plan.notes[:20]) or f"nothing new in {folder}",
+        cursor=plan.cursor.to_json(),
     )

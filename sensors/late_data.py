@@ -7,7 +7,6 @@ import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import TableMissing
-from dedp_assets.run_processes import fail_ended_runs
 from sensors import reconciliation
 from sensors.automation import closed_partitions
 
@@ -42,18 +41,11 @@ def versions_told(instance: dg.DagsterInstance) -> dict[str, int]:
     return {day: int(found[tag]) for day, found in tags.items() if found.get(tag, "").isdigit()}
 
 
-@dg.sensor(
-    target=dg.AssetSelection.assets(*TARGETS),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=reconciliation.INTERVAL_SECONDS,
-)
-def late_data_reconciled(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Requests days that are still behind their input, and puts the state table right after a crash."""
-    ended = fail_ended_runs(context.instance)
+def _observe(context: dg.SensorEvaluationContext) -> reconciliation.Observed:
     try:
         progress, repaired = lake.publish_state(context.instance)
     except TableMissing as problem:
-        return dg.SkipReason(str(problem))
+        raise reconciliation.NotObservable(str(problem)) from problem
     now = datetime.now(timezone.utc)
     behind = days_behind(
         progress,
@@ -61,17 +53,14 @@ def late_data_reconciled(context: dg.SensorEvaluationContext) -> dg.SensorResult
         known=contract.DAYS.get_partition_keys(current_time=now),
         told=versions_told(context.instance),
     )
-    decision = reconciliation.decide(
-        behind, reconciliation.from_json(context.cursor), progress.in_progress, now.timestamp()
-    )
     lake.follow_moved_files(progress)
-    notes = [f"{len(behind)} behind their input: {', '.join(behind)}" if behind else "every day reflects its input"]
-    if ended:
-        notes.append(f"reported as failed, because their processes have ended: {', '.join(ended)}")
-    if repaired:
-        notes.append("the state table was put right")
-    return dg.SensorResult(
-        run_requests=[reconciliation.run_request(day, asked, TARGETS) for day, asked in decision.request.items()],
-        skip_reason=None if decision.request else "; ".join(notes),
-        cursor=reconciliation.to_json(decision.waiting),
-    )
+    notes = ["the state table was put right"] if repaired else []
+    return reconciliation.Observed(behind, progress.in_progress, notes)
+
+
+late_data_reconciled = reconciliation.reconciling_sensor(
+    "late_data_reconciled",
+    TARGETS,
+    _observe,
+    description="Requests days that are still behind their input, and puts the state table right after a crash.",
+)

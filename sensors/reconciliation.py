@@ -1,16 +1,27 @@
 """What is still behind its input is put back, however it came to be forgotten.
 
-The automation condition follows events: edges. An edge can be missed, by a run that failed, a daemon that was replaced,
-a cursor that was reset. So here the level is compared, every minute: the version that each output records against its
-input. It is asked for only after the condition has had its chance, and ever more seldom while it keeps failing.
+Conditions and sensors follow events: edges. An edge can be missed, by a run that failed, a database that was away, a
+daemon that was replaced, a cursor that was reset. So here the level is compared, every minute, for each partition: what
+its output records that it reflects (a version, a SHA-256) against what its input is now. What is behind is asked for
+only after the event has had its chance, and ever more seldom while it keeps failing.
+
+`reconciling_sensor` makes the sensor; a pipeline says how to observe its partitions.
 """
 
+import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 import dagster as dg
+
+from dedp_assets.partition_runs import consecutive, range_tags
+from dedp_assets.run_processes import fail_ended_runs
+
+# Says in the UI why a run was requested.
+CAUSE_TAG = "dedp/cause"
 
 INTERVAL_SECONDS = 60
 # The longest pause between two requests of a partition whose runs fail.
@@ -51,12 +62,18 @@ def decide(
         elif known.input != input:
             # Not from the start: what changes every minute would wait for ever.
             known = Waiting(input, 0, min(known.due, now + INTERVAL_SECONDS))
+        # No longer than was meant, also if the clock was set back since.
+        known = known._replace(due=min(known.due, now + _pause(known.requests)))
         if partition not in in_progress and known.due <= now:
-            pause = min(INTERVAL_SECONDS * 2 ** (known.requests + 1), LONGEST_PAUSE_SECONDS)
             request[partition] = known
-            known = Waiting(input, known.requests + 1, now + pause)
+            known = Waiting(input, known.requests + 1, now + _pause(known.requests + 1))
         left[partition] = known
     return Decision(request, left)
+
+
+def _pause(requests: int) -> float:
+    """How long to wait for the next request after so many, in s."""
+    return float(min(INTERVAL_SECONDS * 2 ** min(requests, 10), LONGEST_PAUSE_SECONDS))
 
 
 def to_json(waiting: Mapping[str, Waiting]) -> str:
@@ -81,5 +98,98 @@ def run_request(partition: str, waiting: Waiting, assets: Sequence[dg.AssetKey])
         run_key=f"{partition}:{waiting.input}:{waiting.due:.3f}",
         partition_key=partition,
         asset_selection=list(assets),
-        tags={"dedp/cause": f"still behind its input (request {waiting.requests + 1} by reconciliation)"},
+        tags={CAUSE_TAG: cause_of([waiting])},
     )
+
+
+def range_requests(
+    waiting: Mapping[str, Waiting], assets: Sequence[dg.AssetKey], order: Sequence[str], at_most: int
+) -> list[dg.RunRequest]:
+    """Runs for the partitions that were waiting: those that follow one another in `order` share one."""
+    requests = []
+    for group in consecutive(sorted(waiting), order, at_most):
+        if len(group) == 1:
+            requests.append(run_request(group[0], waiting[group[0]], assets))
+            continue
+        inputs = hashlib.sha256(json.dumps([waiting[partition] for partition in group]).encode()).hexdigest()
+        requests.append(
+            dg.RunRequest(
+                run_key=f"{group[0]}...{group[-1]}:{inputs[:16]}",
+                asset_selection=list(assets),
+                tags={**range_tags(group), CAUSE_TAG: cause_of([waiting[partition] for partition in group])},
+            )
+        )
+    return requests
+
+
+def cause_of(waiting: Sequence[Waiting]) -> str:
+    """Why a run for such partitions is requested."""
+    number = max(each.requests for each in waiting) + 1
+    return f"still behind its input (request {number} by reconciliation)"
+
+
+class NotObservable(Exception):
+    """Nothing can be compared now: there is nothing yet, or the database does not answer. Says which, and what then."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Where the partitions of a pipeline are.
+
+    behind: those that don't reflect their input, with what identifies this input. in_progress: those with a run that is
+    queued or under way. notes: what else to tell whoever reads the tick.
+    """
+
+    behind: Mapping[str, str]
+    in_progress: Collection[str]
+    notes: Sequence[str] = ()
+
+
+def reconciling_sensor(
+    name: str,
+    targets: Sequence[dg.AssetKey],
+    observe: Callable[[dg.SensorEvaluationContext], Observed],
+    *,
+    description: str,
+    partitions_per_run: int = 1,
+    order: Callable[[], Sequence[str]] = tuple,
+    required_resource_keys: set[str] | None = None,
+) -> dg.SensorDefinition:
+    """A sensor that requests whatever partitions of `targets` stay behind their input.
+
+    observe: looks at the partitions; raises NotObservable to leave it for this time. partitions_per_run: how many that
+    follow one another in `order` may share a run. It also ends runs whose processes died (run_processes).
+    """
+
+    @dg.sensor(
+        name=name,
+        target=dg.AssetSelection.assets(*targets),
+        description=description,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        required_resource_keys=required_resource_keys,
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        ended = fail_ended_runs(context.instance)
+        try:
+            observed = observe(context)
+        except NotObservable as problem:
+            return dg.SkipReason(str(problem))
+        now = datetime.now(timezone.utc).timestamp()
+        decision = decide(observed.behind, from_json(context.cursor), observed.in_progress, now)
+        notes = [_summary(observed.behind), *observed.notes]
+        if ended:
+            notes.append(f"reported as failed, because their processes have ended: {', '.join(ended)}")
+        return dg.SensorResult(
+            run_requests=range_requests(decision.request, targets, order(), partitions_per_run)
+            if partitions_per_run > 1
+            else [run_request(partition, waited, targets) for partition, waited in decision.request.items()],
+            skip_reason=None if decision.request else "; ".join(notes),
+            cursor=to_json(decision.waiting),
+        )
+
+    return sensor
+
+
+def _summary(behind: Mapping[str, str]) -> str:
+    return f"{len(behind)} behind their input: {', '.join(behind)}" if behind else "every day reflects its input"

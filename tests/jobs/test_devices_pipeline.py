@@ -174,7 +174,10 @@ def test_a_day_without_a_file_fails_by_name_while_the_others_are_taken_in(pipeli
     drop(landing.dated_file(DAYS[2]))
     result = pipeline.take_in(*DAYS, raise_on_error=False)
     assert not result.success
-    assert f"partition {DAYS[1]}: expected a file at {landing.undated_file()}, found nothing" in failure_of(result)
+    assert (
+        f"partition {DAYS[1]}: expected a file at {landing.dated_file(DAYS[1])}, or at {landing.undated_file()} for "
+        "every day; found neither"
+    ) in failure_of(result)
     assert pipeline.materialized(contract.DEVICES_FILE) == [DAYS[0], DAYS[2]]
 
 

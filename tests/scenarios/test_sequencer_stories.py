@@ -231,18 +231,58 @@ def test_a_disk_that_is_full_for_a_moment_costs_a_retry(sequencer: Scenario, lan
     assert totals(dsn) == {"1": 1}
 
 
-def test_a_disk_that_stays_full_is_a_failed_run_and_a_new_version_of_the_file_tries_again(
+def test_a_disk_that_stays_full_is_a_failed_run_and_is_tried_again_when_nobody_does_anything(
     sequencer: Scenario, landing: Folder, dsn: str
 ) -> None:
     copying = "dedp_assets.isolated_sequencer.loader.assets.copy_when_settled"
-    sequencer.fail(FILE, times=4, before=copying, error=OSError(28, "No space left on device"))
+    sequencer.fail(FILE, times=8, before=copying, error=OSError(28, "No space left on device"))
     landing.drop(dataset("2024-01-02"), devices("1"))
     sequencer.advance(minutes=30)
-    sequencer.expect(FILE).failed("2024-01-02", error="No space left")
-    sequencer.expect(RAW).not_materialized()
+    sequencer.expect(FILE).failed("2024-01-02", "2024-01-02", error="No space left")
+    sequencer.expect(RAW).materialized("2024-01-02")
+    assert totals(dsn) == {"1": 1}
+
+
+def test_a_file_that_cannot_be_loaded_makes_room_for_the_next_version_of_it(
+    sequencer: Scenario, landing: Folder, dsn: str
+) -> None:
+    landing.drop("dataset.csv", "type,full_name,version\nlenovo,Lenovo ThinkPad,1\n")
+    sequencer.advance(minutes=10)
+    sequencer.expect(RAW).failed("2024-01-01", "2024-01-02", error="is delimited by ','")
+    landing.rewrite("dataset.csv", devices("1"))
+    sequencer.advance(minutes=10)
+    sequencer.expect(RAW).materialized("2024-01-01", "2024-01-02")
+    assert totals(dsn) == {"1": 2}
+    landing.rewrite("dataset.csv", devices("2"))
+    sequencer.advance(minutes=10)
+    assert totals(dsn) == {"1": 2}, "loaded once, a day keeps what it has"
+
+
+def test_a_writer_that_pauses_within_the_undated_file_is_loaded_whole_in_the_end(
+    sequencer: Scenario, landing: Folder, dsn: str
+) -> None:
+    landing.grow("dataset.csv", devices("1"))
+    sequencer.advance(minutes=5)
+    assert totals(dsn) == {"1": 2}
+    landing.grow("dataset.csv", "lenovo;Lenovo ThinkPad;2\n")
+    sequencer.advance(minutes=5)
+    assert totals(dsn) == {"1": 2, "2": 2}
+
+
+def test_a_load_that_somebody_deleted_stays_deleted_until_its_file_changes(
+    sequencer: Scenario, landing: Folder, dsn: str
+) -> None:
+    landing.drop(dataset("2024-01-02"), devices("1"))
+    sequencer.run_until_quiet()
+    connection = psycopg2.connect(dsn)
+    with connection, connection.cursor() as cursor:
+        for table in ("devices_raw", "devices_quarantine", "devices_loads"):
+            cursor.execute(f"DELETE FROM dedp.{table} WHERE load_id = '20240102'")
+    connection.close()
+    sequencer.advance(hours=3)
+    assert totals(dsn) == {}
     landing.rewrite(dataset("2024-01-02"), devices("2"))
     sequencer.run_until_quiet()
-    sequencer.expect(RAW).materialized("2024-01-02")
     assert totals(dsn) == {"2": 1}
 
 

@@ -15,6 +15,7 @@ from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
 from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH, UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.isolated_sequencer.internal_storage import Refusal, read_copied, write_refusal
 from dedp_assets.resources.postgres import PostgresResource
 
 # For what may well succeed next time: the server restarts, a connection breaks, two transactions meet. An
@@ -73,7 +74,16 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
 
 def _load(connection: Connection, partition_key: str) -> partition_runs.Materialized:
     began = time.monotonic()
-    report = load_file(connection, contract.load_id(partition_key), contract.internal_file(partition_key))
+    copy = contract.internal_file(partition_key)
+    copied = read_copied(copy.parent)
+    try:
+        report = load_file(connection, contract.load_id(partition_key), copy)
+    except UnusableFile as error:
+        # Tells the loading team, so that the day takes the next version of the undated file.
+        if copied is not None and copied == read_copied(copy.parent):
+            write_refusal(copy.parent, Refusal(copied.sha256, str(error)))
+        raise
+    write_refusal(copy.parent, None)
     seconds = time.monotonic() - began
     return partition_runs.Materialized(report.sha256, _load_metadata(connection, report, seconds))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, NamedTuple
 
 from psycopg2 import errors, sql
 from psycopg2.extensions import connection as Connection
@@ -56,6 +56,14 @@ _TAKE_OUT_DUPLICATES = """
     DELETE FROM {target} AS target USING duplicates WHERE target.ctid = duplicates.row_id;
 """
 
+_LOAD_STATES = """
+    SELECT load_id, sha256, folded AND NOT EXISTS (
+        SELECT FROM dedp.devices_changes WHERE devices_changes.load_id = devices_loads.load_id
+    )
+    FROM dedp.devices_loads
+    WHERE sha256 IS NOT NULL
+"""
+
 _WRITE_DIFFERENCE = """
     ANALYZE {arrived};
     DELETE FROM dedp.devices_raw AS present
@@ -85,6 +93,20 @@ class LoadReport:
     rows_loaded: int
     rows_quarantined: int
     reasons: dict[str, int]
+
+
+class LoadState(NamedTuple):
+    """A load that is there: the SHA-256 of the file that it reflects, and whether its totals are refreshed."""
+
+    sha256: str
+    is_folded: bool
+
+
+def load_states(connection: Connection) -> dict[str, LoadState]:
+    """Every load by its id."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_LOAD_STATES)
+        return {load_id: LoadState(sha256, is_folded) for load_id, sha256, is_folded in cursor.fetchall()}
 
 
 def load_file(connection: Connection, load_id: str, path: Path) -> LoadReport:

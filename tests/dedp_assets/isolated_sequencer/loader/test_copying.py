@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dedp_assets.isolated_sequencer.loader.copying import NotCopied, StillBeingWritten, copy_when_settled
+from dedp_assets.file_versions import FileVersion
+from dedp_assets.isolated_sequencer.internal_storage import read_copied
+from dedp_assets.isolated_sequencer.loader.copying import NotCopied, SeenSince, StillBeingWritten, copy_when_settled
 
 # Enough rows for more than one read of the copier.
 ROWS = 70_000
@@ -140,7 +142,8 @@ turns = 0
 
 def watch(frame, event, function):
     global turns
-    if event == wanted_event and function.__name__ == wanted_name and frame.f_code.co_filename.endswith("copying.py"):
+    ours = frame.f_code.co_filename.endswith(("copying.py", "internal_storage.py"))
+    if ours and event == wanted_event and function.__name__ == wanted_name:
         turns += 1
         if turns == int(wanted_turn):
             sys.stdout.write("there\\n")
@@ -158,6 +161,8 @@ STEPS = {
     "with all written, not yet on the disk": ("c_call", "fsync", 1),
     "just before the draft takes the name": ("c_call", "replace", 1),
     "just after the draft took the name": ("c_return", "replace", 1),
+    "just before the copy's source is recorded": ("c_call", "replace", 2),
+    "just after the copy's source was recorded": ("c_return", "replace", 2),
 }
 
 
@@ -178,7 +183,9 @@ def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_e
         assert killed.stdout.readline() == "there\n"
         killed.send_signal(signal.SIGKILL)
 
-    took_the_name = step[:2] == ("c_return", "replace")
+    took_the_name = step[1] == "replace" and step != STEPS["just before the draft takes the name"]
+    recorded = read_copied(destination.parent)
+    assert recorded is None or recorded.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
     if took_the_name:
         assert version_of(destination) == 2
     elif earlier_copy:
@@ -187,7 +194,7 @@ def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_e
         assert not destination.exists()
     assert copy(source, destination).sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
     assert version_of(destination) == 2
-    assert names_in(destination.parent) == {"dataset.csv", ".lock"}
+    assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
 
 
 def test_every_copy_of_a_source_replaced_in_a_tight_loop_is_one_complete_version(tmp_path):
@@ -264,7 +271,67 @@ def test_a_file_that_never_comes_to_rest_is_not_taken_and_the_earlier_copy_stays
         copy(source, destination, settle_seconds=1.0, patience=1.3)
     assert str(source) in str(raised.value)
     assert version_of(destination) == 1
-    assert names_in(destination.parent) == {"dataset.csv", ".lock"}
+    assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
+
+
+def test_a_file_that_changes_during_every_copy_is_given_up_too(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
+    source.write_text(version_text(1))
+
+    def touch_at_each_write(_frame, event, function):
+        if event == "c_return" and function.__name__ == "write":
+            os.utime(source)
+
+    sys.setprofile(touch_at_each_write)
+    try:
+        with pytest.raises(StillBeingWritten, match="changed during every copy"):
+            copy(source, destination, settle_seconds=0.0, patience=0.5)
+    finally:
+        sys.setprofile(None)
+    assert not destination.exists()
+
+
+def test_a_writer_that_keeps_an_old_time_of_change_while_it_writes_is_waited_for(tmp_path):
+    source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
+    text = version_text(3, rows=1000)
+    source.write_text("")
+
+    def write(_number=None):
+        with open(source, "a") as stream:
+            for start in range(0, len(text), 1000):
+                stream.write(text[start : start + 1000])
+                stream.flush()
+                os.utime(source, (0, 0))
+                time.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        time.sleep(0.1)
+        copy(source, destination, settle_seconds=0.6)
+        written.result()
+    assert destination.read_text() == text
+
+
+def test_many_files_settle_at_the_same_time(tmp_path):
+    sources = [tmp_path / f"{number}.csv" for number in range(10)]
+    seen = SeenSince()
+    for source in sources:
+        source.write_text("content")
+        seen.look(source)
+    began = time.monotonic()
+    for source in sources:
+        copy_when_settled(source, tmp_path / source.stem / "dataset.csv", settle_seconds=0.5, seen=seen)
+    assert time.monotonic() - began < 5 * 0.5, "one after the other they would take ten times as long"
+
+
+def test_what_was_seen_to_be_complete_before_is_not_waited_for_unless_it_has_changed_since(tmp_path):
+    source = tmp_path / "landed.csv"
+    source.write_text("content")
+    complete = SeenSince({source: FileVersion.of(source.stat())})
+    copy_when_settled(source, tmp_path / "one" / "dataset.csv", settle_seconds=60, patience=0, seen=complete)
+    source.write_text("content of another version")
+    with pytest.raises(StillBeingWritten):
+        copy_when_settled(source, tmp_path / "two" / "dataset.csv", settle_seconds=60, patience=0, seen=complete)
 
 
 def test_a_growing_file_is_taken_whole_once_it_has_come_to_rest(tmp_path):
@@ -347,7 +414,7 @@ def test_what_is_no_file_with_content_is_refused_by_name_and_the_earlier_copy_st
     assert not isinstance(raised.value, StillBeingWritten)
     assert str(source) in str(raised.value)
     assert version_of(destination) == 1
-    assert names_in(destination.parent) <= {"dataset.csv", ".lock"}
+    assert names_in(destination.parent) <= {"dataset.csv", ".lock", "source.json"}
 
 
 def test_a_name_that_the_system_refuses_is_reported_as_such(tmp_path):
@@ -391,7 +458,7 @@ def test_eight_copies_of_one_day_at_once_end_with_one_complete_file(tmp_path):
     assert set(reports) <= digests
     assert hashlib.sha256(destination.read_bytes()).hexdigest() in reports
     version_of(destination)
-    assert names_in(destination.parent) == {"dataset.csv", ".lock"}
+    assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
 
 
 def test_a_copy_waits_for_another_of_the_same_day_and_not_for_other_days(tmp_path):

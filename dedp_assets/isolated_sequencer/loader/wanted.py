@@ -1,0 +1,127 @@
+"""Which landed file a day should be taken in from, by what its copy reflects: a level, whatever events were missed.
+
+A day's own file is wanted whenever the copy does not have its content. The undated file is wanted
+
+- by a day for which nothing has been taken in;
+- by a day that took it while it was shorter: the same file, of which more has been written since;
+- by a day that took it in an earlier version which could not be loaded.
+
+Never by a day that has, or had, a file of its own, nor by one that took an earlier version and loaded it.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from dedp_assets.file_versions import FileVersion, begins_with, sha256_of
+from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.internal_storage import (
+    Copied,
+    is_refused,
+    lock_of,
+    read_copied,
+    write_copied,
+)
+from dedp_assets.isolated_sequencer.loader import landing
+from dedp_assets.isolated_sequencer.loader.landing import UNDATED
+
+# Up to this size a look at a file may read it, to see whether its content is new; beyond, a run finds that out.
+MAX_READ_BYTES = 256 << 20
+
+
+class Copies(Protocol):
+    """What is known of the days' copies."""
+
+    def copied(self, day: str) -> Copied | None:
+        """What the day's copy reflects; None if there is none, or if it does not say."""
+
+    def exists(self, day: str) -> bool:
+        """Whether the day has a copy, whether or not it says where it came from."""
+
+    def is_refused(self, day: str) -> bool:
+        """Whether the day's copy could not be loaded."""
+
+    def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
+        """Whether the copy has the content that the landed file (a day, or UNDATED) has in this version."""
+
+    def is_beginning_of(self, day: str, version: FileVersion) -> bool:
+        """Whether the copy is of the undated file, of which this version is a longer one, written on since."""
+
+
+def wanted(
+    days: Collection[str],
+    files: Mapping[str, FileVersion],
+    copies: Copies,
+    *,
+    unusable: Collection[str],
+    undated_days: Collection[str],
+    taken_in: Collection[str],
+) -> dict[str, str]:
+    """Which of the days want which file: day -> that day, or UNDATED.
+
+    files: the landed files that are complete. unusable: days that have a file of their own, complete or not, which must
+    not take the undated one. undated_days: those that may. taken_in: days that Dagster has a materialization of.
+    """
+    found = {}
+    for day in days:
+        if day in files:
+            if not copies.has_content_of(day, day, files[day]):
+                found[day] = day
+        elif day in undated_days and day not in unusable and UNDATED in files:
+            found |= {day: UNDATED} if _wants_undated(day, files[UNDATED], copies, day in taken_in) else {}
+    return found
+
+
+def _wants_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: bool) -> bool:
+    copied = copies.copied(day)
+    if copied is None:
+        # A copy that does not say where it came from was made before copies did: nobody knows better than it.
+        return not is_taken_in and not copies.exists(day)
+    if landing.is_dated(copied.source, day) or copied.version == undated:
+        return False
+    if copies.is_refused(day):
+        return not copies.has_content_of(day, UNDATED, undated)
+    return copies.is_beginning_of(day, undated)
+
+
+class StoredCopies:
+    """The copies in internal storage, held against the files in the landing folder."""
+
+    def copied(self, day: str) -> Copied | None:
+        return read_copied(_folder(day))
+
+    def exists(self, day: str) -> bool:
+        return contract.internal_file(day).exists()
+
+    def is_refused(self, day: str) -> bool:
+        return is_refused(_folder(day))
+
+    def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
+        """Also records that the copy reflects this version, so that the file is read once and not at every look."""
+        copied = self.copied(day)
+        if copied is not None and copied.version == version:
+            return True
+        path = landing.folder() / landing.name_of(landed)
+        internal = contract.internal_file(day)
+        if not internal.exists() or internal.stat().st_size != version.size or version.size > MAX_READ_BYTES:
+            return False
+        sha256 = copied.sha256 if copied else sha256_of(internal)
+        if sha256 is None or sha256_of(path) != sha256:
+            return False
+        with lock_of(internal.parent):
+            if self.copied(day) == copied and sha256_of(internal) == sha256:
+                write_copied(internal.parent, Copied(str(path), version, sha256))
+        return True
+
+    def is_beginning_of(self, day: str, version: FileVersion) -> bool:
+        copied = self.copied(day)
+        return (
+            copied is not None
+            and copied.version.inode == version.inode
+            and copied.version.size < version.size
+            and begins_with(landing.undated_file(), copied.version.size, copied.sha256)
+        )
+
+
+def _folder(day: str) -> Path:
+    return contract.internal_file(day).parent
