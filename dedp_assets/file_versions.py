@@ -81,9 +81,15 @@ def begins_with(path: Path, size: int, sha256: str) -> bool:
     """Whether the first `size` bytes of a file have this SHA-256: it is that content, and perhaps more."""
     try:
         with open(path, "rb") as stream:
-            return _sha256(stream, size) == sha256
+            return stream_begins_with(stream, size, sha256)
     except OSError:
         return False
+
+
+def stream_begins_with(stream: BinaryIO, size: int, sha256: str) -> bool:
+    """The same of a file that has been opened; it is read from its beginning."""
+    stream.seek(0)
+    return _sha256(stream, size) == sha256
 
 
 def _sha256(stream: BinaryIO, size: int | None) -> str:

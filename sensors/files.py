@@ -173,7 +173,7 @@ def _untold(copies: Copies, situation: Situation, others: Collection[str]) -> di
     """Copies that Dagster does not know of: a command line with another instance made them, or it was lost."""
     unknown = [day for day in situation.due if day not in {*situation.materialized, *others}]
     found = {day: copies.copied(day) for day in unknown if day not in (situation.in_progress or ())}
-    return {day: copied for day, copied in found.items() if copied is not None}
+    return {day: copied for day, copied in found.items() if copied is not None and not copied.is_cut_off}
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _copy(day: str) -> Copy | None:
     if not os.path.exists(file):
         return None
     copied = read_copied(file.parent)
-    return Copy(copied.sha256 if copied else None, is_refused(file.parent))
+    return Copy((copied and copied.sha256) or None, is_refused(file.parent))
 
 
 def _told(instance: dg.DagsterInstance, days: set[str]) -> dict[str, str]:

@@ -4,9 +4,9 @@
                               source.json    which file and version that is, and its SHA-256
                               refused.json   the aggregating team: this content can't be loaded, and why
 
-`source.json` is what the copy reflects: both teams compare it with what it should reflect, whatever events say. It is
-removed before the copy is replaced and written afterwards, so that it never speaks of another copy. A copy from before
-there was such a file has none; then nobody knows where it came from.
+`source.json` is what the copy reflects: both teams compare it with what it should reflect, whatever events say. While
+the copy is replaced it says that this was begun, so that it never speaks of another copy, whoever dies when. A copy
+from before there was such a file has none; then nobody knows where it came from.
 """
 
 import contextlib
@@ -23,11 +23,19 @@ _SOURCE, _REFUSED = "source.json", "refused.json"
 
 
 class Copied(NamedTuple):
-    """What a copy reflects: the landed file, its version, and the SHA-256 of its content."""
+    """What a copy reflects: the landed file, its version, and the SHA-256 of its content.
+
+    The SHA-256 is "" while the copy is being replaced, and for ever if the process that did so was killed.
+    """
 
     source: str
     version: FileVersion
     sha256: str
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether nobody knows what the copy is: it was being replaced."""
+        return not self.sha256
 
 
 class Refusal(NamedTuple):
@@ -47,13 +55,8 @@ def read_copied(folder: Path) -> Copied | None:
 
 
 def write_copied(folder: Path, copied: Copied) -> None:
-    """Say what the copy reflects. Hold `lock_of` while the copy and this are written."""
+    """Say what the copy reflects, or with a SHA-256 of "" that it is being replaced. Hold `lock_of` meanwhile."""
     _write(folder / _SOURCE, {**copied._asdict(), "version": list(copied.version)})
-
-
-def forget_copied(folder: Path) -> None:
-    """The copy is about to be replaced. Hold `lock_of`."""
-    (folder / _SOURCE).unlink(missing_ok=True)
 
 
 def read_refusal(folder: Path) -> Refusal | None:
@@ -82,7 +85,7 @@ def is_refused(folder: Path) -> bool:
     if refusal is None:
         return False
     copied = read_copied(folder)
-    return copied is not None and copied.sha256 == refusal.sha256
+    return copied is not None and copied.sha256 == refusal.sha256 and not copied.is_cut_off
 
 
 @contextlib.contextmanager

@@ -816,6 +816,18 @@ def test_an_unrelated_later_file_is_not_for_days_that_took_an_earlier_one(tick_o
     assert tick.compare_levels().run_requests == []
 
 
+def test_a_file_that_is_replaced_before_the_rest_of_it_is_taken_leaves_the_day_as_it_is(tick_of_sensor, three_days):
+    tick = tick_of_sensor
+    file = put_file(landing.undated_file(), "header\nfirst\n")
+    tick.take_in(tick())
+    with file.open("a") as stream:
+        stream.write("second\n")
+    requested = tick()
+    put_file(file.with_name("draft"), "an unrelated later file").rename(file)
+    assert tick.take_in(requested) == three_days
+    assert {content_of(day) for day in three_days} == {"header\nfirst\n"}
+
+
 def refuse(day):
     """What the aggregating team does with a file that it can't load."""
     folder = contract.internal_file(day).parent

@@ -10,9 +10,16 @@ from pydantic import Field
 from dedp_assets import partition_runs, settings
 from dedp_assets.file_versions import FileVersion
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.isolated_sequencer.internal_storage import read_copied
+from dedp_assets.isolated_sequencer.internal_storage import Copied, read_copied
 from dedp_assets.isolated_sequencer.loader import landing
-from dedp_assets.isolated_sequencer.loader.copying import NotCopied, SeenSince, StillBeingWritten, copy_when_settled
+from dedp_assets.isolated_sequencer.loader.copying import (
+    AnotherFile,
+    NotCopied,
+    SeenSince,
+    StillBeingWritten,
+    copy_when_settled,
+)
+from dedp_assets.isolated_sequencer.loader.wanted import StoredCopies, may_only_grow
 
 
 class LandedFiles(dg.Config):
@@ -48,7 +55,16 @@ def devices_file(context: dg.AssetExecutionContext, config: LandedFiles) -> dg.M
         seen.look(folder / config.sources[day] if day in config.sources else _file_of(day))
 
     def take_in(day: str) -> partition_runs.Materialized:
-        return _take_in(day, _source(day, config.sources.get(day)), seen)
+        source = _source(day, config.sources.get(day))
+        # By hand, a day takes whatever is there.
+        is_later = day in config.sources and source == landing.undated_file()
+        beginning = may_only_grow(day, StoredCopies()) if is_later else None
+        try:
+            return _take_in(day, source, seen, beginning)
+        except AnotherFile as error:
+            assert beginning is not None
+            context.log.info(f"{day}: {error}; the day keeps what it has")
+            return partition_runs.Materialized(beginning.sha256, {"content": "as before", "sha256": beginning.sha256})
 
     return partition_runs.materialize_each(context, take_in, failures=(NotCopied,), retryable=(StillBeingWritten,))
 
@@ -83,11 +99,13 @@ def _source(day: str, requested: str | None) -> Path:
     return undated
 
 
-def _take_in(day: str, source: Path, seen: SeenSince) -> partition_runs.Materialized:
+def _take_in(day: str, source: Path, seen: SeenSince, beginning: Copied | None) -> partition_runs.Materialized:
     began = time.monotonic()
     destination = contract.internal_file(day)
     before = read_copied(destination.parent)
-    copied = copy_when_settled(source, destination, settle_seconds=settings.settle_seconds(), seen=seen)
+    copied = copy_when_settled(
+        source, destination, settle_seconds=settings.settle_seconds(), seen=seen, beginning=beginning
+    )
     return partition_runs.Materialized(
         data_version=copied.sha256,
         metadata={

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from dedp_assets.file_versions import FileVersion
-from dedp_assets.isolated_sequencer.internal_storage import Copied, forget_copied, lock_of, write_copied
+from dedp_assets.file_versions import FileVersion, stream_begins_with
+from dedp_assets.isolated_sequencer.internal_storage import Copied, lock_of, write_copied
 
 _CHUNK_BYTES = 1 << 20
 
@@ -26,6 +26,10 @@ class NotCopied(RuntimeError):
 
 class StillBeingWritten(NotCopied):
     """The file did not come to rest in the time allowed. Worth another try later."""
+
+
+class AnotherFile(NotCopied):
+    """The file is not the one of which more was to be copied: it has been replaced."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,14 @@ def copy_when_settled(
     settle_seconds: float,
     patience: float = 60,
     seen: SeenSince | None = None,
+    beginning: Copied | None = None,
 ) -> CopiedFile:
     """Copy one complete version of `source` to `destination`, which is replaced as a whole or not at all.
 
     Waits until the opened file has been seen unchanged for `settle_seconds`, and gives up after `patience` seconds with
-    StillBeingWritten. `seen`: what was seen before this call. Raises NotCopied if there is no such file, it is empty,
-    or not a file. Beside the destination it records which version was copied (internal_storage).
+    StillBeingWritten. `seen`: what was seen before this call. `beginning`: an earlier copy, of which the file must be a
+    longer version, or AnotherFile is raised. Raises NotCopied if there is no such file, it is empty, or not a file.
+    Beside the destination it records which version was copied (internal_storage).
     """
     give_up = time.monotonic() + patience
     seen = seen or SeenSince()
@@ -85,11 +91,13 @@ def copy_when_settled(
             before = _wait_until_settled(stream, source, settle_seconds, give_up, seen)
             if before.size == 0:
                 raise NotCopied(f"{source} is empty; expected a header and at least one line")
+            if beginning and not stream_begins_with(stream, beginning.version.size, beginning.sha256):
+                raise AnotherFile(f"{source} is another file than the one that was copied before")
             with _private_draft(destination) as draft:
                 copied = _copy(stream, draft, source, before)
                 # Compared before it gets its name: what changed under the copy may be half old and half new.
                 if _is_unchanged(stream, before):
-                    forget_copied(destination.parent)
+                    write_copied(destination.parent, Copied(str(source), before, ""))
                     os.replace(draft, destination)
                     write_copied(destination.parent, Copied(str(source), before, copied.sha256))
                     _sync_folder(destination.parent)

@@ -1,0 +1,568 @@
+"""Files that land in every way there is: nothing is lost, nothing half is kept, and few runs were not needed.
+
+The file system and its writers are simulated, and so is what can happen to the loading team: its daemon, its runs, its
+cursor, its clock. The decisions, and the copies with what they say they reflect, are real.
+
+    FILE_SCHEDULES=10000 python -m pytest tests/model/test_file_versions.py
+"""
+
+import hashlib
+import os
+import random
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from dedp_assets.file_versions import FileVersion, Seen
+from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.internal_storage import (
+    Copied,
+    Refusal,
+    is_refused,
+    lock_of,
+    read_copied,
+    write_copied,
+    write_refusal,
+)
+from dedp_assets.isolated_sequencer.loader import landing, wanted
+from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing
+from sensors import reconciliation
+from sensors.files import Cursor, Request, Situation, compares_levels, plan_runs
+
+_SCHEDULES = int(os.environ.get("FILE_SCHEDULES", "250"))
+
+DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
+SETTLE = 2.0
+EPOCH = 1_800_000_000.0
+BAD = "cannot be loaded"
+
+Action = tuple[Any, ...]
+
+
+@dataclass
+class File:
+    """An inode: a number, what is in it, and its two times in s. `writer`: what it has yet to write, if any.
+
+    life: counts what the file was at different times, a new one each time that it was begun anew.
+    """
+
+    inode: int
+    content: str
+    modified: float
+    changed: float
+    life: int
+    rest: list[str] = field(default_factory=list)
+    keeps_old_times: bool = False
+    written: float = 0.0  # by the one clock that never jumps
+
+
+@dataclass
+class Run:
+    """A run that was requested. `first_look`: the version of each day's file when it began to wait for it to settle."""
+
+    request: Request
+    first_look: dict[str, FileVersion | None] | None = None
+
+
+class Landing:
+    """What happens, in any order. At the end everything comes to rest, and is held against what lies there."""
+
+    def __init__(self, room: str, patch: pytest.MonkeyPatch) -> None:
+        patch.setenv("DEDP_HOME", room)
+        # What of the landing folder is read, is read from the simulated one.
+        patch.setattr(wanted, "sha256_of", self.sha256_of)
+        patch.setattr(wanted, "begins_with", self.begins_with)
+        self.files: dict[str, File] = {}
+        self.aside: list[File] = []
+        self.real = 0.0  # s that have passed
+        self.jump = 0.0  # how far our clock is off
+        self.jumped_at = -1e9  # when it jumped forwards last
+        self.skew = 0.0  # how far the file system's is
+        self.inodes = self.lives = 0
+        self.final: dict[int, str] = {}  # the content at the end of each life
+        self.cursor: str | None = None
+        self.materialized: set[str] = set()
+        self.due = 2
+        self.runs: list[Run] = []
+        self.kept: dict[str, int] = {}  # the life whose content a day loaded from the undated file
+        self.had_own: set[str] = set()
+        self.needless = self.allowed = 0
+
+    # The simulated file system
+
+    @property
+    def now(self):
+        return EPOCH + self.real + self.jump
+
+    def sha256_of(self, path):
+        content = self.read(path)
+        return None if content is None else hashlib.sha256(content.encode()).hexdigest()
+
+    def begins_with(self, path, size, sha256):
+        content = self.read(path)
+        return content is not None and hashlib.sha256(content.encode()[:size]).hexdigest() == sha256
+
+    def read(self, path):
+        if path.is_relative_to(landing.folder()):
+            name = "" if path == landing.undated_file() else path.parent.name
+            return self.files[name].content if name in self.files else None
+        return path.read_text() if path.exists() else None
+
+    def version(self, name):
+        file = self.files.get(name)
+        if file is None:
+            return None
+        return FileVersion(len(file.content), round(file.modified * 1e9), round(file.changed * 1e9), file.inode)
+
+    def changed(self, file, *, old_time=False):
+        file.changed = max(file.changed + 1e-3, self.now + self.skew)
+        if not (old_time or file.keeps_old_times):
+            file.modified = file.changed
+        # What changes under a request that is on its way may be loaded twice.
+        self.allowed += len(DAYS) if self.runs else 0
+
+    def new_life(self, file):
+        self.lives += 1
+        file.life = self.lives
+
+    def new_file(self, content, old_time=False):
+        self.inodes += 1
+        file = File(self.inodes, content, 0.0 if old_time else self.now + self.skew, self.now + self.skew, 0)
+        self.new_life(file)
+        file.written = self.real
+        return file
+
+    def put(self, name, file):
+        if name in self.files:
+            self.aside.append(self.files[name])
+        self.files[name] = file
+        self.changed(file, old_time=True)
+        if name in DAYS:
+            self.had_own.add(name)
+        self.remember()
+
+    def remember(self):
+        for file in [*self.files.values(), *self.aside]:
+            self.final[file.life] = file.content
+
+    # What others do
+
+    def rename_a_finished_file_into_place(self, name, old, bad):
+        self.put(name, self.new_file(f"{BAD} " * (bad == 0) + f"whole {self.inodes}.", old))
+
+    def begin_to_write(self, name, parts, old, in_place):
+        file = self.files.get(name) if in_place else None
+        if file is None:
+            file = self.new_file("")
+            self.put(name, file)
+        file.content, file.keeps_old_times = f"begin {self.lives}.", old
+        file.rest = [f" part {self.lives}.{number}." for number in range(parts)]
+        self.new_life(file)
+        self.wrote(file)
+
+    def touch_an_empty_placeholder(self, name):
+        if name not in self.files:
+            self.put(name, self.new_file(""))
+
+    def write_on(self, name):
+        file = self.files.get(name)
+        if file and file.rest:
+            file.content += file.rest.pop(0)
+            self.wrote(file)
+
+    def wrote(self, file):
+        file.written = self.real
+        self.changed(file)
+        self.remember()
+
+    def rewrite_with_same_size_times_and_inode(self, name):
+        file = self.files.get(name)
+        if file and file.content and not file.rest:
+            file.content = file.content[::-1]
+            self.new_life(file)
+            file.written = self.real
+            self.changed(file, old_time=True)
+            self.remember()
+
+    def touch(self, name):
+        if name in self.files:
+            self.changed(self.files[name])
+
+    def swap_back(self, name):
+        if self.aside and name in self.files:
+            file = self.aside.pop(0)
+            file.rest = []
+            self.put(name, file)
+
+    def vanish(self, name):
+        if name in self.files:
+            self.aside.append(self.files.pop(name))
+
+    def mount_anew(self):
+        for file in self.files.values():
+            if file.rest:
+                return
+        for file in self.files.values():
+            self.inodes += 1
+            file.inode = self.inodes
+            self.changed(file, old_time=True)
+
+    def the_file_systems_clock_is_wrong(self, seconds):
+        self.skew = seconds
+
+    def our_clock_jumps(self, seconds):
+        self.jump += seconds
+        if seconds > 0:
+            self.jumped_at = self.real
+
+    # The loading team
+
+    def ticks_follow(self, pauses):
+        for seconds in pauses:
+            self.real += seconds
+            self.tick()
+
+    def a_day_ends(self):
+        self.due = min(self.due + 1, len(DAYS))
+
+    def the_cursor_is_lost(self):
+        self.cursor = None
+        self.allowed += len(DAYS) if self.runs else 0
+
+    def the_history_of_dagster_is_lost(self):
+        self.materialized.clear()
+
+    def a_run(self, how):
+        if self.runs:
+            self.advance_run(self.runs[0], how)
+
+    def the_aggregating_team_loads(self):
+        for day in DAYS:
+            file = contract.internal_file(day)
+            copied = read_copied(file.parent)
+            if file.exists() and copied and not copied.is_cut_off:
+                content = file.read_text()
+                is_bad = content.startswith(BAD)
+                write_refusal(file.parent, Refusal(copied.sha256, BAD) if is_bad else None)
+                if not is_bad and not landing.is_dated(copied.source, day):
+                    lives = {life for life, final in self.final.items() if final.startswith(content)}
+                    self.kept.setdefault(day, -1)
+                    self.kept[day] = self.life_kept(day, lives)
+
+    def life_kept(self, day, lives):
+        """The life that the day's content is of. A day that loaded one keeps it, until a file of its own comes."""
+        before = self.kept[day]
+        if before != -1 and day not in self.had_own:
+            assert before in lives, f"{day} loaded an unrelated later file"
+            return before
+        return max(lives)
+
+    def tick(self):
+        cursor = Cursor.from_json(self.cursor)
+        in_progress = {day for run in self.runs for day in run.request.days}
+        plan = plan_runs(
+            Listing({name: self.version(name) for name in self.files}),
+            cursor,
+            wanted.StoredCopies(),
+            Situation(
+                now=self.now,
+                settle_seconds=SETTLE,
+                due=DAYS[: self.due],
+                undated_due=DAYS[: self.due],
+                materialized=frozenset(self.materialized),
+                in_progress=in_progress if compares_levels(cursor, self.now) else None,
+            ),
+        )
+        for request in plan.requests:
+            for day in request.days:
+                self.check_settled("" if request.sources[day] == landing.FILE_NAME else day)
+        self.cursor = plan.cursor.to_json()
+        self.materialized |= plan.untold.keys()
+        self.runs += [Run(request) for request in plan.requests]
+        assert len(self.cursor) < 3000
+
+    def check_settled(self, name):
+        """Nothing is requested or copied that was written to within the settle time, but where our clock jumped."""
+        file = self.files[name]
+        assert file.content, f"{name or 'undated'} is empty"
+        if self.jumped_at < file.written:
+            assert self.real - file.written >= SETTLE - 1e-6, f"{name or 'undated'} was being written to"
+
+    def advance_run(self, run, how):
+        if how in ("fails", "killed before"):
+            self.runs.remove(run)
+            self.allowed += len(run.request.days)
+            return
+        if run.first_look is None:
+            run.first_look = {day: self.version(self.source_of(run, day)) for day in run.request.days}
+            if any(not self.is_known_to_be_complete(run, day) for day in run.request.days):
+                return  # it waits
+        self.runs.remove(run)
+        for day in run.request.days:
+            self.take_in(run, day, is_killed=how == "killed amid")
+            if how == "killed amid":
+                self.allowed += len(run.request.days)
+                return
+
+    def source_of(self, run, day):
+        return UNDATED if run.request.sources[day] == landing.FILE_NAME else day
+
+    def is_known_to_be_complete(self, run, day):
+        return run.request.complete[run.request.sources[day]] == self.version(self.source_of(run, day))
+
+    def take_in(self, run, day, *, is_killed):
+        """What `copy_when_settled` does, for which more than the settle time has passed where it had to wait."""
+        name = self.source_of(run, day)
+        version = self.version(name)
+        if version is None or version.size == 0:
+            return
+        has_changed = version != run.first_look[day] or self.real - self.files[name].written < SETTLE
+        if has_changed and not self.is_known_to_be_complete(run, day):
+            return  # still being written
+        content, destination = self.files[name].content, contract.internal_file(day)
+        if name == UNDATED:
+            beginning = wanted.may_only_grow(day, wanted.StoredCopies())
+            if beginning and not self.begins_with(landing.undated_file(), beginning.version.size, beginning.sha256):
+                self.materialized.add(day)
+                return
+        with lock_of(destination.parent):
+            source = str(landing.folder() / landing.name_of(name))
+            before = destination.read_text() if destination.exists() else None
+            write_copied(destination.parent, Copied(source, version, ""))
+            destination.write_text(content)
+            if is_killed:
+                return
+            write_copied(destination.parent, Copied(source, version, hashlib.sha256(content.encode()).hexdigest()))
+        self.needless += content == before and day in self.materialized
+        self.materialized.add(day)
+
+    # At rest
+
+    def come_to_rest(self):
+        for file in self.files.values():
+            if file.rest:
+                self.real += 1
+                file.content, file.rest = file.content + "".join(file.rest), []
+                self.wrote(file)
+        for _ in range(300):
+            self.real += 30
+            self.tick()
+            for run in list(self.runs):
+                self.advance_run(run, "succeeds")
+            for run in list(self.runs):
+                self.advance_run(run, "succeeds")
+            self.the_aggregating_team_loads()
+            waiting = Cursor.from_json(self.cursor).waiting
+            if not self.runs and not waiting and self.is_quiet():
+                return
+            self.real += min(
+                (each.due - self.now for each in waiting.values() if each.due > self.now),
+                default=reconciliation.INTERVAL_SECONDS,
+            )
+        raise AssertionError("it never comes to rest")
+
+    def is_quiet(self):
+        self.quiet = getattr(self, "quiet", 0) + 1
+        return self.quiet > 4
+
+    def check_at_rest(self):
+        for day in DAYS[: self.due]:
+            file, own, undated = contract.internal_file(day), self.files.get(day), self.files.get(UNDATED)
+            if own is not None and own.content:
+                assert file.exists(), f"{day} was never taken in"
+                assert file.read_text() == own.content, f"{day} is not what its own file is"
+            elif own is None and day not in self.had_own and undated is not None and undated.content:
+                assert file.exists(), f"{day} was never taken in from the undated file"
+                content = file.read_text()
+                # Of a file that was replaced before anybody saw it grow, the rest is nowhere.
+                assert content == undated.content or not undated.content.startswith(content), (
+                    f"{day} has half of a file: {content!r}"
+                )
+                if content.startswith(BAD):
+                    assert undated.content == content, f"{day} could not be loaded, and another file is there"
+                assert day in self.materialized, f"Dagster does not know of {day}"
+            if file.exists() and not is_refused(file.parent):
+                copied = read_copied(file.parent)
+                assert copied is None or copied.is_cut_off or copied.sha256 == self.sha256_of(file)
+        assert self.needless <= self.allowed, f"{self.needless} runs were not needed, of at most {self.allowed}"
+
+
+# Schedules: made at random, played, made smaller.
+
+# How often each kind of action is taken, and what it is called with.
+_KINDS: dict[str, tuple[float, Callable[[random.Random, Sequence[str]], Action]]] = {
+    "rename_a_finished_file_into_place": (
+        2,
+        lambda chance, names: (chance.choice(names), chance.random() < 0.5, chance.random() < 0.2),
+    ),
+    "begin_to_write": (
+        1.5,
+        lambda chance, names: (
+            chance.choice(names),
+            chance.randint(1, 3),
+            chance.random() < 0.5,
+            chance.random() < 0.5,
+        ),
+    ),
+    "touch_an_empty_placeholder": (0.3, lambda chance, names: (chance.choice(names),)),
+    "write_on": (2, lambda chance, names: (chance.choice(names),)),
+    "rewrite_with_same_size_times_and_inode": (0.5, lambda chance, names: (chance.choice(names),)),
+    "touch": (0.3, lambda chance, names: (chance.choice(names),)),
+    "swap_back": (0.5, lambda chance, names: (chance.choice(names),)),
+    "vanish": (0.3, lambda chance, names: (chance.choice(names),)),
+    "mount_anew": (0.2, lambda chance, names: ()),
+    "the_file_systems_clock_is_wrong": (0.2, lambda chance, names: (chance.choice((0.5, 3600.0, -3600.0, -86_400.0)),)),
+    "our_clock_jumps": (0.2, lambda chance, names: (chance.choice((3600.0, -3600.0)),)),
+    "ticks_follow": (
+        6,
+        lambda chance, names: ([chance.choice((0.5, 1.0, 2.5, 2.5, 30.0, 61.0)) for _ in range(chance.randint(1, 4))],),
+    ),
+    "a_day_ends": (0.3, lambda chance, names: ()),
+    "the_cursor_is_lost": (0.3, lambda chance, names: ()),
+    "the_history_of_dagster_is_lost": (0.1, lambda chance, names: ()),
+    "a_run": (
+        6,
+        lambda chance, names: (chance.choice((*["succeeds"] * 6, "fails", "killed before", "killed amid")),),
+    ),
+    "the_aggregating_team_loads": (3, lambda chance, names: ()),
+}
+
+
+def schedule_of(seed: int) -> list[Action]:
+    """A schedule: each leaves out some kinds, so that what rarely happens together does in some of them."""
+    chance = random.Random(seed)
+    kinds = {kind: weight for kind, (weight, _) in _KINDS.items() if weight >= 2 or chance.random() < 0.5}
+    names = chance.choice([[UNDATED], [DAYS[0]], [UNDATED, DAYS[0]], [UNDATED, *DAYS[:2]]])
+    chosen = chance.choices(list(kinds), list(kinds.values()), k=chance.randint(8, 40))
+    return [(kind, *_KINDS[kind][1](chance, names)) for kind in chosen]
+
+
+def play(schedule: Iterable[Action]) -> str | None:
+    """What goes wrong in a schedule; None if nothing does."""
+    with tempfile.TemporaryDirectory() as room, pytest.MonkeyPatch.context() as patch:
+        world = Landing(room, patch)
+        try:
+            for kind, *arguments in schedule:
+                getattr(world, kind)(*arguments)
+            world.come_to_rest()
+            world.check_at_rest()
+        except AssertionError as error:
+            return str(error).partition("\n")[0]
+    return None
+
+
+def search(seeds: Iterable[int]) -> tuple[str, list[Action]] | None:
+    """What goes wrong in the first of these schedules in which something does, and as few actions as it takes."""
+    for seed in seeds:
+        schedule = schedule_of(seed)
+        wrong = play(schedule)
+        if wrong:
+            at = 0
+            while at < len(schedule):
+                smaller = schedule[:at] + schedule[at + 1 :]
+                found = play(smaller)
+                if found:
+                    schedule, wrong = smaller, found
+                else:
+                    at += 1
+            return f"seed {seed}: {wrong}", schedule
+    return None
+
+
+_AT_ONCE = 50
+
+
+@pytest.mark.parametrize("first", range(0, _SCHEDULES, _AT_ONCE))
+def test_whatever_lands_is_taken_in_whole_and_once(first: int) -> None:
+    found = search(range(first, first + _AT_ONCE))
+    if found:
+        pytest.fail("\n".join([found[0], *map(repr, found[1])]), pytrace=False)
+
+
+# What each part is for: without it, the same schedules find what goes wrong.
+
+
+def _only_events(monkeypatch):
+    monkeypatch.setattr("tests.model.test_file_versions.compares_levels", lambda cursor, now: False)
+
+
+def _no_growth(monkeypatch):
+    monkeypatch.setattr(wanted.StoredCopies, "is_beginning_of", lambda self, day, version: False)
+
+
+def _later_files_replace(monkeypatch):
+    monkeypatch.setattr(wanted, "may_only_grow", lambda day, copies: None)
+
+
+def _no_refusals(monkeypatch):
+    monkeypatch.setattr(wanted.StoredCopies, "is_refused", lambda self, day: False)
+
+
+def _no_copies_that_are_cut_off(monkeypatch):
+    monkeypatch.setattr(Copied, "is_cut_off", False)
+
+
+def _not_settled(monkeypatch):
+    monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds: self.version.size > 0)
+
+
+def _settled_by_the_files_own_time(monkeypatch):
+    def is_complete(self, now, settle_seconds):
+        return self.version.size > 0 and now - self.version.modified_ns / 1e9 >= settle_seconds
+
+    monkeypatch.setattr(Seen, "is_complete", is_complete)
+
+
+def _placeholders_are_files(monkeypatch):
+    monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds: now - self.since >= settle_seconds)
+
+
+def _versions_without_ctime(monkeypatch):
+    def version(self, name):
+        found = _version_with_ctime(self, name)
+        return found and found._replace(changed_ns=0)
+
+    monkeypatch.setattr(Landing, "version", version)
+
+
+_version_with_ctime = Landing.version
+
+
+def _content_is_not_compared(monkeypatch):
+    def has_content_of(self, day, landed, version):
+        copied = self.copied(day)
+        return copied is not None and copied.version == version
+
+    monkeypatch.setattr(wanted.StoredCopies, "has_content_of", has_content_of)
+
+
+_WITHOUT = {
+    "the comparison of levels": (_only_events, "never taken in|is not what|could not be loaded|half of", 0),
+    "growth of what was taken": (_no_growth, "half of a file", 0),
+    "refusals of what can't be loaded": (_no_refusals, "could not be loaded", 0),
+    "the mark of a copy that was cut off": (_no_copies_that_are_cut_off, "", 0),
+    "that a copy may only grow": (_later_files_replace, "unrelated later file", 0),
+    "settling": (_not_settled, "was being written to", 0),
+    "settling as we have seen it": (_settled_by_the_files_own_time, "", 0),
+    "waiting for content": (_placeholders_are_files, "is empty", 0),
+    "the time of change": (
+        _versions_without_ctime,
+        "is not what its own file is|half of a file|could not be loaded",
+        0,
+    ),
+    "the comparison of content": (_content_is_not_compared, "were not needed", 0),
+}
+
+
+@pytest.mark.parametrize(("without", "wrong", "seed"), _WITHOUT.values(), ids=_WITHOUT)
+def test_without_it_something_goes_wrong(monkeypatch, without, wrong, seed):
+    without(monkeypatch)
+    # Some are rare: each search begins at a seed that was found to do.
+    found = search(range(seed, seed + 3000))
+    assert found, "survives"
+    assert re.search(wrong, found[0]), found
+    print(*found[1], sep="\n")
