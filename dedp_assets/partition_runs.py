@@ -14,33 +14,48 @@ class Materialized(NamedTuple):
     metadata: dict[str, Any]
 
 
+class Problem(NamedTuple):
+    """Why one partition's work failed, for people: what to say, and values (of JSON) to show in the UI."""
+
+    text: str
+    metadata: dict[str, Any]
+
+
+def _as_it_is(partition_key: str, error: Exception) -> Problem:
+    return Problem(str(error), {})
+
+
 def materialize_each(
     context: dg.AssetExecutionContext,
     work: Callable[[str], Materialized],
     *,
     failures: tuple[type[Exception], ...],
     retryable: tuple[type[Exception], ...] = (),
+    explain: Callable[[str, Exception], Problem] = _as_it_is,
     checks: Callable[[], Sequence[dg.AssetCheckResult]] = list,
 ) -> dg.MaterializeResult:
     """Do `work` for every partition key of the run, each with its own metadata.
 
     A partition whose work raises one of `failures` is reported at the end, in one dg.Failure, after the others
-    have been done and their materializations recorded. Dagster retries the step only if all that failed is
-    `retryable`; work has to be idempotent. Any other exception ends the run at once. `checks` are evaluated
-    when all the work is done.
+    have been done and their materializations recorded, as `explain` puts it. Dagster retries the step only if
+    all that failed is `retryable`; work has to be idempotent. Any other exception ends the run at once. `checks`
+    are evaluated when all the work is done.
     """
     done: dict[str, Materialized] = {}
-    failed: dict[str, Exception] = {}
+    failed: dict[str, Problem] = {}
+    may_retry = True
     for key in context.partition_keys:
         try:
             done[key] = work(key)
         except failures as error:
-            context.log.error(f"{key}: {error}")
-            failed[key] = error
+            failed[key] = explain(key, error)
+            may_retry = may_retry and isinstance(error, retryable)
+            # Here and not only in the failure, which Dagster prints with a traceback around it.
+            context.log.error(f"{key}: {failed[key].text}")
     if failed:
         for key, result in done.items():
             context.log_event(_materialization(context.asset_key, key, result))
-        raise _failure(failed, len(done), retryable)
+        raise _failure(failed, len(done), may_retry)
     for key, result in done.items():
         context.add_asset_metadata(result.metadata, partition_key=key)
     return dg.MaterializeResult(data_version=dg.DataVersion(_version_of_all(done)), check_results=checks())
@@ -55,13 +70,18 @@ def _materialization(asset_key: dg.AssetKey, partition_key: str, result: Materia
     )
 
 
-def _failure(failed: dict[str, Exception], done_count: int, retryable: tuple[type[Exception], ...]) -> dg.Failure:
-    problems = [f"partition {key}: {error}" for key, error in failed.items()]
+def _failure(failed: dict[str, Problem], done_count: int, may_retry: bool) -> dg.Failure:
+    problems = [f"partition {key}: {problem.text}" for key, problem in failed.items()]
     others = f"\nThe other {done_count} partition(s) of this run are done." if done_count else ""
+    # By name and then by partition: one entry in the UI, however many partitions failed.
+    metadata: dict[str, dict[str, Any]] = {}
+    for key, problem in failed.items():
+        for name, value in problem.metadata.items():
+            metadata.setdefault(name, {})[key] = value
     return dg.Failure(
         description="\n".join(problems) + others,
-        metadata={"failed_partitions": list(failed)},
-        allow_retries=all(isinstance(error, retryable) for error in failed.values()),
+        metadata={"failed_partitions": list(failed), **metadata},
+        allow_retries=may_retry,
     )
 
 

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from dedp_assets import partition_runs
-from dedp_assets.partition_runs import Materialized
+from dedp_assets.partition_runs import Materialized, Problem
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", end_date="2024-01-11", timezone="UTC")
 KEYS = DAYS.get_partition_keys()
@@ -23,7 +23,7 @@ class Broken(RuntimeError):
     """What nobody expects."""
 
 
-def asset_doing(work, *, failures=(Bad,), retryable=(NotYet,), checks=list, check_names=()):
+def asset_doing(work, *, failures=(Bad,), retryable=(NotYet,), check_names=(), **options):
     """An asset that does `work` for each partition, with two retries; and the keys it was done for, in order."""
     worked_on = []
 
@@ -39,9 +39,7 @@ def asset_doing(work, *, failures=(Bad,), retryable=(NotYet,), checks=list, chec
             worked_on.append(key)
             return work(key)
 
-        return partition_runs.materialize_each(
-            context, noted_work, failures=failures, retryable=retryable, checks=checks
-        )
+        return partition_runs.materialize_each(context, noted_work, failures=failures, retryable=retryable, **options)
 
     return numbers, worked_on
 
@@ -147,6 +145,28 @@ def test_the_failure_names_each_bad_partition_with_its_reason(instance):
         "The other 3 partition(s) of this run are done."
     )
     assert failure.metadata["failed_partitions"].data == [KEYS[1], KEYS[3]]
+
+
+def test_the_failure_shows_what_is_known_of_each_bad_partition(instance):
+    asset, _ = asset_doing(
+        good_except({KEYS[1]: [Bad("rubbish")], KEYS[3]: [NotYet("empty")]}),
+        explain=lambda key, error: Problem(f"the file of {key} is {error}", {"lines": KEYS.index(key)}),
+    )
+    failure = failure_of(run_range(asset, instance, KEYS[0], KEYS[3]))
+    assert failure.description == (
+        f"partition {KEYS[1]}: the file of {KEYS[1]} is rubbish\n"
+        f"partition {KEYS[3]}: the file of {KEYS[3]} is empty\n"
+        "The other 2 partition(s) of this run are done."
+    )
+    assert failure.metadata["failed_partitions"].data == [KEYS[1], KEYS[3]]
+    assert failure.metadata["lines"].data == {KEYS[1]: 1, KEYS[3]: 3}
+
+
+def test_a_failure_has_no_traceback_of_the_exceptions_behind_it(instance):
+    asset, _ = asset_doing(good_except({KEYS[1]: [Bad("rubbish")]}))
+    (event,) = [event for event in run_one(asset, instance, KEYS[1]).all_events if event.is_step_failure]
+    assert event.step_failure_data.error.cause is None
+    assert event.step_failure_data.error.context is None
 
 
 def test_when_all_are_bad_nothing_is_recorded_and_all_are_named(instance):

@@ -4,6 +4,7 @@ The loading team's `devices_file` stands here as a key, its partitions and nothi
 """
 
 import time
+from typing import Any
 
 import dagster as dg
 from psycopg2.extensions import connection as Connection
@@ -12,7 +13,8 @@ from dedp_assets import partition_runs
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
-from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH, UnusableFile
+from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
+from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
 from dedp_assets.isolated_sequencer.internal_storage import Refusal, read_copied, write_refusal
@@ -59,20 +61,22 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
     """All devices of all loads, one load per daily partition.
 
     A load is replaced as a whole: readers see the old one or the new one. Lines that can't be loaded go to
-    `dedp.devices_quarantine` with their reason; the others are loaded.
+    `dedp.devices_quarantine` with their reason; the others are loaded. A file without one line that can be
+    loaded fails, with the counts and the first lines in the run's failure, and the earlier load stays.
     """
     with postgres.connect() as connection:
         ensure_tables(connection)
         loads = [contract.load_id(key) for key in context.partition_keys]
         return partition_runs.materialize_each(
             context,
-            lambda key: _load(connection, key),
+            lambda key: _load(context, connection, key),
             failures=(UnusableFile,),
+            explain=_explain,
             checks=lambda: [audits.lines_accounted_for(connection, loads)],
         )
 
 
-def _load(connection: Connection, partition_key: str) -> partition_runs.Materialized:
+def _load(context: dg.AssetExecutionContext, connection: Connection, partition_key: str) -> partition_runs.Materialized:
     began = time.monotonic()
     copy = contract.internal_file(partition_key)
     copied = read_copied(copy.parent)
@@ -85,7 +89,33 @@ def _load(connection: Connection, partition_key: str) -> partition_runs.Material
         raise
     write_refusal(copy.parent, None)
     seconds = time.monotonic() - began
+    context.log.info(f"{partition_key}: {summary(report)}")
     return partition_runs.Materialized(report.sha256, _load_metadata(connection, report, seconds))
+
+
+def summary(report: LoadReport) -> str:
+    """A load in one line: how many lines were read, loaded and quarantined, these by reason."""
+    by_reason = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.reasons.items()))
+    return (
+        f"{report.lines_read:,} lines read, {report.rows_loaded:,} loaded, {report.rows_quarantined:,} quarantined"
+        + (f" ({by_reason})" if by_reason else "")
+    )
+
+
+def _named(partition_key: str) -> str:
+    """The file of a partition as people know it."""
+    return str(contract.internal_file(partition_key))
+
+
+def _explain(partition_key: str, error: Exception) -> partition_runs.Problem:
+    metadata: dict[str, Any] = {}
+    if isinstance(error, UnusableFile) and error.lines_read:
+        metadata = {
+            "lines_read": error.lines_read,
+            "refused_reasons": error.reasons,
+            "refused_lines": [line._asdict() for line in error.first_lines],
+        }
+    return partition_runs.Problem(f"{_named(partition_key)} {error}", metadata)
 
 
 def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -> dict:

@@ -1,14 +1,20 @@
 """Tells the clean lines of a devices file from the lines to set aside, in one pass and flat memory.
 
 One line is one row. A line break inside quotes is therefore an error of the two lines that it makes, and a
-stray quote costs its own line and not the rest of the file. CRLF ends, a byte order mark and a missing last
+stray quote costs its own line and not the rest of the file. CRLF ends, byte order marks and a missing last
 line end are accepted.
+
+Files that were joined (`cat a b`) bring a header, and perhaps a byte order mark, into the middle. Such a header
+is set aside. Marks at the start of a line only say that a file began there, and are taken off; elsewhere a mark
+belongs to no value, and its line is set aside.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile, check_header, is_header
+from dedp_assets.isolated_sequencer.aggregator.values import split_values
 from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
 
 # The columns of dedp.devices_raw, in characters.
@@ -17,11 +23,7 @@ MAX_LENGTH = {"type": 15, "full_name": 50, "version": 40}
 BLOCK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class UnusableFile(ValueError):
-    """Not one line of the file can be trusted. The message says what was found and what was expected."""
+_MARK = "\ufeff"  # the byte order mark
 
 
 class Readable(Protocol):
@@ -31,10 +33,14 @@ class Readable(Protocol):
 
 
 class CleanLines(NamedTuple):
-    """Consecutive lines that hold three values each: CSV text for COPY, every line ended by a line feed."""
+    """Consecutive lines that hold three values each: CSV text for COPY, every line ended by a line feed.
+
+    `marks` are the byte order marks that were taken off, at the start of what is then a line alone.
+    """
 
     first_line_number: int
     text: str
+    marks: str = ""
 
 
 class Rejection(NamedTuple):
@@ -53,16 +59,18 @@ class RejectedLine(NamedTuple):
 
 
 def _clean_value(most: int) -> str:
-    plain = rf'[^ \t;"\r\n\0][^;"\r\n\0]{{0,{most - 1}}}'
+    plain = rf'[^ \t;"\r\n\0{_MARK}][^;"\r\n\0{_MARK}]{{0,{most - 1}}}'
     # A quoted value is taken as it stands, doubled quotes and all, if even so it is not too long.
-    quoted = rf'"(?=[^;\n]{{2,{most + 1}}}[;\n])[^ \t;"\r\n\0][^;"\r\n\0]*(?:""[^;"\r\n\0]*)*"'
+    inner = rf'[^;"\r\n\0{_MARK}]*'
+    quoted = rf'"(?=[^;\n]{{2,{most + 1}}}[;\n])[^ \t;"\r\n\0{_MARK}]{inner}(?:""{inner})*"'
     return f"(?:{plain}|{quoted})"
 
 
 # What most lines are, told apart at C speed. It errs on one side only: a line that it does not match is looked
 # at by itself, and may still be clean.
-_CLEAN_LINES = re.compile("(?:" + DELIMITER.join(map(_clean_value, MAX_LENGTH.values())) + "\n)+")
-_VALUE = re.compile(r'"((?:[^"]|"")*)"|([^;"]*)')
+_MAY_BE_HEADER = rf'[" \t]*(?i:{"|".join(HEADER)})[" \t]*{DELIMITER}'
+_CLEAN_LINE = DELIMITER.join(map(_clean_value, MAX_LENGTH.values())) + "\n"
+_CLEAN_LINES = re.compile(f"(?:(?!{_MAY_BE_HEADER}){_CLEAN_LINE})+")
 
 
 def classify(stream: Readable) -> Iterator[CleanLines | RejectedLine]:
@@ -71,8 +79,7 @@ def classify(stream: Readable) -> Iterator[CleanLines | RejectedLine]:
     Raises UnusableFile for an empty file, a header without lines, and a wrong header or delimiter.
     """
     lines = _Lines(stream)
-    first = lines.header()
-    _check_header(first)
+    lines.header()
     number = 2
     for block in lines.blocks():
         if isinstance(block, RejectedLine):
@@ -94,10 +101,14 @@ def rejection(raw: bytes) -> Rejection | None:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         return Rejection("not UTF-8", f"byte {raw[error.start]:#04x} at position {error.start + 1}")
+    marks = len(line) - len(line.lstrip(_MARK))
+    line = line[marks:]
     if not line:
         return Rejection("empty line", "")
     if "\r" in line:
-        return Rejection("carriage return", f"at position {line.index(chr(13)) + 1}")
+        return Rejection("carriage return", f"at position {marks + line.index(chr(13)) + 1}")
+    if _MARK in line:
+        return Rejection("byte order mark", f"at position {marks + line.index(_MARK) + 1}")
     values = split_values(line)
     if values is None:
         unclosed = line.count('"') % 2 == 1
@@ -105,41 +116,14 @@ def rejection(raw: bytes) -> Rejection | None:
     if len(values) != len(HEADER):
         fewer = len(values) < len(HEADER)
         return Rejection("missing field" if fewer else "extra field", f"{len(values)} of {len(HEADER)} fields")
+    if is_header(values):
+        return Rejection("repeated header", "were files joined?")
     for column, value in zip(HEADER, values, strict=True):
         if not value.strip(" \t"):
             return Rejection("missing value", column)
         if len(value) > MAX_LENGTH[column]:
             return Rejection("value too long", f"{column}: {len(value)} characters, {MAX_LENGTH[column]} fit")
     return None
-
-
-def split_values(line: str) -> list[str] | None:
-    """The values of one CSV line, or None where a quote stands where none may."""
-    values: list[str] = []
-    position = 0
-    while True:
-        match = _VALUE.match(line, position)
-        assert match is not None  # it matches the empty value
-        quoted, plain = match.groups()
-        values.append(plain if quoted is None else quoted.replace('""', '"'))
-        position = match.end()
-        if position == len(line):
-            return values
-        if line[position] != DELIMITER:
-            return None
-        position += 1
-
-
-def _check_header(raw: bytes) -> None:
-    expected = f"expected the header {DELIMITER.join(HEADER)}"
-    found = raw[:200].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
-    values = split_values(found)
-    if values == list(HEADER):
-        return
-    for delimiter in ",\t|:":
-        if [value.strip('" ') for value in found.split(delimiter)] == list(HEADER):
-            raise UnusableFile(f"is delimited by {delimiter!r}, not by {DELIMITER!r}: found {found!r}; {expected}")
-    raise UnusableFile(f"has the first line {found!r}; {expected}")
 
 
 def _classify_block(block: bytes, number: int) -> Iterator[CleanLines | RejectedLine]:
@@ -168,7 +152,11 @@ def _classify_block(block: bytes, number: int) -> Iterator[CleanLines | Rejected
 
 def _classify_line(raw: bytes, number: int) -> CleanLines | RejectedLine:
     rejected = rejection(raw)
-    return RejectedLine(number, raw, rejected) if rejected else CleanLines(number, raw.decode() + "\n")
+    if rejected:
+        return RejectedLine(number, raw, rejected)
+    line = raw.decode()
+    text = line.lstrip(_MARK)
+    return CleanLines(number, text + "\n", line.removesuffix(text))
 
 
 class _Lines:
@@ -178,12 +166,16 @@ class _Lines:
         self._stream = stream
         self._rest = b""
 
-    def header(self) -> bytes:
+    def header(self) -> None:
+        """Read past the header. Raises UnusableFile if it is not there."""
         chunk = self._stream.read(BLOCK_BYTES)
         if not chunk:
             raise UnusableFile("is empty")
-        first, _, self._rest = chunk.removeprefix(_BYTE_ORDER_MARK).partition(b"\n")
-        return first.removesuffix(b"\r")
+        first, _, self._rest = chunk.partition(b"\n")
+        mark = _MARK.encode()
+        while first.startswith(mark):
+            first = first.removeprefix(mark)
+        check_header(first.removesuffix(b"\r"), chunk)
 
     def blocks(self) -> Iterator[bytes | RejectedLine]:
         """Blocks that end with a line feed, and each overlong line as a rejected line without its number."""

@@ -24,18 +24,18 @@ from psycopg2 import errors, sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from dedp_assets.isolated_sequencer.aggregator.lines import (
-    CleanLines,
-    RejectedLine,
-    Rejection,
-    UnusableFile,
-    classify,
-    split_values,
-)
+from dedp_assets.isolated_sequencer.aggregator.header import RefusedLine, UnusableFile
+from dedp_assets.isolated_sequencer.aggregator.lines import CleanLines, RejectedLine, Rejection, classify
+from dedp_assets.isolated_sequencer.aggregator.values import split_values
 from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
 
 _SPOOL_BYTES = 1 << 20
 _COPY_BYTES = 1 << 20
+
+# Of a file of which nothing is loaded, so much is told.
+_FIRST_LINES = 5
+_SHOWN_CHARACTERS = 200
+_SHOWN_IN_MESSAGE = 60
 
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, HEADER))
 _ARRIVED = sql.Identifier("pg_temp", "arrived")
@@ -112,16 +112,21 @@ def load_states(connection: Connection) -> dict[str, LoadState]:
 def load_file(connection: Connection, load_id: str, path: Path) -> LoadReport:
     """Make `load_id` in `dedp.devices_raw` exactly what the file holds, and commit.
 
-    Raises UnusableFile, which names the file, when nothing of it can be loaded. Then, as after any other
-    error, the earlier load and its quarantine stay as they are.
+    Raises UnusableFile, which says what is wrong and leaves naming the file to the caller, when nothing of it
+    can be loaded. Then, as after any other error, the earlier load and its quarantine stay as they are: the
+    quarantine tells of the file that is loaded, the error of the one that is not.
     """
+    with _opened(path) as stream, connection, connection.cursor() as cursor:
+        return _load(cursor, load_id, stream)
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
-        with open(path, "rb") as stream, connection, connection.cursor() as cursor:
-            return _load(cursor, load_id, stream)
+        return open(path, "rb")
     except FileNotFoundError:
-        raise UnusableFile(f"{path} does not exist; materialize devices_file for this partition first") from None
-    except UnusableFile as error:
-        raise UnusableFile(f"{path} {error}") from None
+        raise UnusableFile("does not exist; materialize devices_file for this partition first") from None
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise UnusableFile(f"can't be read: {error.strerror}") from None
 
 
 def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
@@ -137,6 +142,8 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
         copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {}, ENCODING 'UTF8')")
         statement = copy.format(target, _COLUMNS, sql.Literal(DELIMITER))
         cursor.copy_expert(statement, clean, size=_COPY_BYTES)  # type: ignore[arg-type]  # it never calls readline
+        if not clean.lines:
+            raise _no_usable_line(quarantine)
         lines_read = clean.lines + quarantine.lines
         _add_primary_key(cursor, target, stream, quarantine)
         quarantine.replace(cursor)
@@ -162,6 +169,22 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
         [report.sha256, report.lines_read, report.rows_loaded, report.rows_quarantined, load_id],
     )
     return report
+
+
+def _no_usable_line(quarantine: "_Quarantine") -> UnusableFile:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in quarantine.reasons.most_common())
+    first = quarantine.first_lines[0]
+    detail = f", {first.detail}" if first.detail else ""
+    hint = (
+        "; is a carriage return alone the end of its lines?" if set(quarantine.reasons) == {"carriage return"} else ""
+    )
+    return UnusableFile(
+        f"has a header and no usable line; of {quarantine.lines:,} read ({reasons}), the first is "
+        f"line {first.line_number}, {first.line[:_SHOWN_IN_MESSAGE]!r}: {first.reason}{detail}{hint}",
+        lines_read=quarantine.lines,
+        reasons=quarantine.reasons,
+        first_lines=quarantine.first_lines,
+    )
 
 
 def _lock_load(cursor: Cursor, load_id: str) -> bool:
@@ -208,17 +231,20 @@ def _quarantine_duplicates(cursor: Cursor, stream: BinaryIO, quarantine: "_Quara
         duplicates.execute("SELECT ordinal, type, full_name, version FROM duplicates ORDER BY ordinal")
         passed = 0
         for ordinal, *values in duplicates:
-            line_number, line = next(islice(clean_lines, ordinal - passed - 1, None))
+            line_number, line, marks = next(islice(clean_lines, ordinal - passed - 1, None))
             passed = ordinal
             if split_values(line) != values:
                 raise AssertionError(f"line {line_number} should be the duplicate {values}, but is {line!r}")
-            quarantine.add(RejectedLine(line_number, line.encode(), Rejection("duplicate", "of an earlier line")))
+            raw = (marks + line).encode()
+            quarantine.add(RejectedLine(line_number, raw, Rejection("duplicate", "of an earlier line")))
 
 
-def _single_lines(items: Iterator[CleanLines | RejectedLine]) -> Iterator[tuple[int, str]]:
+def _single_lines(items: Iterator[CleanLines | RejectedLine]) -> Iterator[tuple[int, str, str]]:
+    """Each clean line's number, what is loaded of it, and the byte order marks that stood before that."""
     for item in items:
         if isinstance(item, CleanLines):
-            yield from enumerate(item.text[:-1].split("\n"), start=item.first_line_number)
+            for number, line in enumerate(item.text[:-1].split("\n"), start=item.first_line_number):
+                yield number, line, item.marks
 
 
 def _attach(cursor: Cursor, partition: sql.Identifier, load_id: str) -> None:
@@ -251,6 +277,7 @@ class _Quarantine:
         self._load_id = load_id
         self.lines = 0
         self.reasons: Counter[str] = Counter()
+        self.first_lines: list[RefusedLine] = []
 
     def add(self, rejected: RejectedLine) -> None:
         readable = rejected.raw.decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
@@ -258,6 +285,9 @@ class _Quarantine:
         self._rows.writerow([self._load_id, rejected.line_number, *rejected.rejection, readable, raw])
         self.lines += 1
         self.reasons[rejected.rejection.reason] += 1
+        if len(self.first_lines) < _FIRST_LINES:
+            shown = readable[:_SHOWN_CHARACTERS]
+            self.first_lines.append(RefusedLine(rejected.line_number, *rejected.rejection, shown))
 
     def replace(self, cursor: Cursor) -> None:
         """Make these lines the quarantine of the load."""

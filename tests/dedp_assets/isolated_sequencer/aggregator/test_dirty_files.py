@@ -1,7 +1,8 @@
 """Whatever a file is made of, every line of it is in the table or set aside, once, and as it came."""
 
 import io
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator import lines
-from dedp_assets.isolated_sequencer.aggregator.lines import CleanLines, classify, split_values
+from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
+from dedp_assets.isolated_sequencer.aggregator.lines import CleanLines, RejectedLine, classify
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from dedp_assets.isolated_sequencer.aggregator.values import split_values
 
 HEADER = b"type;full_name;version\n"
 LOAD = "20240101"
@@ -20,7 +23,26 @@ LINE_BYTES = 500  # what a test lets a line be; more than any clean one
 
 _values = st.one_of(
     st.sampled_from(
-        ["a", "b", "phone", "é😀", " x", "x ", ";", '"', 'a"b', "", " ", "\t", "\\.", "\\N", "NULL", "\x0b"]
+        [
+            "a",
+            "b",
+            "phone",
+            "é😀",
+            " x",
+            "x ",
+            ";",
+            '"',
+            'a"b',
+            "",
+            " ",
+            "\t",
+            "\\.",
+            "\\N",
+            "NULL",
+            "\x0b",
+            "\ufeff",
+            "\u017f",
+        ]
     ),
     st.text(max_size=6),
     st.builds(
@@ -30,19 +52,33 @@ _values = st.one_of(
     ),
 )
 _plain_lines = st.builds(lambda *values: ";".join(values).encode(), *[st.sampled_from(["a", "b", "c d", "é😀"])] * 3)
-_written_lines = st.lists(_values, min_size=2, max_size=4).map(
-    lambda values: ";".join(
-        '"' + value.replace('"', '""') + '"' if set(value) & set(';"') else value for value in values
+_headers = st.permutations(["type", "full_name", "version"]).flatmap(
+    lambda names: st.tuples(
+        *[st.sampled_from([name, name.upper(), f" {name}", f"{name}\t", "a", "tyPe"]) for name in names]
     )
+)
+
+
+def written(values: Iterable[str], quoted: Callable[[str], bool] = lambda value: bool(set(value) & set(';"'))) -> str:
+    """The values as a CSV writer writes them."""
+    return ";".join('"' + value.replace('"', '""') + '"' if quoted(value) else value for value in values)
+
+
+_written_lines = st.one_of(
+    st.lists(_values, min_size=2, max_size=4).map(written),
+    st.builds(lambda values, quote: written(values, lambda value: quote), _headers, st.booleans()),
 )
 _anything = st.one_of(
     st.text(alphabet='ab;"\r\0é ', max_size=12).map(str.encode),
     st.binary(max_size=12),
     st.sampled_from([b"{........", b"", b'"', b"\xff", b"\xef\xbb\xbf", b"\r", b"x" * 499, b"x" * 501, b"x;" * 700]),
 )
-_lines = st.one_of(
-    _plain_lines, _plain_lines, _written_lines.map(lambda line: line.encode("utf-8", "replace")), _anything
+_marked = st.builds(
+    lambda marks, line: ("\ufeff" * marks + line).encode("utf-8", "replace"),
+    st.sampled_from([0, 0, 1, 2]),
+    _written_lines,
 )
+_lines = st.one_of(_plain_lines, _plain_lines, _marked, _anything)
 
 
 @st.composite
@@ -69,6 +105,8 @@ def values_of(raw: bytes) -> tuple[str, ...] | None:
         line = raw.decode()
     except UnicodeDecodeError:
         return None
+    while line[:1] == "\ufeff":
+        line = line[1:]
     values = [""]
     quoted, closed = False, False
     position = 0
@@ -92,7 +130,9 @@ def values_of(raw: bytes) -> tuple[str, ...] | None:
         else:
             values[-1] += character
         position += 1
-    if quoted or len(values) != 3 or set(line) & set("\r\0"):
+    if quoted or len(values) != 3 or set(line) & set("\r\0\ufeff"):
+        return None
+    if {value.strip(" \t").lower() for value in values} == {"type", "full_name", "version"}:
         return None
     fits = all(value.strip(" \t") and len(value) <= most for value, most in zip(values, (15, 50, 40), strict=True))
     return tuple(values) if fits else None
@@ -129,6 +169,44 @@ def test_every_line_is_clean_or_rejected_once_and_under_its_own_number(body: byt
             assert raw == expected[number]
 
 
+@settings(deadline=None, max_examples=200)
+@given(line=_lines)
+def test_the_fast_path_takes_no_line_that_the_slow_path_rejects(line: bytes):
+    if b"\n" in line:
+        return
+    raw = line.removesuffix(b"\r")
+    rejected = lines.rejection(raw)
+    fast = lines._CLEAN_LINES.fullmatch(raw.decode("utf-8", "replace") + "\n")
+    assert not (fast and rejected)
+    assert list(classify(io.BytesIO(HEADER + raw + b"\n"))) == [
+        RejectedLine(2, raw, rejected)
+        if rejected
+        else CleanLines(2, raw.decode().lstrip("\ufeff") + "\n", "\ufeff" * raw.decode().count("\ufeff"))
+    ]
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=dirty_files().filter(lambda body: not any(map(values_of, physical_lines(body).values()))))
+def test_a_file_without_one_row_is_refused_with_all_its_lines_counted(
+    body: bytes,
+    database: Connection,
+    devices_csv: Callable[..., Path],
+    rows_of: Callable[[str], list[str]],
+    quarantine_of: Callable[[str], list[tuple[int, str, str, str, bytes]]],
+):
+    load_file(database, LOAD, devices_csv(["earlier;row;1", "bad"]))
+    with pytest.raises(UnusableFile) as raised:
+        load_file(database, LOAD, devices_csv(HEADER + body))
+    rejected = {
+        item.line_number: item for item in classify(io.BytesIO(HEADER + body)) if isinstance(item, RejectedLine)
+    }
+    assert raised.value.lines_read == len(rejected) == len(physical_lines(body))
+    assert raised.value.reasons == Counter(item.rejection.reason for item in rejected.values())
+    assert [line.line_number for line in raised.value.first_lines] == list(rejected)[:5]
+    assert rows_of(LOAD) == ["earlier;row;1"]
+    assert [raw for *_, raw in quarantine_of(LOAD)] == [b"bad"]
+
+
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=dirty_files(), block_bytes=st.sampled_from([32, 47, 1000]))
 def test_tables_hold_the_clean_lines_once_and_every_other_line_byte_by_byte(
@@ -139,14 +217,14 @@ def test_tables_hold_the_clean_lines_once_and_every_other_line_byte_by_byte(
     assert_exact: Callable[[], None],
     quarantine_of: Callable[[str], list[tuple[int, str, str, str, bytes]]],
 ):
-    path = devices_csv(HEADER + body)
+    path = devices_csv(HEADER + b"first;row;1\n" + body)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK_BYTES", block_bytes)
         report = load_file(database, LOAD, path)
 
     in_table: set[tuple[str, ...]] = set()
     set_aside: dict[int, tuple[bytes, bool]] = {}
-    expected = physical_lines(body)
+    expected = physical_lines(b"first;row;1\n" + body)
     for number, raw in expected.items():
         values = values_of(raw)
         if values is None or values in in_table:

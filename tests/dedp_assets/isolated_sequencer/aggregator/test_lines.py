@@ -1,22 +1,27 @@
 """One line is one row, and a line that can't be a row costs itself and nothing else."""
 
+import gzip
 import io
+import zipfile
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from dedp_assets.isolated_sequencer.aggregator import lines
+from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.lines import (
     MAX_LENGTH,
     CleanLines,
     RejectedLine,
     Rejection,
-    UnusableFile,
     classify,
     rejection,
-    split_values,
 )
+from dedp_assets.isolated_sequencer.aggregator.values import split_values
 
 HEADER = b"type;full_name;version\n"
+MARK = "\ufeff".encode()
 
 
 def classified(content: bytes) -> tuple[dict[int, str], dict[int, tuple[bytes, str, str]]]:
@@ -48,7 +53,6 @@ def classified(content: bytes) -> tuple[dict[int, str], dict[int, tuple[bytes, s
         pytest.param("a;NULL;'b'", ["a", "NULL", "'b'"], id="what SQL would read otherwise"),
         pytest.param("a;\u00a0;\u2028", ["a", "\u00a0", "\u2028"], id="blanks of Unicode are values"),
         pytest.param("a;x\x0by;\x85", ["a", "x\x0by", "\x85"], id="control characters that end no line here"),
-        pytest.param("\ufeffa;b;c", ["\ufeffa", "b", "c"], id="a byte order mark below the first line"),
     ],
 )
 def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
@@ -88,12 +92,59 @@ def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
         (b'phone;Nova "8";Android 14', "misplaced quote", "one line is one row"),
         (b'phone;"Nova" 8;Android 14', "misplaced quote", "one line is one row"),
         (b'phone; "Nova 8";Android 14', "misplaced quote", "one line is one row"),
+        (b"type;full_name;version", "repeated header", "were files joined?"),
+        (b'"type";"full_name";"version"', "repeated header", "were files joined?"),
+        (b'"type";full_name; version\t', "repeated header", "were files joined?"),
+        (b"Type;FULL_NAME;Version", "repeated header", "were files joined?"),
+        (b"version;type;full_name", "repeated header", "were files joined?"),
+        (b"FULL_NAME;type;version", "repeated header", "were files joined?"),
+        (MARK + b"type;full_name;version", "repeated header", "were files joined?"),
+        (MARK + MARK + b'"type";full_name;version', "repeated header", "were files joined?"),
+        (MARK, "empty line", ""),
+        (MARK + b"phone;Nova 8", "missing field", "2 of 3 fields"),
+        (MARK + b"phone;Nova\r8;Android 14", "carriage return", "at position 12"),
+        (b"phone;" + MARK + b"Nova 8;Android 14", "byte order mark", "at position 7"),
+        (b"phone;Nova 8;Android 14" + MARK, "byte order mark", "at position 24"),
+        (b'"' + MARK + b'phone";Nova 8;Android 14', "byte order mark", "at position 2"),
+        (b'phone;"No' + MARK + b'va 8";Android 14', "byte order mark", "at position 10"),
+        (b'phone;"No""' + MARK + b'va 8";Android 14', "byte order mark", "at position 12"),
+        (b" " + MARK + b"phone;Nova 8;Android 14", "byte order mark", "at position 2"),
+        (MARK + b"phone;Nova" + MARK + b" 8;Android 14", "byte order mark", "at position 12"),
+        (b"phone;Nova 8;Android 14" + MARK + b"type;full_name;version", "byte order mark", "at position 24"),
     ],
 )
 def test_a_line_that_is_no_row_is_set_aside_alone_with_its_reason(raw: bytes, reason: str, detail: str):
     assert rejection(raw) == Rejection(reason, detail)
     before_and_after = classified(HEADER + b"a;b;1\n" + raw + b"\na;b;2\n")
     assert before_and_after == ({2: "a;b;1", 4: "a;b;2"}, {3: (raw, reason, detail)})
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["type;full_name;1", "type;type;type", "type;full_name;versions", "Type;Nova;version", "full_name;version;1"],
+)
+def test_a_row_that_has_a_word_of_the_header_is_a_row(line: str):
+    assert classified(HEADER + line.encode() + b"\n") == ({2: line}, {})
+
+
+@pytest.mark.parametrize("marks", [MARK, MARK * 3])
+@pytest.mark.parametrize("line", ["a;b;1", '"a;b";c;d', "é;😀;" + "x" * 40])
+def test_byte_order_marks_at_the_start_of_a_line_are_taken_off(line: str, marks: bytes):
+    assert rejection(marks + line.encode()) is None
+    content = HEADER + b"a;b;0\n" + marks + line.encode() + b"\r\na;b;2\n"
+    assert classified(content) == ({2: "a;b;0", 3: line, 4: "a;b;2"}, {})
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", MARK])
+def test_of_files_that_were_joined_every_row_is_a_row_and_every_header_is_set_aside(mark: bytes, line_end: bytes):
+    def file(*rows: bytes) -> bytes:
+        return mark + line_end.join([HEADER.rstrip(), *rows, b""])
+
+    clean, rejected = classified(file(b"a;b;1", b"a;b;2") + file(b"a;b;3") + file())
+    assert clean == {2: "a;b;1", 3: "a;b;2", 5: "a;b;3"}
+    again = (mark + HEADER.rstrip(), "repeated header", "were files joined?")
+    assert rejected == {4: again, 6: again}
 
 
 @pytest.mark.parametrize("character", ["x", "é", "漢", "😀", "e\u0301"[1], ";", '"'])
@@ -147,7 +198,8 @@ def test_a_stray_quote_costs_its_own_line_only():
         pytest.param((HEADER + b"a;b;1\na;b;2\n").replace(b"\n", b"\r\n"), id="CRLF"),
         pytest.param((HEADER + b"a;b;1\na;b;2").replace(b"\n", b"\r\n"), id="CRLF and no last line end"),
         pytest.param(HEADER + b"a;b;1\r\na;b;2\n", id="mixed line ends"),
-        pytest.param(b"\xef\xbb\xbf" + HEADER + b"a;b;1\na;b;2\n", id="byte order mark"),
+        pytest.param(MARK + HEADER + b"a;b;1\na;b;2\n", id="byte order mark"),
+        pytest.param(MARK * 2 + HEADER + b"a;b;1\na;b;2\n", id="two byte order marks"),
         pytest.param(b'"type";"full_name";"version"\na;b;1\na;b;2\n', id="quoted header"),
     ],
 )
@@ -215,9 +267,8 @@ def test_lines_before_an_overlong_one_are_lines_of_their_own():
         pytest.param(b"type,full_name,version\na,b,1\n", "is delimited by ',', not by ';'", id="commas"),
         pytest.param(b'"type","full_name","version"\na,b,1\n', "is delimited by ',', not by ';'", id="quoted commas"),
         pytest.param(b"type\tfull_name\tversion\na\tb\t1\n", "is delimited by '\\t', not by ';'", id="tabs"),
-        pytest.param("type;full_name;version\na;b;1\n".encode("utf-16"), "has the first line '\\\\xff", id="UTF-16"),
-        pytest.param(b"\x1f\x8b\x08\x00\x00\xff", "has the first line", id="compressed"),
-        pytest.param(b"\0" * 5000, "has the first line '\\\\x00", id="NUL bytes"),
+        pytest.param(b"type;full\xe9;version\na;b;1\n", r"has the first line 'type;full\\xe9;version'", id="Latin-1"),
+        pytest.param(HEADER.replace(b"\n", b"\r") + b"a;b;1\r", "end in a carriage return alone", id="an old Mac's"),
         pytest.param(b"x" * (3 << 20), "has the first line 'xxxx", id="one endless line"),
     ],
 )
@@ -229,6 +280,81 @@ def test_an_unusable_file_is_told_by_what_was_found_and_what_was_expected(conten
     assert len(message) < 2000
     if "first line" in found or "delimited" in found:
         assert "expected the header type;full_name;version" in message
+
+
+TEXT = "type;full_name;version\nphone;é漢😀;1\n"
+
+
+def zipped(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, TEXT)
+    return stream.getvalue()
+
+
+def as_parquet() -> bytes:
+    stream = io.BytesIO()
+    parquet.write_table(pa.table({"type": ["phone"]}), stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "what_to_do"),
+    [
+        pytest.param(TEXT.encode("utf-16"), "text in UTF-16", "write it in UTF-8", id="UTF-16"),
+        pytest.param(b"\xfe\xff" + TEXT.encode("utf-16-be"), "text in UTF-16", "write it in UTF-8", id="UTF-16 BE"),
+        pytest.param(TEXT.encode("utf-16-le"), "text in UTF-16", "write it in UTF-8", id="UTF-16 LE, no mark"),
+        pytest.param(TEXT.encode("utf-16-be"), "text in UTF-16", "write it in UTF-8", id="UTF-16 BE, no mark"),
+        pytest.param(TEXT.encode("utf-32"), "text in UTF-32", "write it in UTF-8", id="UTF-32"),
+        pytest.param(TEXT.encode("utf-32-be"), "text in UTF-32", "write it in UTF-8", id="UTF-32 BE, no mark"),
+        pytest.param(gzip.compress(TEXT.encode()), "a gzip file", "unpack it", id="gzip"),
+        pytest.param(zipped("dataset.csv"), "a zip archive", "unpack it", id="zip"),
+        pytest.param(zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook", "as CSV", id="xlsx"),
+        pytest.param(bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 504, "an old Excel", "as CSV", id="xls"),
+        pytest.param(as_parquet(), "a Parquet file", "export it as CSV", id="parquet"),
+        pytest.param(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF document", "CSV", id="PDF"),
+        pytest.param(b"\r\n <!DOCTYPE html>\n<html>", "an HTML page", "error page of a download", id="HTML"),
+        pytest.param(MARK + b"<HTML lang=en>", "an HTML page", "error page of a download", id="HTML, no doctype"),
+        pytest.param(b'<?xml version="1.0"?>\n<Error/>', "an XML document", "export it as CSV", id="XML"),
+        pytest.param(b'{"type": "phone"}\n', "JSON", "export it as CSV", id="JSON lines"),
+        pytest.param(b'[\n  {"type": "phone"}\n]\n', "JSON", "export it as CSV", id="JSON"),
+        pytest.param(b"\0" * 5000, "nothing but NUL bytes", "written again", id="NUL bytes"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_by_its_name_with_what_to_do(content: bytes, kind: str, what_to_do: str):
+    with pytest.raises(UnusableFile) as raised:
+        list(classify(io.BytesIO(content)))
+    message = str(raised.value)
+    assert message.startswith(f"is {kind}")
+    assert what_to_do in message
+    assert "expected the header type;full_name;version" in message
+    assert message.isprintable()
+    assert "\\x" not in message
+
+
+@pytest.mark.parametrize(
+    ("header", "difference"),
+    [
+        ("Type;Full_Name;VERSION", "the header in another case"),
+        ("version;full_name;type", "the header in another order"),
+        ("Version;Type;Full_Name", "the header in another order"),
+        ("type;full_name;version;loaded at;x", "the header with more columns: loaded at, x"),
+        ("id;type;full_name;version", "the header with more columns: id"),
+        ("type;version", "the header without full_name"),
+        ("type", "the header without full_name and version"),
+        ("type;type;full_name;version", "the header with a column twice"),
+        ("type; full_name; version", "the header with blanks around its names"),
+        ("Type,Full_Name,Version", "the header in another case, delimited by ','"),
+        ("full_name\ttype\tversion", "the header in another order, delimited by '\\t'"),
+    ],
+)
+def test_a_header_that_differs_is_told_in_what(header: str, difference: str):
+    with pytest.raises(UnusableFile) as raised:
+        list(classify(io.BytesIO(f"{header}\na;b;1\n".encode())))
+    assert str(raised.value) == (
+        f"has the first line {header!r}, {difference}; expected the header type;full_name;version"
+    )
 
 
 def test_a_file_whose_only_line_is_blank_is_a_file_with_one_rejected_line():

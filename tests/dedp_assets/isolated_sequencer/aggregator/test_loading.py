@@ -19,7 +19,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
-from dedp_assets.isolated_sequencer.aggregator.lines import UnusableFile
+from dedp_assets.isolated_sequencer.aggregator.header import RefusedLine, UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 
 HEADER = b"type;full_name;version\n"
@@ -189,16 +189,6 @@ def test_an_overlong_line_is_set_aside_and_the_lines_around_it_load(database, de
     assert raw == b"\xf0\x9f\x98\x80" * (1 << 18)
 
 
-def test_a_file_without_one_good_line_is_a_load_without_rows(
-    database, devices_csv, rows_of, quarantine_of, assert_exact
-):
-    report = load_file(database, LOAD, devices_csv(["{........"] * 300))
-    assert (report.lines_read, report.rows_loaded, report.rows_quarantined) == (300, 0, 300)
-    assert rows_of(LOAD) == []
-    assert [number for number, *_ in quarantine_of(LOAD)] == list(range(2, 302))
-    assert_exact()
-
-
 @pytest.mark.parametrize("reload", [False, True])
 def test_later_occurrences_are_the_duplicates_under_their_own_line_numbers(
     database, devices_csv, rows_of, quarantine_of, assert_exact, reload
@@ -308,6 +298,15 @@ def test_a_reload_leaves_other_loads_alone(database, devices_csv):
         pytest.param(b"type,full_name,version\na,b,1\n", "is delimited by ',', not by ';'", id="commas"),
         pytest.param(b"type\tfull_name\tversion\na\tb\t1\n", "is delimited by '\\t', not by ';'", id="tabs"),
         pytest.param(None, "does not exist; materialize devices_file", id="missing"),
+        pytest.param(HEADER + b"\n", "of 1 read (empty line 1), the first is line 2, '': empty line", id="a line end"),
+        pytest.param(HEADER + b"a,b,1", "line 2, 'a,b,1': missing field, 1 of 3 fields", id="rows with commas"),
+        pytest.param(HEADER * 2, "line 2, 'type;full_name;version': repeated header", id="two headers"),
+        pytest.param(
+            HEADER + b"a;b;1\ra;b;2\r",
+            r"(carriage return 1), the first is line 2, 'a;b;1\ra;b;2': carriage return, at position 6; "
+            "is a carriage return alone the end of its lines?",
+            id="an old Mac's lines",
+        ),
     ],
 )
 @pytest.mark.parametrize("earlier", [False, True])
@@ -321,13 +320,56 @@ def test_an_unusable_file_is_named_and_changes_nothing(
     path = tmp_path / "missing.csv" if content is None else devices_csv(content, "unusable.csv")
     with pytest.raises(UnusableFile) as raised:
         load_file(database, LOAD, path)
-    assert str(path) in str(raised.value)
     assert found in str(raised.value)
+    assert str(path) not in str(raised.value)
     if "first line" in found or "delimited" in found:
         assert "expected the header type;full_name;version" in str(raised.value)
     assert everything(database) == before
     assert row_versions(database) == versions
     assert_exact()
+
+
+def test_a_file_without_one_usable_line_tells_how_many_it_has_for_which_reasons_and_the_first(database, devices_csv):
+    with pytest.raises(UnusableFile) as raised:
+        load_file(database, LOAD, devices_csv(["{........"] * 1200 + [""] * 3 + ["x" * 300, "phone;Nov\0a;1"]))
+    assert str(raised.value) == (
+        "has a header and no usable line; of 1,205 read (missing field 1,201, empty line 3, NUL byte 1), the first is "
+        "line 2, '{........': missing field, 1 of 3 fields"
+    )
+    assert raised.value.lines_read == 1205
+    assert raised.value.reasons == {"missing field": 1201, "empty line": 3, "NUL byte": 1}
+    assert raised.value.first_lines == tuple(
+        RefusedLine(number, "missing field", "1 of 3 fields", "{........") for number in range(2, 7)
+    )
+    assert query(database, "SELECT count(*) FROM dedp.devices_loads") == [(0,)]
+
+
+def test_one_usable_line_among_many_bad_ones_is_a_load(database, devices_csv, rows_of, assert_exact):
+    report = load_file(database, LOAD, devices_csv(["{........"] * 300 + ["a;b;1"]))
+    assert (report.lines_read, report.rows_loaded, report.rows_quarantined) == (301, 1, 300)
+    assert rows_of(LOAD) == ["a;b;1"]
+    assert_exact()
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_of_joined_files_the_rows_load_and_the_header_is_set_aside_as_it_came(
+    database, devices_csv, rows_of, quarantine_of, assert_exact, mark
+):
+    header = f"{mark}type;full_name;version"
+    content = "\n".join([header, "a;b;1", header, f"{mark}a;b;2", f"{mark}a;b;1", f"a;b{mark or 'x'};1", ""])
+    load_file(database, LOAD, devices_csv(content.encode()))
+    assert rows_of(LOAD) == (["a;b;1", "a;b;2"] if mark else ["a;b;1", "a;b;2", "a;bx;1"])
+    assert quarantine_of(LOAD) == [
+        (3, "repeated header", "were files joined?", header, header.encode()),
+        (5, "duplicate", "of an earlier line", f"{mark}a;b;1", f"{mark}a;b;1".encode()),
+        *[(6, "byte order mark", "at position 4", f"a;b{mark};1", f"a;b{mark};1".encode())] * bool(mark),
+    ]
+    assert_exact()
+
+
+def test_a_folder_in_place_of_the_file_is_an_unusable_file(database, tmp_path):
+    with pytest.raises(UnusableFile, match=r"^can't be read: Is a directory$"):
+        load_file(database, LOAD, tmp_path)
 
 
 def test_an_unusable_file_leaves_the_connection_and_the_load_usable(database, devices_csv, rows_of):
@@ -688,20 +730,20 @@ def peak_megabytes(dsn: str, load_id: str, path: Path) -> float:
 
 
 def write_big_file(path: Path, megabytes: int, line: str) -> int:
-    """Write a file of lines `line % n`, and return how many."""
+    """Write a file of one good line and then lines `line % n`, and return how many."""
     count = (megabytes << 20) // len((line % 0).encode())
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write("type;full_name;version\n")
+        stream.write("type;full_name;version\na;b;1\n")
         stream.writelines(line % n for n in range(count))
-    return count
+    return 1 + count
 
 
 @pytest.mark.parametrize(
     ("small", "big", "line"),
     [
         pytest.param(4, 60, f"{'t' * 15};{'漢' * 20} %09d;{'v' * 40}\n", id="clean"),
-        pytest.param(1, 12, f"{'x' * 990} %09d\n", id="every line is bad"),
-        pytest.param(1, 5, f"{'t' * 15};{'x' * 50}%.0s;{'v' * 40}\n", id="every line is a duplicate"),
+        pytest.param(1, 12, f"{'x' * 990} %09d\n", id="bad lines"),
+        pytest.param(1, 5, f"{'t' * 15};{'x' * 50}%.0s;{'v' * 40}\n", id="duplicates"),
     ],
 )
 def test_memory_does_not_grow_with_the_file(database, dsn, tmp_path, assert_exact, small, big, line):
