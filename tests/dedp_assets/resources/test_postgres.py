@@ -1,0 +1,182 @@
+"""A session is ours, whatever server, role and environment say; what can't be had is refused in one line."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+
+from dedp_assets.isolated_sequencer.aggregator.folding import fold
+from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.resources.postgres import SESSION_SETTINGS, UnusableDatabase, connect
+
+LOAD = "20240101"
+
+
+def administer(dsn: str, *statements: str) -> None:
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    connection.close()
+
+
+def devices_file(folder: Path, *lines: str) -> Path:
+    path = folder / "dataset.csv"
+    path.write_text("\n".join(["type;full_name;version", *lines, ""]), encoding="utf-8")
+    return path
+
+
+def name_of(dsn: str) -> str:
+    return urlsplit(dsn).path.removeprefix("/")
+
+
+@pytest.fixture
+def other_encoding(postgres_server: str, request: pytest.FixtureRequest):
+    name = f"other_{request.param.lower()}"
+    administer(
+        postgres_server,
+        f"CREATE DATABASE {name} ENCODING '{request.param}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    )
+    yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
+    administer(postgres_server, f"DROP DATABASE {name}")
+
+
+@pytest.mark.parametrize("other_encoding", ["SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"], indirect=True)
+def test_a_database_that_cannot_hold_every_name_is_refused_with_what_to_do(other_encoding):
+    name = name_of(other_encoding)
+    with pytest.raises(UnusableDatabase) as raised, connect(other_encoding):
+        pass
+    message = str(raised.value)
+    assert f"database {name} has the encoding {name.removeprefix('other_').upper()}" in message
+    assert "expected UTF8" in message
+    assert f"CREATE DATABASE {name}_utf8 ENCODING 'UTF8' TEMPLATE template0" in message
+    assert "DEDP_POSTGRES_DSN" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+@pytest.mark.parametrize("by", ["environment", "dsn", "role"])
+def test_the_clients_encoding_is_ours(dsn, monkeypatch, tmp_path, encoding, by):
+    if by == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    elif by == "dsn":
+        dsn = f"{dsn}&client_encoding={encoding}"
+    else:
+        administer(dsn, f"ALTER DATABASE {name_of(dsn)} SET client_encoding = '{encoding}'")
+    file = devices_file(tmp_path, "phone;é漢😀;1", "phone;é漢😀")
+    with connect(dsn) as connection:
+        load_file(connection, LOAD, file)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT full_name, line FROM dedp.devices_raw JOIN dedp.devices_quarantine USING (load_id)")
+            assert cursor.fetchall() == [("é漢😀", "phone;é漢😀")]
+
+
+HOSTILE = {
+    "search_path": "hostile, pg_catalog",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "statement_timeout": "200",
+    "lock_timeout": "1",
+    "transaction_timeout": "200",
+    "idle_in_transaction_session_timeout": "1",
+    "exit_on_error": "on",
+    "standard_conforming_strings": "off",
+    "synchronous_commit": "off",
+    "DateStyle": "German, DMY",
+    "IntervalStyle": "sql_standard",
+    "bytea_output": "escape",
+    "TimeZone": "Asia/Kathmandu",
+    "transform_null_equals": "on",
+    "client_min_messages": "error",
+    "quote_all_identifiers": "on",
+}
+
+
+@pytest.fixture
+def hostile_dsn(empty_dsn):
+    """A database whose settings are all unlike the usual ones, with functions that stand in for PostgreSQL's own."""
+    name = name_of(empty_dsn)
+    connection = psycopg2.connect(empty_dsn)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE SCHEMA hostile; CREATE FUNCTION hostile.hashtext(text) RETURNS int LANGUAGE sql AS 'SELECT 1/0';"
+            "CREATE TABLE hostile.duplicates (mine text); CREATE TABLE hostile.pg_class (mine text)"
+        )
+        cursor.execute("SELECT name FROM pg_settings WHERE name = ANY(%s)", [list(HOSTILE)])
+        for (known,) in cursor.fetchall():
+            value = HOSTILE[known]
+            cursor.execute(f"ALTER DATABASE {name} SET {known} = {value if known == 'search_path' else repr(value)}")
+    connection.close()
+    return empty_dsn
+
+
+def test_a_load_is_right_whatever_the_database_has_set(hostile_dsn, tmp_path):
+    with connect(hostile_dsn) as connection:
+        ensure_tables(connection)
+        rows = [f"phone;back\\slash {n};'{n}" for n in range(20_000)]
+        report = load_file(connection, LOAD, devices_file(tmp_path, *rows, "bad", rows[0]))
+        assert (report.rows_loaded, report.reasons) == (20_000, {"missing field": 1, "duplicate": 1})
+        fold(connection, LOAD)
+        load_file(connection, LOAD, devices_file(tmp_path, *rows[:10], rows[0], "bad\\"))
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM dedp.devices_aggregates")
+            assert cursor.fetchone() == (10,)
+            cursor.execute("SELECT line, raw_line FROM dedp.devices_quarantine ORDER BY line_number")
+            assert [(line, bytes(raw)) for line, raw in cursor.fetchall()] == [
+                (rows[0], rows[0].encode()),
+                ("bad\\", b"bad\\"),
+            ]
+
+
+def test_the_session_has_our_settings_after_a_rollback_too(hostile_dsn):
+    with connect(hostile_dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        connection.rollback()
+        cursor.execute(
+            "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)", [list(SESSION_SETTINGS)]
+        )
+        found = dict(cursor.fetchall())
+        assert found == {name: value for name, value in SESSION_SETTINGS.items() if name in found}
+        assert found.keys() >= SESSION_SETTINGS.keys() - {"transaction_timeout"}
+        cursor.execute("SHOW transaction_isolation")
+        assert cursor.fetchone() == ("read committed",)
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
+
+
+@pytest.mark.parametrize("promise", ["remote_apply", "local", "on"])
+def test_a_stronger_promise_of_what_a_commit_means_stays(dsn, promise):
+    administer(dsn, f"ALTER DATABASE {name_of(dsn)} SET synchronous_commit = '{promise}'")
+    with connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == (promise,)
+
+
+def test_a_session_without_triggers_is_refused(dsn):
+    administer(dsn, f"ALTER DATABASE {name_of(dsn)} SET session_replication_role = 'replica'")
+    with (
+        pytest.raises(UnusableDatabase, match="runs no triggers, because session_replication_role is 'replica'"),
+        connect(dsn),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "malformed", ["host", "postgresql://[::1/x", "postgresql://a@b/c?nonsense=1", "host=a nonsense=1"]
+)
+def test_a_malformed_dsn_is_one_line_with_what_is_expected(malformed):
+    with pytest.raises(UnusableDatabase) as raised, connect(malformed):
+        pass
+    assert str(raised.value).startswith("DEDP_POSTGRES_DSN is malformed: ")
+    assert "expected postgresql://user@host:port/database" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_our_settings_cost_one_query(dsn, database):
+    with connect(dsn) as connection, database, database.cursor() as cursor:
+        cursor.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid])
+        ((last,),) = cursor.fetchall()
+    assert "current_database" in last
