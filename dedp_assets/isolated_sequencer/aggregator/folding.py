@@ -1,6 +1,6 @@
 """Folds a load's rows into the running totals behind the view `dedp.devices_aggregates`.
 
-Folding changes no total that a reader sees (schema.sql says why); it makes them cheap to read. It touches the
+Folding changes no total that a reader sees (the first migration says why); it makes them cheap to read. It touches the
 devices that the load changed since it was last folded, so its cost follows the load and not the history.
 """
 

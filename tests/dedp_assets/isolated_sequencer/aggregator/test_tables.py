@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -9,6 +10,31 @@ import pytest
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
+
+EARLIER = Path(__file__).with_name("earlier") / "schema_of_version_1.sql"
+
+# All that schema.sql made, by name.
+SHAPE = """
+    SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,
+        pg_get_expr(adbin, adrelid)
+    FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    WHERE attrelid::regclass::text LIKE 'dedp.%' AND attnum > 0
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), NULL, NULL
+    FROM pg_constraint WHERE connamespace::regnamespace::text LIKE 'dedp%'
+    UNION ALL
+    SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid), NULL, NULL, NULL
+    FROM pg_index WHERE indrelid::regclass::text LIKE 'dedp.%'
+    UNION ALL
+    SELECT 'function', oid::regprocedure::text, pg_get_functiondef(oid), NULL, NULL, NULL
+    FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'dedp%'
+    UNION ALL
+    SELECT 'trigger', tgname, pg_get_triggerdef(oid), NULL, NULL, NULL
+    FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'dedp.%'
+    UNION ALL
+    SELECT 'view', pg_get_viewdef('dedp.devices_aggregates'), NULL, NULL, NULL, NULL
+    ORDER BY 1, 2, 3
+"""
 
 OBJECTS = """
     SELECT c.oid, n.nspname, c.relname, c.relfilenode FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
@@ -86,9 +112,7 @@ def test_a_second_one_waits_for_the_first_and_makes_nothing(empty_dsn, empty_dat
 def test_a_foreign_table_of_the_same_name_is_left_alone_and_named(empty_database):
     execute(empty_database, "CREATE SCHEMA dedp; CREATE TABLE dedp.devices_raw (mine text)")
     before = query(empty_database, OBJECTS)
-    with pytest.raises(
-        WrongTables, match=r"dedp\.devices_raw that is not of 'dedp tables, version 1'.*DEDP_POSTGRES_DSN"
-    ):
+    with pytest.raises(WrongTables, match=r"a table dedp\.devices_raw, and no record in .*DEDP_POSTGRES_DSN"):
         ensure_tables(empty_database)
     assert query(empty_database, OBJECTS) == before
 
@@ -102,9 +126,72 @@ def test_a_schema_of_the_same_name_without_our_tables_is_shared(empty_database):
 def test_a_failure_half_way_leaves_nothing_behind(empty_database):
     execute(empty_database, "CREATE SCHEMA dedp; CREATE TABLE dedp.devices_folded (mine text)")
     before = query(empty_database, OBJECTS)
-    with pytest.raises(psycopg2.errors.DuplicateTable):
+    with pytest.raises(WrongTables, match=r'refuses 0001_devices_tables\.sql .* "devices_folded" already exists'):
         ensure_tables(empty_database)
     assert query(empty_database, OBJECTS) == before
     execute(empty_database, "DROP TABLE dedp.devices_folded")
     ensure_tables(empty_database)
     assert query(empty_database, "TABLE dedp.devices_aggregates") == []
+
+
+def make_earlier(connection) -> None:
+    """The tables as the version before there were migrations made them."""
+    execute(connection, EARLIER.read_text(encoding="utf-8"))
+    execute(connection, "COMMENT ON SCHEMA dedp IS 'dedp tables, version 1'")
+
+
+def test_tables_of_the_version_before_migrations_are_taken_over_with_all_that_is_in_them(empty_database, devices_csv):
+    make_earlier(empty_database)
+    load_file(empty_database, "20240101", devices_csv(["phone;Nova;1", "tv;Lux;1", "{........"]))
+    fold(empty_database, "20240101")
+    load_file(empty_database, "20240102", devices_csv(["phone;Nova;1"]))
+    before, shape = query(empty_database, OBJECTS), query(empty_database, SHAPE)
+
+    ensure_tables(empty_database)
+    record = "SELECT pipeline, number, name FROM dedp.schema_migrations"
+    assert query(empty_database, record) == [("isolated_sequencer", 1, "devices_tables")]
+    assert set(before) < set(query(empty_database, OBJECTS))
+    assert [row for row in query(empty_database, SHAPE) if "schema_migrations" not in str(row)] == shape
+    totals = "SELECT * FROM dedp.devices_aggregates ORDER BY 1, 2, 3"
+    assert query(empty_database, totals) == [("phone", "Nova", "1", 2), ("tv", "Lux", "1", 1)]
+
+    load_file(empty_database, "20240101", devices_csv(["phone;Nova;1", "phone;Nova;2"]))
+    fold(empty_database, "20240101")
+    assert query(empty_database, totals) == [("phone", "Nova", "1", 2), ("phone", "Nova", "2", 1)]
+
+
+def test_the_first_migration_makes_what_the_version_before_migrations_made(empty_database):
+    make_earlier(empty_database)
+    earlier = query(empty_database, SHAPE)
+    assert len(earlier) > 50
+    execute(empty_database, "DROP SCHEMA dedp CASCADE; DROP SCHEMA dedp_loads")
+    ensure_tables(empty_database)
+    assert [row for row in query(empty_database, SHAPE) if "schema_migrations" not in str(row)] == earlier
+
+
+def test_a_database_that_is_up_to_date_is_asked_one_query(dsn, database):
+    asked = []
+
+    class Noting(psycopg2.extensions.cursor):
+        def execute(self, *arguments):
+            asked.append(arguments[0])
+            return super().execute(*arguments)
+
+    connection = psycopg2.connect(dsn, cursor_factory=Noting)
+    ensure_tables(connection)
+    connection.close()
+    assert len(asked) == 1
+
+
+def test_a_role_that_may_make_nothing_is_named_with_what_was_refused(empty_dsn, empty_database):
+    execute(
+        empty_database,
+        "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; REVOKE CREATE ON SCHEMA public FROM reader",
+    )
+    connection = psycopg2.connect(empty_dsn.replace("postgres:@", "reader:@"))
+    with pytest.raises(
+        WrongTables, match=r"refuses dedp\.schema_migrations of .* to the role reader: permission denied"
+    ):
+        ensure_tables(connection)
+    connection.close()
+    execute(empty_database, "DROP ROLE reader")
