@@ -4,9 +4,12 @@ The loading team's `devices_file` stands here as a key, its partitions and nothi
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from psycopg2 import OperationalError, errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import partition_runs
@@ -16,9 +19,9 @@ from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
 from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
-from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
 from dedp_assets.isolated_sequencer.internal_storage import Refusal, read_copied, write_refusal
-from dedp_assets.resources.postgres import PostgresResource
+from dedp_assets.resources.postgres import PostgresResource, UnusableDatabase
 
 # For what may well succeed next time: the server restarts, a connection breaks, two transactions meet. An
 # unusable file is not retried (partition_runs).
@@ -28,6 +31,27 @@ _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL
 _NIGHTLY: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed("0 3 * * *")
 
 _DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({length})") for name, length in MAX_LENGTH.items()]
+
+
+@contextmanager
+def _tables(postgres: PostgresResource, log: dg.DagsterLogManager) -> Iterator[Connection]:
+    """A connection to a database that has our tables.
+
+    Raises dg.Failure, of one line that is logged before, for what is wrong with the database or on the way to it;
+    retried only where that may pass.
+    """
+    try:
+        with postgres.connect() as connection:
+            ensure_tables(connection)
+            yield connection
+            return
+    except (UnusableDatabase, WrongTables) as error:
+        problem, may_pass = str(error), False
+    except (OperationalError, errors.ReadOnlySqlTransaction) as error:
+        problem, may_pass = f"PostgreSQL: {' '.join(str(error).split())}", True
+    log.error(problem)
+    raise dg.Failure(problem, allow_retries=may_pass) from None
+
 
 devices_file = dg.AssetSpec(
     contract.DEVICES_FILE,
@@ -64,8 +88,7 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
     `dedp.devices_quarantine` with their reason; the others are loaded. A file without one line that can be
     loaded fails, with the counts and the first lines in the run's failure, and the earlier load stays.
     """
-    with postgres.connect() as connection:
-        ensure_tables(connection)
+    with _tables(postgres, context.log) as connection:
         loads = [contract.load_id(key) for key in context.partition_keys]
         return partition_runs.materialize_each(
             context,
@@ -186,8 +209,7 @@ def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresReso
     Exact in every snapshot, also before this has run: reading adds what is not folded in yet. Materializing a
     partition folds that load in, which makes reading cheap and changes no total.
     """
-    with postgres.connect() as connection:
-        ensure_tables(connection)
+    with _tables(postgres, context.log) as connection:
         return partition_runs.materialize_each(
             context,
             lambda key: _fold(connection, key),
@@ -215,16 +237,14 @@ def _fold(connection: Connection, partition_key: str) -> partition_runs.Material
 
 
 @dg.asset_check(asset=contract.DEVICES_RAW, automation_condition=_NIGHTLY)
-def all_loads_accounted_for(postgres: PostgresResource) -> dg.AssetCheckResult:
+def all_loads_accounted_for(context: dg.AssetCheckExecutionContext, postgres: PostgresResource) -> dg.AssetCheckResult:
     """Every line of every load there is: in devices_raw or in devices_quarantine. Reads the whole table."""
-    with postgres.connect() as connection:
-        ensure_tables(connection)
+    with _tables(postgres, context.log) as connection:
         return audits.lines_accounted_for(connection)
 
 
 @dg.asset_check(asset=contract.DEVICES_AGGREGATES, automation_condition=_NIGHTLY)
-def totals_equal_recount(postgres: PostgresResource) -> dg.AssetCheckResult:
+def totals_equal_recount(context: dg.AssetCheckExecutionContext, postgres: PostgresResource) -> dg.AssetCheckResult:
     """The totals are what counting devices_raw from the start gives. Reads the whole table."""
-    with postgres.connect() as connection:
-        ensure_tables(connection)
+    with _tables(postgres, context.log) as connection:
         return audits.totals_equal_recount(connection)
