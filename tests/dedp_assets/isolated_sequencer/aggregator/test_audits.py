@@ -47,7 +47,7 @@ def test_empty_tables_pass_every_check(database):
 def test_loads_pass_every_check_folded_or_not(database, devices_csv, two_folded_loads):
     assert failing(database) == {}
     load_file(database, LOAD, devices_csv(["phone;Nova;2", "phone;Nova;3"]))
-    load_file(database, NEW, devices_csv(["bad"]))
+    load_file(database, NEW, devices_csv(["bad", "phone;Nova;1"]))
     assert failing(database) == {}
 
 
