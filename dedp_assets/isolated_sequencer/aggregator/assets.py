@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from psycopg2 import OperationalError, errors
+from psycopg2 import InterfaceError, OperationalError, errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import partition_runs
@@ -47,8 +47,10 @@ def _tables(postgres: PostgresResource, log: dg.DagsterLogManager) -> Iterator[C
             return
     except (UnusableDatabase, WrongTables) as error:
         problem, may_pass = str(error), False
-    except (OperationalError, errors.ReadOnlySqlTransaction) as error:
-        problem, may_pass = f"PostgreSQL: {' '.join(str(error).split())}", True
+    except (OperationalError, InterfaceError, errors.ReadOnlySqlTransaction) as error:
+        # A connection that is lost in a transaction can't be rolled back, which hides why.
+        first = error.__context__ if isinstance(error.__context__, OperationalError) else error
+        problem, may_pass = f"PostgreSQL: {' '.join(str(first).split())}", True
     log.error(problem)
     raise dg.Failure(problem, allow_retries=may_pass) from None
 

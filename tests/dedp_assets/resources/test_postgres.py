@@ -58,12 +58,14 @@ def test_a_database_that_cannot_hold_every_name_is_refused_with_what_to_do(other
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
-@pytest.mark.parametrize("by", ["environment", "dsn", "role"])
+@pytest.mark.parametrize("by", ["environment", "dsn", "options", "database"])
 def test_the_clients_encoding_is_ours(dsn, monkeypatch, tmp_path, encoding, by):
     if by == "environment":
         monkeypatch.setenv("PGCLIENTENCODING", encoding)
     elif by == "dsn":
         dsn = f"{dsn}&client_encoding={encoding}"
+    elif by == "options":
+        dsn = f"{dsn}&options=-c%20client_encoding%3D{encoding}"
     else:
         administer(dsn, f"ALTER DATABASE {name_of(dsn)} SET client_encoding = '{encoding}'")
     file = devices_file(tmp_path, "phone;é漢😀;1", "phone;é漢😀")

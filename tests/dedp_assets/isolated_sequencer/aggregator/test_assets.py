@@ -1,6 +1,7 @@
 """What a run tells of its loads, and of a file or a database that it can't use: one line first, and the counts."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import psycopg2
 import pytest
 
 from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer.aggregator.assets import _tables
+from dedp_assets.resources.postgres import PostgresResource
 from jobs import devices_aggregator
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
@@ -104,6 +107,39 @@ def test_tables_of_a_newer_version_fail_the_run_at_once_in_one_line(instance, ds
         data.user_failure_data.description
     )
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_server_that_does_not_answer_is_one_line_and_may_be_asked_again():
+    nobody = PostgresResource(dsn="postgresql://127.0.0.1:1/dedp")
+    with pytest.raises(dg.Failure) as raised, _tables(nobody, dg.build_asset_context().log):
+        pass
+    assert raised.value.description.startswith('PostgreSQL: connection to server at "127.0.0.1", port 1 failed')
+    assert "\n" not in raised.value.description
+    assert raised.value.allow_retries
+    assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        (
+            "SET TRANSACTION READ ONLY; DELETE FROM dedp.devices_loads",
+            "cannot execute DELETE in a read-only transaction",
+        ),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", "server closed the connection|terminating connection"),
+    ],
+)
+def test_what_may_pass_while_the_database_is_used_is_one_line_and_may_be_tried_again(dsn, statement, found):
+    with (
+        pytest.raises(dg.Failure) as raised,
+        _tables(PostgresResource(dsn=dsn), dg.build_asset_context().log) as connection,
+        connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+    assert re.search(found, raised.value.description)
+    assert "\n" not in raised.value.description
+    assert raised.value.allow_retries
 
 
 def test_the_command_line_tells_each_loads_counts_in_one_line_and_a_failure_in_one_line_first(
