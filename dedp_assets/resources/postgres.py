@@ -16,7 +16,6 @@ SESSION_SETTINGS = {
     "search_path": "",
     # Two runs of a load take turns: the second waits at the first one's row, and sees what that committed.
     "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
     # A load takes as long as its file is big, and waits for as long as the one before it takes.
     "statement_timeout": "0",
     "lock_timeout": "0",

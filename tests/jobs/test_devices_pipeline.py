@@ -187,7 +187,8 @@ def test_a_bad_file_fails_by_name_while_the_others_are_loaded(pipeline, database
     pipeline.take_in(*DAYS)
     result = pipeline.load(*DAYS, raise_on_error=False)
     assert not result.success
-    assert f"partition {DAYS[1]}: {contract.internal_file(DAYS[1])} is delimited by ','" in failure_of(result)
+    named = f"{landing.dated_file(DAYS[1])} (copied to {contract.internal_file(DAYS[1])})"
+    assert f"partition {DAYS[1]}: {named} is delimited by ','" in failure_of(result)
     assert rows_per_load(database) == {"20240101": 50, "20240103": 50}
     assert pipeline.materialized(contract.DEVICES_RAW) == [DAYS[0], DAYS[2]]
 

@@ -128,8 +128,10 @@ def summary(report: LoadReport) -> str:
 
 
 def _named(partition_key: str) -> str:
-    """The file of a partition as people know it."""
-    return str(contract.internal_file(partition_key))
+    """The file of a partition as people know it: the one that landed, of which we have a copy."""
+    copy = contract.internal_file(partition_key)
+    copied = read_copied(copy.parent)
+    return f"{copied.source} (copied to {copy})" if copied else str(copy)
 
 
 def _explain(partition_key: str, error: Exception) -> partition_runs.Problem:

@@ -79,7 +79,6 @@ def test_the_clients_encoding_is_ours(dsn, monkeypatch, tmp_path, encoding, by):
 HOSTILE = {
     "search_path": "hostile, pg_catalog",
     "default_transaction_isolation": "serializable",
-    "default_transaction_read_only": "on",
     "statement_timeout": "200",
     "lock_timeout": "1",
     "transaction_timeout": "200",

@@ -174,7 +174,7 @@ def test_every_line_is_clean_or_rejected_once_and_under_its_own_number(body: byt
 def test_the_fast_path_takes_no_line_that_the_slow_path_rejects(line: bytes):
     if b"\n" in line:
         return
-    raw = line.removesuffix(b"\r")
+    raw = line.rstrip(b"\r")  # one at its end would be a part of the line's end
     rejected = lines.rejection(raw)
     fast = lines._CLEAN_LINES.fullmatch(raw.decode("utf-8", "replace") + "\n")
     assert not (fast and rejected)
