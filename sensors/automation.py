@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 SENSOR_NAME = "follow_inputs"
+SETTLE_SECONDS = "0.5"
 
 
 def on_input_change() -> dg.AutomationCondition:
@@ -98,16 +99,25 @@ class AlreadyFollowed(dg.AutomationCondition):
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         instance, graph = context.asset_graph_view.instance, context.asset_graph
         target = context.root_context.key
-        same_partitions = graph.get(context.key).partitions_def == graph.get(target).partitions_def
         # Of an asset without partitions, the one partition is None.
-        followed: set[Any] = set()
-        for _, partition in context.candidate_subset.expensively_compute_asset_partitions():
-            update = _latest_update(instance, context.key, partition)
-            if update is not None and (
-                target in _assets_updated_with(instance, update)
-                or (same_partitions and _requested_since(instance, target, update))
-            ):
-                followed.add(partition)
+        partitions = {partition for _, partition in context.candidate_subset.expensively_compute_asset_partitions()}
+        if not partitions:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        updates = _latest_records(instance, context.key, dg.DagsterEventType.ASSET_MATERIALIZATION, partitions)
+        requests: Mapping[Any, dg.EventLogRecord] = {}
+        if graph.get(context.key).partitions_def == graph.get(target).partitions_def:
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+            requests = _latest_records(instance, target, kind, updates.keys())
+        runs = _runs(instance, [record.run_id for record in (*updates.values(), *requests.values())])
+        updated_with = _assets_updated_with(
+            instance, {record.run_id for record in updates.values()} & runs.keys(), runs
+        )
+        followed = {
+            partition
+            for partition, update in updates.items()
+            if target in updated_with.get(update.run_id, ())
+            or (partition in requests and _requested_since(update, requests[partition], runs))
+        }
         if context.partitions_def is None:
             return dg.AutomationResult(context, context.candidate_subset if followed else context.get_empty_subset())
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(followed))
@@ -145,40 +155,78 @@ def _latest_events(instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.Dags
     return instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
 
 
-def _latest_update(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> dg.EventLogRecord | None:
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition is None else [partition])
-    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
+def _latest_records(
+    instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.DagsterEventType, partitions: Collection[Any]
+) -> dict[Any, dg.EventLogRecord]:
+    """The latest event of a kind for each of the partitions that has one, in two queries; {None} is no partition."""
+    if not partitions:
+        return {}
+    storage = instance.event_log_storage
+    if None in partitions:
+        found = storage.get_event_records(dg.EventRecordsFilter(kind, asset_key=key), limit=1)
+        return dict.fromkeys([None], found[0]) if found else {}
+    latest = storage.get_latest_storage_id_by_partition(key, kind, partitions=set(partitions))
+    if not latest:
+        return {}
+    found = storage.get_event_records(
+        dg.EventRecordsFilter(kind, asset_key=key, storage_ids=list(latest.values())), limit=len(latest)
+    )
+    return {record.partition_key: record for record in found}
 
 
-def _assets_updated_with(instance: dg.DagsterInstance, update: dg.EventLogRecord) -> set[dg.AssetKey]:
-    """The assets that the run which made this update was to update, or the backfill of that run."""
-    run = instance.get_run_by_id(update.run_id)
-    if run is None:
-        return set()
-    backfill_id = run.tags.get("dagster/backfill")
-    backfill = instance.get_backfill(backfill_id) if backfill_id else None
-    return {*(run.asset_selection or ()), *((backfill and backfill.asset_selection) or ())}
+def _runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, dg.DagsterRun]:
+    """Those of the runs that there are: what was reported from outside has none."""
+    known = sorted({run_id for run_id in run_ids if run_id})
+    return {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=known))} if known else {}
 
 
-def _requested_since(instance: dg.DagsterInstance, key: dg.AssetKey, update: dg.EventLogRecord) -> bool:
+def _assets_updated_with(
+    instance: dg.DagsterInstance, run_ids: Collection[str], runs: Mapping[str, dg.DagsterRun]
+) -> dict[str, set[dg.AssetKey]]:
+    """For each run the assets that it was to update, or the backfill that it belongs to: a query for each backfill."""
+    backfill_of = {run_id: runs[run_id].tags.get("dagster/backfill") for run_id in run_ids}
+    backfills = {backfill_id: instance.get_backfill(backfill_id) for backfill_id in backfill_of.values() if backfill_id}
+    backfilled = {backfill_id: (found and found.asset_selection) or () for backfill_id, found in backfills.items()}
+    return {
+        run_id: {*(runs[run_id].asset_selection or ()), *backfilled.get(backfill_id or "", ())}
+        for run_id, backfill_id in backfill_of.items()
+    }
+
+
+def _requested_since(update: dg.EventLogRecord, planned: dg.EventLogRecord, runs: Mapping[str, dg.DagsterRun]) -> bool:
     """Whether the run that made this update, or a later one, is to update the asset in the same partition, or has."""
-    planned = instance.event_log_storage.get_latest_planned_materialization_info(key, update.partition_key)
-    if planned is None or (planned.storage_id < update.storage_id and planned.run_id != update.run_id):
+    if planned.storage_id < update.storage_id and planned.run_id != update.run_id:
         return False
-    run = instance.get_run_by_id(planned.run_id)
+    run = runs.get(planned.run_id)
     return run is not None and run.status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+class SettlingSensor(dg.AutomationConditionSensorDefinition):
+    """Waits between the look at which events there are and the evaluation.
+
+    A tick reads the events up to the highest id it sees first. In PostgreSQL an event with a lower id may be committed
+    later, and without this pause no tick would ever see it; one with a higher id would be seen twice.
+    """
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> Any:
+        # Dagster takes the pause from the environment only, that of the process that evaluates: a code server, which
+        # anybody may have started. Whoever has set it there, a scenario for one, is right.
+        os.environ.setdefault("DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", SETTLE_SECONDS)
+        return super().evaluate_tick(context)
+
+    def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> "SettlingSensor":
+        # Dagster's own would make a sensor of its own kind, which does not wait.
+        return automation_sensor(metadata=self.metadata if metadata is None else metadata)
+
+
+def automation_sensor(metadata: Mapping[str, Any] | None = None) -> SettlingSensor:
     """Evaluates the conditions of every asset and check in its code location."""
-    # A tick reads the events up to the highest id it sees first. In PostgreSQL an event with a lower id may be
-    # committed later, and without this pause no tick would ever see it; one with a higher id would be seen twice.
-    os.environ.setdefault("DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "0.5")
-    return dg.AutomationConditionSensorDefinition(
+    return SettlingSensor(
         SENSOR_NAME,
         target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
+        metadata=metadata,
         # A backfill waits for its daemon, which wakes every 30 s; a run per partition starts at once.
         emit_backfills=False,
         # The condition is our own class, which only our own process knows.

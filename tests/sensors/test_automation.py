@@ -1,12 +1,17 @@
 """The condition that downstream assets follow, evaluated by Dagster itself on a real instance."""
 
+import logging
+import os
 import random
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 import pytest
+import sqlalchemy
 from dagster import AutomationCondition
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.events import StepMaterializationData
 from dagster._core.execution.api import execute_run
 
 from sensors.automation import automation_sensor, behind_by_events, on_input_change
@@ -313,3 +318,96 @@ def _backfill(world: World, assets: list[str], days: list[str]) -> str:
     # Over already: what is in progress would hold the request back and hide what is asked here.
     world.instance.add_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     return backfill.backfill_id
+
+
+@contextmanager
+def counted_queries() -> Iterator[list[str]]:
+    """Every statement that this process sends to a database until the block ends."""
+    statements: list[str] = []
+
+    def note(connection, cursor, statement, *_):
+        if not statement.startswith("PRAGMA"):  # SQLite's, which asks for its tables' columns all the time
+            statements.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("kind", ["by hand", "by runs", "before the first tick"])
+def test_a_tick_asks_the_database_as_often_for_many_updated_partitions_as_for_one(instance, kind):
+    days = dg.DailyPartitionsDefinition("2023-01-01", end_date="2023-11-01")
+    source = dg.AssetSpec("source", partitions_def=days)
+
+    @dg.asset(partitions_def=days, deps=[source], automation_condition=on_input_change())
+    def raw() -> None: ...
+
+    defs = dg.Definitions(assets=[source, raw])
+    keys = days.get_partition_keys()[:300]
+
+    def update(key: str, days: Collection[str], *assets: str) -> None:
+        for day in days:
+            materialization = dg.AssetMaterialization(key, partition=day)
+            if not assets:
+                instance.report_runless_asset_event(materialization)
+                continue
+            run = dg.DagsterRun(job_name="job", asset_selection=frozenset(map(dg.AssetKey, assets)))
+            instance.run_storage.add_run(run)
+            event = dg.DagsterEvent(
+                dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+                "job",
+                event_specific_data=StepMaterializationData(materialization),
+            )
+            instance.report_dagster_event(event, run.run_id)
+
+    def tick(cursor=None):
+        with counted_queries() as statements:
+            result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+        return result.total_requested, len(statements), result.cursor
+
+    for name in ("source", "raw"):
+        update(name, keys)
+    cursor = tick()[-1]
+    taken = []
+    for updated in (keys[:1], keys):
+        update("source", updated, *(["source", "raw"] if kind == "by runs" else []))
+        requested, queries, _ = tick(None if kind == "before the first tick" else cursor)
+        assert requested == (0 if kind == "by runs" else len(updated))
+        taken.append(queries)
+        update("raw", updated)
+        cursor = tick(cursor)[-1]
+    assert taken[0] == taken[1]
+    assert taken[0] < 50
+
+
+def test_the_sensor_waits_for_events_to_settle_unless_told_otherwise_and_importing_it_sets_nothing(monkeypatch):
+    name = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS"
+    monkeypatch.setenv(name, "to be put back")
+    monkeypatch.delenv(name)
+    sensors = automation_sensor(), automation_sensor().with_attributes(metadata={"some": "thing"})
+    assert name not in os.environ
+    assert sensors[1].metadata["some"].value == "thing"
+    for sensor in sensors:
+        monkeypatch.delenv(name, raising=False)
+        assert waited(sensor) == ["Sleeping 0.5s"]
+        monkeypatch.setenv(name, "0")
+        assert waited(sensor) == []
+
+
+def waited(sensor: dg.AutomationConditionSensorDefinition) -> list[str]:
+    """What a tick of the sensor in this process says of its pause."""
+
+    @dg.asset(automation_condition=on_input_change())
+    def source() -> None: ...
+
+    said: list[str] = []
+    defs = dg.Definitions(assets=[source], sensors=[sensor])
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, repository_def=defs.get_repository_def())
+        handler = logging.Handler()
+        handler.emit = lambda record: said.append(record.getMessage().split(" before")[0])  # type: ignore[method-assign]
+        context.log.addHandler(handler)
+        defs.get_repository_def().get_sensor_def(sensor.name).evaluate_tick(context)
+    return [words for words in said if words.startswith("Sleeping")]
