@@ -3,12 +3,18 @@
 It follows the loader by the key of the asset `devices_file` alone.
 """
 
+import warnings
+
 import dagster as dg
 
-from dedp_assets.isolated_sequencer.aggregator import assets
 from dedp_assets.resources.postgres import PostgresResource
 from sensors.automation import automation_sensor, on_input_change
 from sensors.loads import devices_raw_reconciled
+
+with warnings.catch_warnings():
+    # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    from dedp_assets.isolated_sequencer.aggregator import assets
 
 defs = dg.Definitions(
     assets=[

@@ -1,9 +1,15 @@
 """Code location of the loading team: takes the devices files in as they land."""
 
+import warnings
+
 import dagster as dg
 
-from dedp_assets.isolated_sequencer.loader.assets import devices_file
 from sensors.files import devices_landed
+
+with warnings.catch_warnings():
+    # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    from dedp_assets.isolated_sequencer.loader.assets import devices_file
 
 defs = dg.Definitions(
     assets=[devices_file],

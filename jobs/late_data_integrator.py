@@ -1,13 +1,19 @@
 """Code location of the late-data integrator: counts each day of a Delta table, and again when late data has come."""
 
+import warnings
+
 import dagster as dg
 
-from dedp_assets.late_data_integrator import assets
-from dedp_assets.late_data_integrator.picture_asset import picture
 from dedp_assets.resources.spark import SparkConnectResource
 from sensors.automation import PartitionClosed, UntilRequested, automation_sensor, on_input_change
 from sensors.delta_commits import devices_committed
 from sensors.late_data import late_data_reconciled
+
+with warnings.catch_warnings():
+    # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    from dedp_assets.late_data_integrator import assets
+    from dedp_assets.late_data_integrator.picture_asset import picture
 
 # First when the day is closed, as the next one has begun; from then on whenever it changes.
 WHEN_CLOSED = on_input_change() & PartitionClosed()

@@ -1,6 +1,7 @@
 """When does a partition re-run? When its input changed, in any time window; this condition says exactly when."""
 
 import os
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -221,14 +222,17 @@ class SettlingSensor(dg.AutomationConditionSensorDefinition):
 
 def automation_sensor(metadata: Mapping[str, Any] | None = None) -> SettlingSensor:
     """Evaluates the conditions of every asset and check in its code location."""
-    return SettlingSensor(
-        SENSOR_NAME,
-        target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=1,
-        metadata=metadata,
-        # A backfill waits for its daemon, which wakes every 30 s; a run per partition starts at once.
-        emit_backfills=False,
-        # The condition is our own class, which only our own process knows.
-        use_user_code_server=True,
-    )
+    with warnings.catch_warnings():
+        # `use_user_code_server` is in beta, and used on purpose: the notice would head every command's output.
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        return SettlingSensor(
+            SENSOR_NAME,
+            target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=1,
+            metadata=metadata,
+            # A backfill waits for its daemon, which wakes every 30 s; a run per partition starts at once.
+            emit_backfills=False,
+            # The condition is our own class, which only our own process knows.
+            use_user_code_server=True,
+        )

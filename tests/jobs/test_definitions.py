@@ -164,6 +164,67 @@ def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(tm
     assert not home.exists()
 
 
+IMPORT_EVERYTHING = """
+import importlib, json, os, psutil, sys, threading, warnings
+
+modules = sys.argv[1:]
+environment, threads = dict(os.environ), threading.active_count()
+filters = list(warnings.filters)
+for module in modules:
+    importlib.import_module(module)
+# Once more: packages of others set filters too, at their first import.
+for module in [name for name in sys.modules if name.split(".")[0] in ("dedp_assets", "sensors", "jobs")]:
+    del sys.modules[module]
+warnings.filters[:] = filters
+events = []
+
+def note(kind, arguments):
+    if kind == "open":
+        path, _, flags = arguments
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path != os.devnull
+        if writes or str(path).startswith(os.environ["DEDP_HOME"]):
+            events.append([kind, str(path)])
+    elif kind in ("os.mkdir", "socket.connect", "socket.bind", "subprocess.Popen"):
+        events.append([kind, str(arguments)])
+
+sys.addaudithook(note)
+for module in modules:
+    importlib.import_module(module)
+names = {*environment, *os.environ}
+print(json.dumps({
+    "environment": [name for name in names if environment.get(name) != os.environ.get(name)],
+    "filters": [str(entry) for entry in warnings.filters if entry not in filters],
+    "filters gone": [str(entry) for entry in filters if entry not in warnings.filters],
+    "events": events,
+    "threads": threading.active_count() - threads,
+    "children": [child.cmdline() for child in psutil.Process().children(recursive=True)],
+}))
+"""
+
+
+def test_importing_every_module_changes_and_starts_nothing(tmp_path):
+    modules = [module for package in ("dedp_assets", "sensors", "jobs") for module, _ in modules_of(package)]
+    assert {"jobs.late_data_integrator", "sensors.automation", "dedp_assets.cli"} <= set(modules)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DEDP_", "DAGSTER_"))}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", IMPORT_EVERYTHING, *modules],
+        cwd=REPOSITORY,
+        env={**environment, "DEDP_HOME": str(tmp_path / "never made")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "environment": [],
+        "filters": [],
+        "filters gone": [],
+        "events": [],
+        "threads": 0,
+        "children": [],
+    }
+    assert not (tmp_path / "never made").exists()
+
+
 def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_others():
     made_by = {}
     for location, defs in LOCATIONS.items():
