@@ -8,6 +8,7 @@ import warnings
 import dagster as dg
 
 from dedp_assets.resources.postgres import PostgresResource
+from dedp_assets.run_processes import in_process_executor
 from sensors.automation import automation_sensor, on_input_change
 from sensors.loads import devices_raw_reconciled
 
@@ -27,5 +28,5 @@ defs = dg.Definitions(
     asset_checks=[assets.all_loads_accounted_for, assets.totals_equal_recount],
     sensors=[automation_sensor(), devices_raw_reconciled],
     resources={"postgres": PostgresResource()},
-    executor=dg.in_process_executor,
+    executor=in_process_executor,
 )

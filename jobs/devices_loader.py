@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.run_processes import in_process_executor
 from sensors.files import devices_landed
 
 with warnings.catch_warnings():
@@ -15,5 +16,5 @@ defs = dg.Definitions(
     assets=[devices_file],
     sensors=[devices_landed],
     # A run has one step at a time; a process for each would only cost its start.
-    executor=dg.in_process_executor,
+    executor=in_process_executor,
 )

@@ -5,6 +5,7 @@ import warnings
 import dagster as dg
 
 from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.run_processes import in_process_executor
 from sensors.automation import PartitionClosed, UntilRequested, automation_sensor, on_input_change
 from sensors.delta_commits import devices_committed
 from sensors.late_data import late_data_reconciled
@@ -35,5 +36,5 @@ defs = dg.Definitions(
     ],
     sensors=[devices_committed, automation_sensor(), late_data_reconciled],
     resources={"spark": SparkConnectResource()},
-    executor=dg.in_process_executor,
+    executor=in_process_executor,
 )

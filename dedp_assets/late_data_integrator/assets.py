@@ -16,7 +16,6 @@ from dedp_assets.late_data_integrator.lake import devices_log, look, open_counts
 from dedp_assets.late_data_integrator.processing import Processed, lateness, process
 from dedp_assets.resources.object_store import write_text
 from dedp_assets.resources.spark import SparkConnectResource
-from dedp_assets.run_processes import process_tag
 
 
 def _columns(schema: pa.Schema) -> dict[str, Any]:
@@ -54,7 +53,6 @@ def device_counts(context: dg.AssetExecutionContext, spark: SparkConnectResource
     From exactly one snapshot of the input; which one, the same commit records. Nothing is written for a day whose
     counts reflect its input already.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tag())
     with _being_processed(context):
         done = process(
             context.partition_keys,
