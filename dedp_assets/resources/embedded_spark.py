@@ -79,6 +79,25 @@ class ServerError(RuntimeError):
     """The embedded server did not start. The message has the end of its log, and what to do."""
 
 
+def as_server_error(error: BaseException) -> ServerError:
+    """The error itself, or what it says in a line, with what to do."""
+    if isinstance(error, ServerError):
+        return error
+    if isinstance(error, ImportError):
+        found = f"the package {error.name or '?'} can't be imported ({error})"
+        remedy = "`make setup` installs it; with pip, install this project with its requirements"
+    elif isinstance(error, OSError) and error.strerror:
+        found = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        remedy = "look at that file or folder, at its rights, and at the space on its disk"
+    else:
+        found = " ".join(f"{type(error).__name__}: {error}".split())
+        remedy = "see the log of its last start, last-server.log in the folder `spark` of DEDP_HOME"
+    return ServerError(
+        f"the embedded Spark server can't be started: {found}. {remedy[0].upper()}{remedy[1:]}. "
+        "Or set DEDP_SPARK_REMOTE to a Spark Connect server"
+    )
+
+
 @dataclass(frozen=True)
 class _Server:
     keeper: subprocess.Popen
@@ -195,6 +214,13 @@ def _use_classes(url: str, table: Path) -> None:
 
 
 def _start(folder: Path, options: list[str] | None = None) -> _Server:
+    try:
+        return _started(folder, options)
+    except (OSError, ImportError) as error:
+        raise as_server_error(error) from error
+
+
+def _started(folder: Path, options: list[str] | None) -> _Server:
     if options is None:
         options = _archive_options()
     _check_user()

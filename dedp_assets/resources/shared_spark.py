@@ -3,17 +3,19 @@
 import contextlib
 import fcntl
 import os
-import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dedp_assets.resources import embedded_spark
 
 _LOOK_SECONDS = 1.0
+# A server that is not there by then has failed, and whoever shares it could not say so.
+_PATIENCE_SECONDS = embedded_spark.START_SECONDS + 30
 
 
 @contextlib.contextmanager
@@ -21,40 +23,44 @@ def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
     """Share a server until the block ends: `shared_url` tells the others where it is.
 
     It starts while the block goes on. The function that the block gets waits for that; it raises
-    embedded_spark.ServerError if the server does not start.
+    embedded_spark.ServerError if the server does not start, for whatever reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
-    first: queue.Queue[Exception | None] = queue.Queue()
+    first: Future[None] = Future()
     keeper = threading.Thread(target=_keep, args=(folder, ended, first), name="shared spark", daemon=True)
-
-    def wait_until_started() -> None:
-        problem = first.get()
-        if problem is not None:
-            raise problem
 
     with open(folder / "shared.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _record(folder).unlink(missing_ok=True)  # of one that was killed
+        _forget(folder)  # what one that was killed has left
         keeper.start()
         try:
-            yield wait_until_started
+            yield first.result
         finally:
             ended.set()
             keeper.join()
-            _record(folder).unlink(missing_ok=True)
+            _forget(folder)
 
 
 def shared_url(folder: Path) -> str | None:
     """Where the server is that somebody shares in this folder; None if nobody does. Holds its token: never log it.
 
-    Waits for one that is starting.
+    Waits for one that is starting. Raises embedded_spark.ServerError if it fails to.
     """
-    while _is_shared(folder):
+    pause = 0.1
+    # Turns are counted, not the time: that may be simulated.
+    for _ in range(round(_PATIENCE_SECONDS / pause)):
+        if not _is_shared(folder):
+            return None
         with contextlib.suppress(FileNotFoundError):
             return _record(folder).read_text(encoding="utf-8")
-        time.sleep(0.1)
-    return None
+        with contextlib.suppress(FileNotFoundError):
+            raise embedded_spark.ServerError(_problem(folder).read_text(encoding="utf-8"))
+        time.sleep(pause)
+    raise embedded_spark.ServerError(
+        f"the Spark server that is shared in {folder} has not started within {_PATIENCE_SECONDS} s; "
+        "look at the output of `dedp up`, and start that again"
+    )
 
 
 def _is_shared(folder: Path) -> bool:
@@ -67,16 +73,24 @@ def _is_shared(folder: Path) -> bool:
     return False
 
 
-def _keep(folder: Path, ended: threading.Event, first: "queue.Queue[Exception | None]") -> None:
+def _keep(folder: Path, ended: threading.Event, first: "Future[None]") -> None:
     while not ended.is_set():
         try:
             with embedded_spark.server(folder) as url:
                 _write(_record(folder), url)
-                first.put(None)
+                _problem(folder).unlink(missing_ok=True)
+                if not first.done():
+                    first.set_result(None)
                 while not ended.wait(_LOOK_SECONDS) and _answers(url):
                     pass
-        except embedded_spark.ServerError as problem:
-            first.put(problem)
+            _record(folder).unlink(missing_ok=True)
+        except BaseException as error:  # somebody may be waiting, and nobody sees how this thread ends
+            problem = embedded_spark.as_server_error(error)
+            if not first.done():
+                first.set_exception(problem)
+            with contextlib.suppress(OSError):  # what is wrong may be the disk
+                _record(folder).unlink(missing_ok=True)
+                _write(_problem(folder), str(problem))
             ended.wait(_LOOK_SECONDS)
 
 
@@ -92,6 +106,16 @@ def _answers(url: str) -> bool:
 
 def _record(folder: Path) -> Path:
     return folder / "remote"
+
+
+def _problem(folder: Path) -> Path:
+    """Why there is no server at the moment."""
+    return folder / "problem"
+
+
+def _forget(folder: Path) -> None:
+    _record(folder).unlink(missing_ok=True)
+    _problem(folder).unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

