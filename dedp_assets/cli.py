@@ -1,27 +1,39 @@
 """The command `dedp`: the system on this machine, its database, its demo and its data generator."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import psycopg2
 import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
-from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources import embedded_postgres, embedded_spark
+from dedp_assets.resources.object_store import StorageProblem
 from dedp_assets.resources.postgres import database_dsn
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer
 
 INTERRUPTED = 130
+# Errors whose message says all there is to say.
+_NAMED = (
+    local_stack.StackError,
+    settings.SettingError,
+    embedded_postgres.ServerError,
+    embedded_spark.ServerError,
+    StorageProblem,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,15 +59,21 @@ def up(port: int) -> None:
 Dagster is up: {stack.url}   (log: {stack.log})
 
 Try, in another terminal:
-  dedp generate dedp_assets/generator/examples/devices_50.yaml --output-path {devices}
+  dedp generate {_example("devices_50.yaml")} --output-path {devices}
       drops 50 devices; the sensor takes them in for each of the last days, and the totals follow
   dedp psql -c 'SELECT * FROM dedp.devices_aggregates LIMIT 10'
       shows them
-  make down      (or Ctrl-C here) stops everything
+  {settings.to_run("down")}      (or Ctrl-C here) stops everything
 """
         )
         while True:
             time.sleep(3600)
+
+
+def _example(name: str) -> str:
+    """The path of an example for the generator, as it is written in the current folder."""
+    path = Path(str(resources.files("dedp_assets.generator"))) / "examples" / name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @dedp.command()
@@ -137,6 +155,10 @@ def execute(command: tuple[str, ...]) -> None:
     with local_stack.environment() as shared:
         local_stack.create_instance_schema(shared)
         path = os.pathsep.join([os.path.dirname(sys.executable), shared.get("PATH", "")])
+        if shutil.which(command[0], path=path) is None:
+            raise click.ClickException(
+                f"{command[0]} is no program that can be run; `dedp exec` takes one, and its options"
+            )
         sys.exit(subprocess.run(command, env={**shared, "PATH": path}).returncode)
 
 
@@ -159,8 +181,19 @@ def _exit_with(command: Callable[[], object]) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (local_stack.StackError, settings.SettingError) as error:
+    except _NAMED as error:
         click.echo(f"dedp: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # who reads has had enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  Python would try once more at its end, and say so
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        what = error.strerror or " ".join(str(error).split())
+        click.echo(f"dedp: {where}{what}. Look at that file or folder: what it is, its rights and its disk", err=True)
+        sys.exit(1)
+    except psycopg2.Error as error:
+        click.echo(f"dedp: PostgreSQL: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped.", err=True)

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+import psutil
 import psycopg2
 import psycopg2.extensions
 import requests
@@ -29,10 +31,16 @@ from dedp_assets.resources.shared_spark import shared_server
 
 HOST = "127.0.0.1"
 
-_INSTANCE_CONFIG = settings.REPOSITORY / "docker" / "dagster.yaml"
+# In a checkout these are links to the files that everybody knows; a wheel holds the files.
+_DEPLOYMENT = Path(str(resources.files("dedp_assets"))) / "deployment"
+INSTANCE_CONFIG = _DEPLOYMENT / "dagster.yaml"
+WORKSPACE = _DEPLOYMENT / "workspace.yaml"
+
 _INSTANCE_SCHEMA = "dagster"
 _READY_SECONDS = 90
 _STOP_SECONDS = 30
+# A system that has just been started needs a moment to say which process it is.
+_RECORD_SECONDS = 5
 _LOCATIONS = """
     { workspaceOrError { ... on Workspace { locationEntries {
         name loadStatus locationOrLoadError { __typename ... on PythonError { message } }
@@ -100,27 +108,61 @@ def running(port: int) -> Iterator[Stack]:
 
 
 def running_pid() -> int | None:
-    """The process that keeps this home's system up, or None."""
+    """The process that keeps this home's system up, or None.
+
+    Raises StackError if there is one, and its record does not say which.
+    """
     record = settings.home() / "up.pid"
+    give_up = time.monotonic() + _RECORD_SECONDS
+    while time.monotonic() < give_up:
+        try:
+            with open(record, errors="replace") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return None
+                except BlockingIOError:
+                    text = lock.read().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        # Empty, or of the one before, while this one is starting; and the process may have ended since.
+        if text.isdecimal() and _has_open(int(text), record):
+            return int(text)
+        time.sleep(0.05)
+    raise StackError(
+        f"a process has locked {record}, which should hold its id and does not. `fuser {record}` finds it; stop it"
+    )
+
+
+def _has_open(pid: int, file: Path) -> bool:
     try:
-        with open(record) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read())
-    except FileNotFoundError:
-        pass
-    return None
+        return str(file.resolve()) in {opened.path for opened in psutil.Process(pid).open_files()}
+    except psutil.AccessDenied:
+        return True  # another user's, whom we believe
+    except (psutil.NoSuchProcess, OverflowError):
+        return False
 
 
 def stop_running(pid: int) -> None:
     """Ask the system's process to stop everything, and wait until it has."""
-    os.kill(pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it was about to end
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except PermissionError:
+            raise StackError(f"process {pid} keeps {settings.home()} up, and is another user's to stop") from None
     give_up = time.monotonic() + 2 * _STOP_SECONDS
-    while running_pid() is not None:
+    while _is_locked(settings.home() / "up.pid"):
         if time.monotonic() > give_up:
             raise StackError(f"process {pid} is still running after {2 * _STOP_SECONDS} s; see {settings.home()}/logs")
         time.sleep(0.1)
+
+
+def _is_locked(record: Path) -> bool:
+    with suppress(FileNotFoundError), open(record) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def free_port() -> int:
@@ -138,12 +180,16 @@ def _only_one(home: Path) -> Iterator[None]:
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StackError(
-                f"the system of {home} is running already (process {running_pid()}). `make down` stops it"
+                f"the system of {home} is running already (process {running_pid()}). "
+                f"`{settings.to_run('down')}` stops it"
             ) from None
         record.truncate(0)
         record.write(str(os.getpid()))
         record.flush()
-        yield
+        try:
+            yield
+        finally:
+            record.truncate(0)
 
 
 def _check_port(port: int) -> None:
@@ -154,7 +200,8 @@ def _check_port(port: int) -> None:
         except OSError as error:
             raise StackError(
                 f"port {port} on {HOST} can't be used ({error.strerror}). "
-                f"Stop what uses it, or choose another: make up PORT={port + 1}"
+                f"Stop what uses it, or choose another: "
+                f"{settings.to_run('up')} {'PORT=' if settings.is_checkout() else '--port '}{port + 1}"
             ) from None
 
 
@@ -173,13 +220,22 @@ def create_instance_schema(shared: dict[str, str]) -> None:
     """Make the schema that Dagster's own tables live in. Raises StackError if the database can't be reached."""
     try:
         connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
-    except psycopg2.OperationalError as error:
-        raise StackError(f"PostgreSQL can't be reached; is DEDP_POSTGRES_DSN right?\n{error}") from None
+    except psycopg2.Error as error:
+        raise StackError(f"PostgreSQL can't be reached; is DEDP_POSTGRES_DSN right? {_in_a_line(error)}") from None
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_INSTANCE_SCHEMA}")
+    except psycopg2.Error as error:
+        raise StackError(
+            f"the schema {_INSTANCE_SCHEMA} for Dagster's own tables can't be made; "
+            f"the user of DEDP_POSTGRES_DSN needs the right to: {_in_a_line(error)}"
+        ) from None
     finally:
         connection.close()
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _instance_folder(home: Path) -> Path:
@@ -188,7 +244,7 @@ def _instance_folder(home: Path) -> Path:
     folder = Path(chosen).resolve() if chosen else home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     if not chosen or not (folder / "dagster.yaml").exists():
-        shutil.copyfile(_INSTANCE_CONFIG, folder / "dagster.yaml")
+        shutil.copyfile(INSTANCE_CONFIG, folder / "dagster.yaml")
     return folder
 
 
@@ -196,10 +252,10 @@ def _instance_folder(home: Path) -> Path:
 def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "dagster", "dev", "-w", str(settings.REPOSITORY / "workspace.yaml")),
+            *(sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE)),
             *("-h", HOST, "-p", str(port)),
         ],
-        cwd=settings.REPOSITORY,
+        cwd=WORKSPACE.resolve().parent,
         env=shared,
         stdin=subprocess.DEVNULL,
         stdout=output,

@@ -2,7 +2,7 @@
 
 | variable               | default                         | meaning                                              |
 | ---------------------- | ------------------------------- | ---------------------------------------------------- |
-| `DEDP_HOME`            | `.dedp/` beside this package    | all runtime state                                    |
+| `DEDP_HOME`            | `.dedp/` of the checkout; of the current folder if installed | all runtime state       |
 | `DEDP_LANDING`         | `$DEDP_HOME/landing`            | where files arrive                                   |
 | `DEDP_INTERNAL`        | `$DEDP_HOME/internal`           | our own copies, one folder per load                  |
 | `DEDP_POSTGRES_DSN`    | the embedded server             | any PostgreSQL, as a URL or a libpq string           |
@@ -17,6 +17,7 @@ import os
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
+# The folder that this package is in: a checkout of the project, or whatever it was installed into.
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # This file in a home says that a demo made it and may wipe it.
@@ -29,7 +30,18 @@ class SettingError(ValueError):
 
 def home() -> Path:
     """The folder of all runtime state: absolute, not necessarily there yet."""
-    return _folder("DEDP_HOME", REPOSITORY / ".dedp")
+    # Installed packages are no place for state: an update replaces them, and others may share them.
+    return _folder("DEDP_HOME", (REPOSITORY if is_checkout() else Path.cwd()) / ".dedp")
+
+
+def is_checkout() -> bool:
+    """Whether the package is in a checkout of the project, with its Makefile, and not installed from a wheel."""
+    return (REPOSITORY / "Makefile").is_file() and (REPOSITORY / "pyproject.toml").is_file()
+
+
+def to_run(command: str) -> str:
+    """How to run a command of ours, such as `up` or `down`, in a checkout and in an installation."""
+    return f"{'make' if is_checkout() else 'dedp'} {command}"
 
 
 def landing() -> Path:
@@ -43,8 +55,24 @@ def internal() -> Path:
 
 
 def postgres_dsn() -> str | None:
-    """The PostgreSQL server to use, or None for the embedded one. Holds a password: never log it."""
-    return os.environ.get("DEDP_POSTGRES_DSN") or None
+    """The PostgreSQL server to use, or None for the embedded one. Holds a password: never log it.
+
+    Raises SettingError for what is no address.
+    """
+    value = os.environ.get("DEDP_POSTGRES_DSN") or None
+    if value is not None:
+        import psycopg2.extensions
+
+        try:
+            psycopg2.extensions.parse_dsn(value)
+        except psycopg2.Error:
+            # Neither the value nor what is said about it: both may hold the password.
+            raise SettingError(
+                "DEDP_POSTGRES_DSN is no address of a PostgreSQL server; expected a URL such as "
+                "postgresql://user:password@host:5432/database, with %-escapes for special characters, or a libpq "
+                "string such as 'host=... user=... dbname=...'"
+            ) from None
+    return value
 
 
 def data_uri() -> str:

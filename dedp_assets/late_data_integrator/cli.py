@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dedp_assets import local_stack
+from dedp_assets import local_stack, settings
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator.overview import Row
@@ -45,18 +45,25 @@ def late(everything: bool, as_json: bool, picture: Path | None) -> None:
     input: the version of the table that last changed the day. counts: the version that its counts reflect. lateness:
     from the end of the day to the last commit that they don't reflect. This starts nothing and writes to no table.
     """
+    from deltalake.exceptions import DeltaError
+
     from dedp_assets.late_data_integrator import lake, overview
     from dedp_assets.late_data_integrator.delta_log import TableMissing, TableProblem
+    from dedp_assets.resources.object_store import reason
 
-    log = lake.devices_log()
+    log, runs = lake.devices_log(), _runs()
     try:
-        runs = _runs()
         progress = overview.look(runs.in_progress)
         history = overview.read_history(log, progress.snapshot.version)
     except TableMissing as problem:
         raise click.ClickException(f"{problem}; `dedp load-delta 2024-01-02` writes one") from problem
     except TableProblem as problem:
         raise click.ClickException(str(problem)) from problem
+    except (OSError, DeltaError) as problem:
+        raise click.ClickException(
+            f"the tables in {settings.data_uri()} can't be read: {reason(problem)}; "
+            "check DEDP_DATA_URI, the credentials and the network"
+        ) from problem
     known = overview.known_days(datetime.now(timezone.utc))
     rows = overview.overview(progress, history, known, runs.failed)
     shown = [row for row in rows if everything or row.status != "clean"]
@@ -96,24 +103,31 @@ def _runs() -> _Runs:
     if "DEDP_DAGSTER_STORAGE" in os.environ and "DAGSTER_HOME" in os.environ:
         return _runs_of_instance()
     if local_stack.running_pid() is None:
-        return _Runs(set(), set(), "Dagster is not up (`make up`)")
+        return _Runs(set(), set(), f"Dagster is not up (`{settings.to_run('up')}`)")
     with local_stack.environment() as shared, _environment(shared, "DEDP_DAGSTER_STORAGE", "DAGSTER_HOME"):
         return _runs_of_instance()
 
 
 def _runs_of_instance() -> _Runs:
     import dagster as dg
+    import psycopg2
     from dagster_postgres.utils import DagsterPostgresException
+    from dagster_shared.check import CheckError
     from sqlalchemy.exc import SQLAlchemyError
+    from yaml import YAMLError
 
     from dedp_assets.late_data_integrator import overview, state
 
     try:
         with dg.DagsterInstance.get() as instance:
             return _Runs(state.days_in_progress(instance), overview.days_failed(instance))
-    except (SQLAlchemyError, DagsterPostgresException):
+    except (SQLAlchemyError, DagsterPostgresException, psycopg2.Error):
         # Not its message: that may hold the address of the database.
         return _Runs(set(), set(), "Dagster's database does not answer")
+    except (dg.DagsterError, CheckError, OSError, ValueError, YAMLError):
+        return _Runs(
+            set(), set(), "Dagster's instance can't be opened; are DAGSTER_HOME and DEDP_DAGSTER_STORAGE right?"
+        )
 
 
 @contextmanager

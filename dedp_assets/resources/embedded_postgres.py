@@ -9,6 +9,7 @@ next user takes over and stops.
 import atexit
 import fcntl
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,10 @@ SERVER_SETTINGS = "\n".join(
 _attached: dict[Path, str] = {}
 
 
+class ServerError(RuntimeError):
+    """The embedded server did not start. The message names its folder, says why and what to do."""
+
+
 def attach(folder: Path) -> str:
     """Start the server of `folder/data` if it is not running, and use it until this process ends.
 
@@ -54,13 +59,20 @@ def attach(folder: Path) -> str:
 
 @contextmanager
 def server_lease(folder: Path) -> Iterator[str]:
-    """The URL of the server of `folder/data`, which runs at least until the block ends."""
+    """The URL of the server of `folder/data`, which runs at least until the block ends.
+
+    Raises ServerError if it does not start.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "users.lock", "w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        server = _start(folder / "data")
         try:
-            yield _database_url(server)
+            server = _start(folder / "data")
+            url = _database_url(server)
+        except (psycopg2.Error, subprocess.SubprocessError, RuntimeError, ValueError, OSError) as error:
+            raise ServerError(_failure(folder / "data", error)) from error
+        try:
+            yield url
         finally:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,6 +101,21 @@ def _start(data: Path) -> Any:
                 appended.write(SERVER_SETTINGS)
         server.ensure_postgres_running()
     return server
+
+
+def _failure(data: Path, error: Exception) -> str:
+    said = str(error.stderr or "") if isinstance(error, subprocess.CalledProcessError) else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, subprocess.CalledProcessError):
+        name = Path(str(error.cmd[0] if isinstance(error.cmd, (list, tuple)) else error.cmd)).name
+        said = f"{name} ended with status {error.returncode} {said}"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return (
+        f"the embedded PostgreSQL server of {data} did not start: {' '.join(lines)[:500] or type(error).__name__}. "
+        f"What it said last is in {data / 'log'}, if it came to that. Is that folder whole and yours, and its disk not "
+        "full? Put a backup back, or move it away to begin with an empty database; or set DEDP_POSTGRES_DSN to a server"
+    )
 
 
 def _forget_dead_server(data: Path) -> None:

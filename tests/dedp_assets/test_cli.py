@@ -1,11 +1,13 @@
 """The command `dedp`: what it says, how it ends, and that it leaves nothing running."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,146 @@ def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(mon
     assert '"127.0.0.1", port 1 failed' in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
+
+
+WRONG_ADDRESSES = {
+    "nonsense": "DEDP_POSTGRES_DSN is no address of a PostgreSQL server",
+    "postgresql://somebody:secret word@[::1/somewhere": "DEDP_POSTGRES_DSN is no address of a PostgreSQL server",
+    "postgresql://somebody:secret@127.0.0.1:1/somewhere": "PostgreSQL can't be reached",
+    "postgresql://somebody:secret@127.0.0.1:port/somewhere": "PostgreSQL can't be reached",
+}
+
+
+def assert_is_a_line(done, *words):
+    """The command failed, with one line about it that has these words and no password."""
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [["exec", "true"], ["up", "--port", "0"]], ids=["exec", "up"])
+@pytest.mark.parametrize(("address", "words"), WRONG_ADDRESSES.items())
+def test_a_database_that_is_not_there_is_an_error_of_one_line(
+    monkeypatch, left_running, own_home, command, address, words
+):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", address)
+    # A Spark server would only take its time to start.
+    monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
+    assert_is_a_line(run(*command), "dedp: ", words)
+    assert left_running(own_home) == []
+
+
+def test_psql_does_not_take_what_is_no_address(monkeypatch):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret word@[::1/somewhere")
+    assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is no address of a PostgreSQL server")
+
+
+def test_a_program_that_is_not_there_is_an_error_of_one_line(dsn, monkeypatch):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
+    assert_is_a_line(run("exec", "no-such-program"), "no-such-program is no program that can be run")
+
+
+@pytest.mark.parametrize("command", ["psql", "exec true", "up", "late", "down", "demo", "load-delta 2024-01-02"])
+def test_a_home_that_is_no_folder_is_an_error_of_one_line(tmp_path, monkeypatch, command):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("DEDP_HOME", str(file))
+    done = run(*command.split())
+    if command == "down":
+        assert (done.returncode, done.stdout) == (0, f"Nothing is running for {file}.\n")
+    else:
+        assert_is_a_line(done, str(file))
+
+
+@pytest.mark.parametrize("name", ["spark", "logs", "landing", "up.pid", "dagster"])
+def test_a_home_with_something_else_in_the_place_of_a_part_is_an_error_of_one_line(
+    own_home, dsn, monkeypatch, name, left_running
+):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
+    if name == "up.pid":
+        (own_home / name).mkdir()
+    else:
+        (own_home / name).write_bytes(b"\xff\xferubbish")
+        if name != "spark":
+            monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
+    assert_is_a_line(run("up", "--port", str(local_stack.free_port())), str(own_home / name))
+    assert left_running(own_home) == []
+
+
+def test_a_database_folder_that_is_damaged_is_an_error_of_one_line_with_what_to_do(new_home):
+    (new_home / "postgres" / "data").mkdir(parents=True)
+    (new_home / "postgres" / "data" / "PG_VERSION").write_text("rubbish")
+    assert_is_a_line(run("psql"), f"server of {new_home}/postgres/data did not start", "Put a backup back")
+
+
+@contextmanager
+def up_pid_that_says(home, text, **popen):
+    """A process that holds the lock of `dedp up`, and has written this into it."""
+    program = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'a'); "
+        "fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+    )
+    record = home / "up.pid"
+    record.touch()
+    with subprocess.Popen([sys.executable, "-c", program, str(record)], stdout=subprocess.PIPE, **popen) as holder:
+        holder.stdout.readline()
+        record.write_text(text.format(pid=holder.pid))
+        try:
+            yield holder
+        finally:
+            holder.kill()
+
+
+def test_down_waits_until_a_system_that_starts_has_said_which_process_it_is(own_home):
+    with up_pid_that_says(own_home, "") as starting:
+        said = subprocess.Popen([DEDP, "down"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        (own_home / "up.pid").write_text(str(starting.pid))
+        assert said.communicate() == ("Stopped.\n", "")
+        assert starting.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("text", ["", "rubbish", str(2**22 + 1), str(10**30), "own"])
+def test_down_ends_no_process_that_is_not_the_system(own_home, monkeypatch, text):
+    """A record that is empty or damaged, or that names a process which has ended, or whose id another one has now."""
+    monkeypatch.setattr(local_stack, "_RECORD_SECONDS", 0.3)
+    with up_pid_that_says(own_home, str(os.getpid()) if text == "own" else text):
+        result = CliRunner().invoke(dedp, ["down"])
+    assert isinstance(result.exception, local_stack.StackError)
+    assert f"a process has locked {own_home}/up.pid" in str(result.exception)
+
+
+def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home):
+    with up_pid_that_says(own_home, "{pid}") as ending:
+        pid = local_stack.running_pid()
+        assert pid == ending.pid
+        ending.kill()
+        ending.wait()
+        local_stack.stop_running(pid)
+    assert local_stack.running_pid() is None
+
+
+def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
+    dsn, own_home, monkeypatch, left_running
+):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
+    (own_home / "spark").mkdir()
+    # Where its folders would be made, as if the disk were full.
+    program = (
+        "import errno, sys\n"
+        "from dedp_assets import cli\n"
+        "from dedp_assets.resources import embedded_spark\n"
+        "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device', 'spark')\n"
+        "embedded_spark.tempfile.mkdtemp = full\n"
+        "cli.main()"
+    )
+    command = [sys.executable, "-c", program, "up", "--port", str(local_stack.free_port())]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert_is_a_line(done, "the embedded Spark server can't be started: spark: No space left on device")
+    assert left_running(own_home) == []
 
 
 def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing_running(new_home, left_running):

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 import requests
 
-from dedp_assets import local_stack, settings
+from dedp_assets import local_stack
 
 # Generous: the machine may be slow and busy. No test waits longer than what it waits for takes.
 PATIENCE_SECONDS = 300
@@ -69,7 +69,7 @@ class System:
         port = local_stack.free_port()
         running = ExitStack()
         with self.settings_in_force() as patch:
-            patch.setattr(settings, "REPOSITORY", folder)
+            patch.setattr(local_stack, "WORKSPACE", folder / "workspace.yaml")
             running.enter_context(local_stack.running(port))
         self.stop = running.close
         self._attach(port)

@@ -218,6 +218,46 @@ def test_a_database_that_does_not_answer_costs_only_what_dagster_knows(a_late_da
     assert "secret" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEDP_DAGSTER_STORAGE", "nonsense"),
+        ("DEDP_DAGSTER_STORAGE", "postgresql://somebody:secret@127.0.0.1:port/somewhere"),
+        ("DAGSTER_HOME", "/not/there"),
+        ("DAGSTER_HOME", "relative"),
+    ],
+)
+def test_an_instance_that_cannot_be_opened_costs_only_what_dagster_knows(
+    a_late_day, instance, monkeypatch, name, value
+):
+    with local_stack.environment() as shared:
+        for variable in ("DAGSTER_HOME", "DEDP_DAGSTER_STORAGE"):
+            monkeypatch.setenv(variable, shared[variable])
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(dedp, ["late"])
+    assert result.exit_code == 0, result.exception
+    assert "which days are running or failed is not known" in result.stdout.splitlines()[-1]
+    assert "secret" not in result.output
+
+
+def test_a_store_that_cannot_be_reached_is_an_error_of_one_line_without_its_keys(monkeypatch):
+    for name, value in {
+        "DEDP_DATA_URI": "s3://bucket/lake",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(dedp, ["late"])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "s3://bucket/lake" in result.stderr
+    assert "Connection refused" in result.stderr
+    assert "secret" not in result.output
+
+
 def test_with_nothing_up_nothing_is_started_and_nothing_is_made(lake, run, own_home, left_running):
     lake.append(D1, "a")
     before = sorted(own_home.rglob("*"))

@@ -1,0 +1,147 @@
+"""The services of docker compose fit together: read from the files, as no Docker engine runs here."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+from dedp_assets import settings
+
+DOCKER = settings.REPOSITORY / "docker"
+
+# A run that prints, in a code server's process. And what another process, which has the UI, can show of it.
+RUNS = """
+import dagster as dg
+
+@dg.op
+def work():
+    print("said by the run", flush=True)
+
+@dg.job
+def job():
+    work()
+
+with dg.DagsterInstance.get() as instance:
+    result = job.execute_in_process(instance=instance)
+    (event,) = [event for event in result.all_events if event.event_type_value == "LOGS_CAPTURED"]
+    print(result.run_id, event.logs_captured_data.file_key)
+    log = instance.compute_log_manager
+    with log.open_log_stream(["tick"], dg._core.storage.compute_log_manager.ComputeIOType.STDERR) as stream:
+        stream.write("said by the tick")
+"""
+SHOWS = """
+import sys
+import dagster as dg
+
+run, step = sys.argv[1:]
+with dg.DagsterInstance.get() as instance:
+    logs = instance.compute_log_manager
+    print(instance.get_run_by_id(run).status.value)
+    print(logs.get_log_data(logs.build_log_key_for_run(run, step)).stdout.decode())
+    print(logs.get_log_data(["tick"]).stderr.decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def services() -> dict:
+    return yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def dagster_services(services: dict) -> dict:
+    return {name: service for name, service in services.items() if str(service.get("command")).startswith("dagster")}
+
+
+def dagster_home() -> PurePosixPath:
+    found = re.search(r"DAGSTER_HOME=(\S+)", (DOCKER / "Dockerfile").read_text())
+    assert found
+    return PurePosixPath(found[1])
+
+
+def mounts(service: dict) -> dict[PurePosixPath, str]:
+    """Which volume is where in a container; those that are read-only are left out."""
+    found = [volume.split(":") for volume in service.get("volumes", ())]
+    return {PurePosixPath(parts[1]): parts[0] for parts in found if parts[2:] != ["ro"]}
+
+
+def what_logs(home: str) -> dict[str, str]:
+    """The folders that an instance in `home` writes logs of runs and ticks to, by docker/dagster.yaml."""
+    from dagster._core.instance.ref import InstanceRef
+
+    ref = InstanceRef.from_dir(home)
+    return {
+        "logs": yaml.safe_load(ref.compute_logs_data.config_yaml)["base_dir"],
+        "artifacts": str(Path(ref.local_artifact_storage.base_dir) / "storage"),
+    }
+
+
+def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print(tmp_path, dagster_services, services):
+    assert set(dagster_services) == {
+        "devices_loader",
+        "devices_aggregator",
+        "late_data_integrator",
+        "daemon",
+        "webserver",
+    }
+    (tmp_path / "dagster.yaml").write_text((DOCKER / "dagster.yaml").read_text())
+    for folder in what_logs(str(tmp_path)).values():
+        within = dagster_home() / Path(folder).relative_to(tmp_path).as_posix()
+        volumes = {
+            volume
+            for service in dagster_services.values()
+            for where, volume in mounts(service).items()
+            if within.is_relative_to(where)
+        }
+        assert all(
+            any(within.is_relative_to(where) for where in mounts(service)) for service in dagster_services.values()
+        )
+        assert volumes == {"logs"}
+    assert "logs" in yaml.safe_load((DOCKER / "compose.yaml").read_text())["volumes"]
+
+
+def test_a_new_volume_belongs_to_the_user_of_the_containers():
+    """Docker gives a new volume the owner of what the image has in its place."""
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    assert f"mkdir -p {dagster_home()}/storage /data" in dockerfile
+    assert f"chown -R dedp {dagster_home()} /data" in dockerfile
+    assert dockerfile.index("chown -R dedp") < dockerfile.index("USER dedp")
+
+
+def test_the_image_has_all_that_the_wheel_is_built_from():
+    copied = set(re.findall(r"^COPY (.+) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE))
+    names = {name for line in copied for name in line.split()}
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "workspace.yaml",
+        "docker",
+        "dedp_assets",
+        "sensors",
+        "jobs",
+    } <= names
+
+
+def test_what_a_run_and_a_tick_print_in_one_container_another_one_shows(tmp_path, empty_dsn):
+    """Two processes with a DAGSTER_HOME each, in which `storage` is the same folder, as the volume makes it."""
+    shared = tmp_path / "volume"
+    shared.mkdir()
+
+    def python(name: str, program: str, *arguments: str) -> list[str]:
+        home = tmp_path / name
+        home.mkdir()
+        (home / "storage").symlink_to(shared)
+        (home / "dagster.yaml").write_text((DOCKER / "dagster.yaml").read_text())
+        environment = {**os.environ, "DAGSTER_HOME": str(home), "DEDP_DAGSTER_STORAGE": empty_dsn}
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    run, step = python("code", RUNS)[-1].split()
+    assert python("webserver", SHOWS, run, step) == ["SUCCESS", "said by the run", "", "said by the tick"]
