@@ -23,11 +23,11 @@ up: setup ## PostgreSQL, Spark, Dagster's daemon and UI on http://127.0.0.1:3000
 down: ## stop what `make up` started
 	@test ! -x $(BIN)/dedp || $(BIN)/dedp down
 
-test: setup ## every test that CI runs
+test: setup ## every test but those that take minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/cluster
 
 test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts of the running system
-	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets
+	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets tests/packaging
 
 test-model: setup ## 10,000 interleavings of commits, ticks, runs and crashes of the late-data integrator
 	@MODEL_INTERLEAVINGS=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model

@@ -95,9 +95,13 @@ def write_text(uri: str, text: str) -> None:
     The text is not empty and at most SMALL bytes in UTF-8 (ValueError). Raises StorageProblem, and SettingError like
     `storage_options`.
     """
-    content = text.encode("utf-8")
+    write_bytes(uri, text.encode("utf-8"))
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """The same as `write_text`, for what is no text: 1 to SMALL bytes (ValueError)."""
     if not 0 < len(content) <= SMALL:
-        raise ValueError(f"{uri}: expected a text of 1 to {SMALL} bytes, found {len(content)}")
+        raise ValueError(f"{uri}: expected 1 to {SMALL} bytes, found {len(content)}")
     try:
         if _is_local(uri):
             _replace(_path(uri), content)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from PIL import Image
 
 from dedp_assets.late_data_integrator import contract, overview, picture_asset
 from dedp_assets.late_data_integrator.picture import (
@@ -117,13 +118,19 @@ def test_days_older_than_the_history_are_neither_loaded_first_in_it_nor_still_op
     assert days[D1].closed == days[D1].dots[0].at
 
 
-def test_the_picture_is_a_png_that_fits_a_page_and_an_event_with_one_day_as_with_400():
+def test_the_picture_is_a_png_that_fits_a_page_and_a_small_one_fits_an_event_with_one_day_as_with_400():
     for number in (0, 1, 7, 400):
         png = late_data_picture(made_up(number))
         height, width = pixels(png).shape[:2]
         assert width == 920
         assert 50 < height <= 1100
-        assert len(png) < picture_asset.MAX_BYTES
+        small = picture_asset.in_few_bytes(png)
+        assert small is not None
+        assert len(picture_asset.embedded(png)) <= 10_000
+        # Of the same shape, and not so small that nobody sees anything.
+        small_height, small_width = small_pixels(small).shape[:2]
+        assert abs(small_height / small_width - height / width) < 0.01
+        assert small_width >= 400
 
 
 def test_the_same_days_give_the_same_picture():
@@ -188,6 +195,10 @@ def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake, run):
     (materialization,) = result.asset_materializations_for_node("lake__late_data_picture")
     metadata = {name: value.value for name, value in materialization.metadata.items()}
     shown = metadata.pop("picture")
+    file = metadata.pop("file")
+    assert file == f"{contract.uri(contract.LATE_DATA_PICTURE)}.png"
+    assert pixels(Path(file).read_bytes()).shape[1] == 920
+    assert [path.name for path in Path(file).parent.iterdir() if "picture" in path.name] == ["late_data_picture.png"]
     assert metadata == {
         "days": 2,
         "commits": 3,
@@ -195,18 +206,28 @@ def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake, run):
         "days_behind": 1,
         "older_commits_not_shown": 0,
     }
-    start = "![late data](data:image/png;base64,"
+    start = "![late data](data:image/webp;base64,"
     assert shown.startswith(start)
-    assert pixels(base64.b64decode(shown[len(start) : -1])).shape[1] == 920
+    assert small_pixels(base64.b64decode(shown[len(start) : -1])).shape[1] >= 600
     assert not Path(contract.uri(contract.PARTITIONS_STATE)).exists()
 
 
-def test_a_picture_too_large_for_an_event_is_replaced_by_where_to_get_it():
-    said = picture_asset.embedded(b"x" * 150_001)
-    assert said == (
-        "The picture takes 150,001 bytes, more than the 150,000 that are kept in an event. "
-        "`dedp late --picture late.png` writes it to a file."
-    )
+def test_an_event_stays_small_however_much_there_is_in_the_picture(monkeypatch):
+    noise = io.BytesIO()
+    colours = np.random.default_rng(1).integers(0, 255, (1100, 920, 3), dtype=np.uint8)
+    matplotlib.image.imsave(noise, colours, format="png")
+    assert len(noise.getvalue()) > 1_000_000
+    assert len(picture_asset.embedded(noise.getvalue())) <= 10_000
+    monkeypatch.setattr(picture_asset, "MAX_BYTES", 100)
+    said = picture_asset.embedded(noise.getvalue())
+    assert said == "The picture is in the file; it has too much in it to be shown small."
+
+
+def test_a_picture_in_few_bytes_still_has_the_colour_of_late_data():
+    png = late_data_picture(made_up(30, late={row: True for row in range(0, 30, 3)}))
+    small = picture_asset.in_few_bytes(png)
+    near = np.abs(small_pixels(small) - np.array(LATE_COLOUR)).max(axis=2) < 60
+    assert near.sum() > 20
 
 
 def made_up(number, late=None):
@@ -227,6 +248,10 @@ def made_up(number, late=None):
 
 def pixels(png):
     return (matplotlib.image.imread(io.BytesIO(png)) * 255).round().astype(int)
+
+
+def small_pixels(webp):
+    return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB")).astype(int)
 
 
 def coloured(png):
