@@ -132,3 +132,31 @@ def test_of_eight_processes_that_make_a_home_at_once_all_see_the_first_record(
         process.join()
     assert len(found) == 1
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["created"]
+
+
+def test_the_home_of_a_checkout_is_in_it_and_that_of_an_installation_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("DEDP_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert settings.home() == settings.REPOSITORY / ".dedp"
+    assert settings.to_run("up") == "make up"
+    monkeypatch.setattr(settings, "REPOSITORY", tmp_path / "site-packages")
+    assert settings.home() == tmp_path / ".dedp"
+    assert settings.to_run("up") == "dedp up"
+
+
+@pytest.mark.parametrize(
+    "value", ["nonsense", "host=localhost password='secret", "postgresql://u:secret word@[::1/x", "postgres:/secret"]
+)
+def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(monkeypatch, value):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
+    with pytest.raises(
+        settings.SettingError, match="DEDP_POSTGRES_DSN is no address of a PostgreSQL server"
+    ) as refused:
+        settings.postgres_dsn()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["postgresql://u:p@h:5432/d", "host=/tmp dbname=d", "postgresql:///d?host=/tmp"])
+def test_an_address_is_a_url_or_a_libpq_string(monkeypatch, value):
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
+    assert settings.postgres_dsn() == value

@@ -206,7 +206,7 @@ def test_a_small_file_is_read_as_it_was_written_and_a_missing_one_is_none(place)
 
 @pytest.mark.parametrize("text", ["", "x" * (object_store.SMALL + 1)])
 def test_a_file_is_neither_empty_nor_large(tmp_path, text):
-    with pytest.raises(ValueError, match=rf"file\.json: expected a text of 1 to 16777216 bytes, found {len(text)}"):
+    with pytest.raises(ValueError, match=rf"file\.json: expected 1 to 16777216 bytes, found {len(text)}"):
         write_text(str(tmp_path / "file.json"), text)
     assert list(tmp_path.iterdir()) == []
 
