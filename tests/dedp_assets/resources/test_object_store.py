@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from dedp_assets.resources import object_store
-from dedp_assets.resources.object_store import StorageProblem, read_text, storage_options, write_text
+from dedp_assets.resources.object_store import StorageProblem, read_text, storage_options, write_bytes, write_text
 from dedp_assets.settings import SettingError
 
 pytest_plugins = ["tests.s3_server"]
@@ -202,6 +202,10 @@ def test_a_small_file_is_read_as_it_was_written_and_a_missing_one_is_none(place)
         write_text(uri, text)
         assert read_text(uri) == text
     assert read_text(f"{place}/backfilling_configuration_2024-01-04.json") is None
+    picture = bytes(range(256))
+    write_bytes(uri, picture)
+    with pytest.raises(StorageProblem, match="is not UTF-8 text"):
+        read_text(uri)
 
 
 @pytest.mark.parametrize("text", ["", "x" * (object_store.SMALL + 1)])
