@@ -3,10 +3,11 @@
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+
+from dedp_assets.days import day_after
 
 SENSOR_NAME = "follow_inputs"
 SETTLE_SECONDS = "0.5"
@@ -140,7 +141,7 @@ class PartitionClosed(dg.AutomationCondition):
 
 def closed_partitions(days: Collection[str], appeared: Collection[str]) -> set[str]:
     """Those of the days whose next day is among those that have appeared."""
-    return {day for day in days if (date.fromisoformat(day) + timedelta(days=1)).isoformat() in appeared}
+    return {day for day in days if day_after(day) in appeared}
 
 
 def behind_by_events(updated: Mapping[str, int], made: Mapping[str, int], requested: Mapping[str, int]) -> set[str]:

@@ -5,12 +5,13 @@ Only looks: nothing is created, written or started.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
 import dagster as dg
 from deltalake import DeltaTable
 
+from dedp_assets.days import day_after
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import Commit, CommitUnreadable, DeltaLog, LogCleaned, LogIncomplete
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts
@@ -84,7 +85,7 @@ def overview(
 
 def is_closed(day: str, appeared: Collection[str]) -> bool:
     """Whether the day after it has appeared, with which nothing more is expected in it."""
-    return (date.fromisoformat(day) + timedelta(days=1)).isoformat() in appeared
+    return day_after(day) in appeared
 
 
 def look(in_progress: Collection[str]) -> state.Progress:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from dedp_assets import days
 from dedp_assets.generator import devices
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN, partition_name
 from dedp_assets.resources import object_store
@@ -44,12 +45,8 @@ class Load(NamedTuple):
 
 def day_of(text: str) -> date:
     """The day that a text such as 2024-01-02 means. Raises NotLoaded."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        day = date.min
-    # Newer Pythons read other forms too, 20240102 among them.
-    if day.isoformat() != text:
+    day = days.day_of(text)
+    if day is None:
         raise NotLoaded(f"{text!r} is not a day; expected one such as 2024-01-02")
     return day
 
