@@ -1,13 +1,22 @@
 """The table of results, and in the same commits which input they reflect.
 
-Each commit that writes the counts of a partition carries two application transactions for it (Delta's own record of
-'this writer has come so far'), so that result and input version can't disagree, whoever dies when.
+Each commit that writes the counts of a partition carries application transactions for it (Delta's own record of
+'this writer has come so far'), so that result and input version can't disagree, whoever dies when:
+
+    lake/devices/<table id>/<day>        the version of the input that was read
+    lake/devices/<table id>/<day>/files  the fingerprint of its files
+    lake/devices/<day>/stamps            their stamp
+    lake/devices/<day>/table             63 bits that tell the input's table id from others
+
+The last two are younger: they may be missing. What is recorded for a table holds while it is the one that was counted
+last: another one may have been in its place meanwhile.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,7 +24,9 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from dedp_assets.days import day_of
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN
+from dedp_assets.late_data_integrator.delta_log import hash_63
 from dedp_assets.late_data_integrator.transactions import read_transactions
 
 SCHEMA = pa.schema(
@@ -30,11 +41,19 @@ SCHEMA = pa.schema(
 _APP = "lake/devices"
 
 
+# Under this table id stand the days of which nobody knows which table their counts reflect.
+UNKNOWN_TABLE = ""
+
+
 class Recorded(NamedTuple):
-    """The input that a day's counts reflect: the version of the table that was read, the fingerprint of its files."""
+    """The input that a day's counts reflect: the version of the table that was read, the fingerprint of its files.
+
+    stamp: tells the same files from themselves, rewritten in place; None in what was recorded before there was one.
+    """
 
     version: int
     fingerprint: int
+    stamp: int | None = None
 
 
 class Overtaken(Exception):
@@ -55,21 +74,19 @@ class DeviceCounts:
         return cls(DeltaTable(uri, storage_options=storage_options), storage_options)
 
     def recorded(self, table_id: str, day: str) -> Recorded | None:
-        """What the counts of a day reflect of the input table with this id; None if they have never been computed."""
-        version, fingerprint = (self.table.transaction_version(app_id) for app_id in _app_ids(table_id, day))
-        return None if version is None or fingerprint is None else Recorded(version, fingerprint)
+        """What the counts of a day reflect of the input table with this id; None if they reflect another, or none."""
+        return self._recorded.get(table_id, {}).get(day)
 
     def all_recorded(self) -> dict[str, dict[str, Recorded]]:
-        """The same for every input table that there has ever been, by its id, and every day that was computed of it."""
-        versions = read_transactions(self.table, self.storage_options, prefix=f"{_APP}/")
-        found: dict[str, dict[str, Recorded]] = {}
-        for app_id in versions:
-            if not app_id.endswith("/files"):
-                table_id, day = app_id.removeprefix(f"{_APP}/").split("/")
-                version, fingerprint = (versions.get(both) for both in _app_ids(table_id, day))
-                if version is not None and fingerprint is not None:
-                    found.setdefault(table_id, {})[day] = Recorded(version, fingerprint)
-        return found
+        """The same of every day that was ever computed: each stands under the id of the one table that it reflects.
+
+        Under UNKNOWN_TABLE if nobody knows which one that is.
+        """
+        return {table_id: dict(days) for table_id, days in self._recorded.items()}
+
+    @cached_property
+    def _recorded(self) -> dict[str, dict[str, Recorded]]:
+        return what_holds(read_transactions(self.table, self.storage_options, prefix=f"{_APP}/"))
 
     def rows_counted(self, days: Sequence[str]) -> dict[str, int]:
         """How many input rows the counts of each day stand for."""
@@ -99,7 +116,7 @@ class DeviceCounts:
         transactions = [
             Transaction(app_id, value)
             for day, recorded in reflects.items()
-            for app_id, value in zip(_app_ids(table_id, day), recorded, strict=True)
+            for app_id, value in _transactions(table_id, day, recorded).items()
         ]
         try:
             write_deltalake(
@@ -137,6 +154,39 @@ def rows_counted(counts: pa.Table) -> dict[str, int]:
     return dict(zip(days, sums["count_sum"].to_pylist(), strict=True))
 
 
-def _app_ids(table_id: str, day: str) -> tuple[str, str]:
+def what_holds(transactions: Mapping[str, int]) -> dict[str, dict[str, Recorded]]:
+    """What each day's counts reflect, by table id and day, from all application transactions.
+
+    What was recorded before it was said which table was counted last holds if there was only one.
+    """
+    by_day: dict[str, dict[str, Recorded]] = {}
+    for app_id, version in transactions.items():
+        table_id, _, day = app_id.removeprefix(f"{_APP}/").rpartition("/")
+        fingerprint = transactions.get(f"{app_id}/files")
+        if fingerprint is not None and day_of(day):
+            by_day.setdefault(day, {})[table_id] = Recorded(version, fingerprint, transactions.get(_stamps_id(day)))
+    found: dict[str, dict[str, Recorded]] = {}
+    for day, tables in sorted(by_day.items()):
+        last = transactions.get(_table_id(day))
+        holding = [table_id for table_id in tables if last is None or hash_63(table_id) == last]
+        table_id = holding[0] if len(holding) == 1 else UNKNOWN_TABLE
+        found.setdefault(table_id, {})[day] = tables.get(table_id) or next(iter(tables.values()))
+    return found
+
+
+def _transactions(table_id: str, day: str, recorded: Recorded) -> dict[str, int]:
     # The table's id is in it: one that is made again under the same path begins again at version 0.
-    return f"{_APP}/{table_id}/{day}", f"{_APP}/{table_id}/{day}/files"
+    whole = {
+        f"{_APP}/{table_id}/{day}": recorded.version,
+        f"{_APP}/{table_id}/{day}/files": recorded.fingerprint,
+        _table_id(day): hash_63(table_id),
+    }
+    return whole if recorded.stamp is None else whole | {_stamps_id(day): recorded.stamp}
+
+
+def _table_id(day: str) -> str:
+    return f"{_APP}/{day}/table"
+
+
+def _stamps_id(day: str) -> str:
+    return f"{_APP}/{day}/stamps"

@@ -14,7 +14,17 @@ from datetime import date, datetime, timedelta, timezone
 
 import pyarrow as pa
 
-from dedp_assets.late_data_integrator.delta_log import Commit, DeltaLog, LogIncomplete, Snapshot
+from dedp_assets.late_data_integrator.delta_log import (
+    Commit,
+    DataFile,
+    DeltaLog,
+    LogIncomplete,
+    Prints,
+    Snapshot,
+    TableProblem,
+    fingerprint_of,
+    stamp_of,
+)
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Overtaken, Recorded, rows_counted
 
 # Each one is lost to a commit of somebody else: another day's run, mostly.
@@ -73,20 +83,20 @@ def process(
         before = output.rows_counted(days)
         if not behind:
             return [_nothing_to_do(day, recorded[day], before.get(day, 0)) for day in days]
-        reflects = {day: Recorded(snapshot.version, snapshot.fingerprint(day)) for day in behind}
+        now = {day: reflected(snapshot, day) for day in behind}
         # What was counted is still right if the files are the same, at whichever version.
-        wanted = (snapshot.table_id, {day: files.fingerprint for day, files in reflects.items()})
+        wanted = (snapshot.table_id, {day: found._replace(version=0) for day, found in now.items()})
         if counts is None or counted_for != wanted:
             counted_for, counts = wanted, count(snapshot, behind)
         try:
-            output.replace(counts, snapshot.table_id, reflects)
+            output.replace(counts, snapshot.table_id, now)
         except Overtaken:
             time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))
             continue
         after = rows_counted(counts)
         return [
             Processed(day, snapshot.version, True, before.get(day, 0), after.get(day, 0), changed.get(day))
-            if day in reflects
+            if day in now
             else _nothing_to_do(day, recorded[day], before.get(day, 0))
             for day in days
         ]
@@ -96,31 +106,75 @@ def process(
     )
 
 
+def reflected(snapshot: Snapshot, day: str) -> Recorded:
+    """What counts of a day reflect that are computed from this snapshot."""
+    return Recorded(snapshot.version, snapshot.fingerprint(day), snapshot.stamp(day))
+
+
 def changed_since(recorded: Mapping[str, Recorded], snapshot: Snapshot, devices: DeltaLog) -> dict[str, Late | None]:
     """The days that are not what their counts reflect, with the commits that changed them since: None if none is known.
 
-    The same files are the same input. Other files may be, too: after compaction. The log, read back from the snapshot,
-    leads to the files that were counted, and tells what has changed since. Where it leads nowhere, nobody knows, and
-    the day counts as changed: the commits were cleaned up, or the table was put back, as from a backup.
+    The same files are the same input, unless one was written anew in place. Other files may be, too: after compaction.
+    The log, read back from the snapshot, leads to the files that were counted, and tells what has changed since. Where
+    it leads nowhere, nobody knows, and the day counts as changed: the commits were cleaned up, or the table was put
+    back, as from a backup.
     """
-    files = {
-        day: snapshot.fingerprint(day)
-        for day, known in recorded.items()
-        if known.fingerprint != snapshot.fingerprint(day)
-    }
+    unlike = {day for day, known in recorded.items() if not reflects(known, snapshot.logged_files(day))}
+    files = {day: snapshot.logged_files(day) for day in unlike}
     late: dict[str, Late] = {}
+    back: list[Commit] = []
+    at: dict[str, int] = {}  # the commit before which a day had the files that were counted
     with suppress(LogIncomplete):
-        oldest = min((recorded[day].version for day in files), default=snapshot.version)
+        oldest = min((recorded[day].version for day in unlike), default=snapshot.version)
         for commit in devices.commits_back(snapshot.version, after=oldest):
-            for day in commit.fingerprint_changes.keys() & files.keys():
+            back.append(commit)
+            for day in commit.actions.keys() & files.keys():
                 if day in commit.changes:
                     late[day] = _with_earlier(late.get(day), commit)
-                files[day] = commit.fingerprint_before(day, files[day])
-                if files[day] == recorded[day].fingerprint:
+                files[day] = commit.files_before(day, files[day])
+                if fingerprint_of(files[day]) == recorded[day].fingerprint:
+                    at[day] = commit.version
                     del files[day]
             if not files:
                 break
-    return {day: late.get(day) for day in sorted({*files, *late})}
+    seem_moved = {day: recorded[day] for day in at.keys() - late.keys()}
+    unlike -= _moved(seem_moved, at, back, snapshot, devices)
+    return {day: late.get(day) for day in sorted(unlike)}
+
+
+def reflects(recorded: Recorded, files: Mapping[DataFile, Prints]) -> bool:
+    """Whether counts that reflect this were counted of these files, with what is in them now, as far as that is told.
+
+    The stamp was not always recorded.
+    """
+    return recorded.fingerprint == fingerprint_of(files) and recorded.stamp in (None, stamp_of(files))
+
+
+def _moved(
+    seem_moved: Mapping[str, Recorded], at: Mapping[str, int], back: list[Commit], snapshot: Snapshot, devices: DeltaLog
+) -> set[str]:
+    """Those of the days that certainly had the files that were counted before the commit `at`.
+
+    Read back, a commit does not say whether a file that it adds was there before. So this goes the way once more,
+    forward, from what the table had before the first of these commits. back: the commits, the latest first.
+    """
+    if not seem_moved:
+        return set()
+    first = min(at[day] for day in seem_moved)
+    files: dict[str, Mapping[DataFile, Prints]] = {day: {} for day in seem_moved}
+    if first > 0:
+        try:
+            before = devices.snapshot(first - 1)
+        except TableProblem:
+            return set()
+        files = {day: before.logged_files(day) for day in seem_moved}
+    counted = set()
+    for commit in reversed([commit for commit in back if commit.version >= first]):
+        for day in commit.actions.keys() & seem_moved.keys():
+            if commit.version == at[day] and reflects(seem_moved[day], files[day]):
+                counted.add(day)
+            files[day] = commit.files_after(day, files[day])
+    return {day for day in counted if files[day].keys() == snapshot.logged_files(day).keys()}
 
 
 def _with_earlier(late: Late | None, commit: Commit) -> Late:
@@ -133,5 +187,5 @@ def _nothing_to_do(day: str, recorded: Recorded, rows: int) -> Processed:
 
 def lateness(day: str, at: datetime) -> timedelta:
     """How long after the end of a day (UTC) something came, in whole seconds."""
-    end = datetime.combine(date.fromisoformat(day), datetime.min.time(), timezone.utc) + timedelta(days=1)
-    return timedelta(seconds=int((at - end).total_seconds()))
+    begin = datetime.combine(date.fromisoformat(day), datetime.min.time(), timezone.utc)
+    return timedelta(seconds=int((at - begin).total_seconds())) - timedelta(days=1)

@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError
 from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded, create_if_missing
-from dedp_assets.late_data_integrator.processing import Late, NeverFinished, changed_since
+from dedp_assets.late_data_integrator.processing import Late, NeverFinished, changed_since, reflected
 
 # Each one is lost to another run that says how far it is.
 _ATTEMPTS = 100
@@ -46,8 +46,8 @@ class PartitionState(NamedTuple):
 class Progress:
     """Input and output of every day at one moment, and the days whose runs are queued or under way.
 
-    recorded: what the counts reflect of the input table; recorded_before: days that have counts of a table that was
-    there before under the same path, and none of this one.
+    recorded: what the counts reflect of the input table; recorded_before: days whose counts reflect a table that was
+    there before under the same path, or one that nobody knows.
     """
 
     snapshot: Snapshot
@@ -68,12 +68,14 @@ class Progress:
 
     @property
     def moved(self) -> dict[str, Recorded]:
-        """Days whose input is in other files than those that were read, with the same content; what they reflect."""
-        return {
-            day: Recorded(known.version, self.snapshot.fingerprint(day))
-            for day, known in self.recorded.items()
-            if known.fingerprint != self.snapshot.fingerprint(day) and day not in self.changed
+        """Days whose input is in other files than is recorded, with the same content; what they reflect.
+
+        Also those of which too little is recorded to tell a file from itself, rewritten in place.
+        """
+        now = {
+            day: reflected(self.snapshot, day)._replace(version=known.version) for day, known in self.recorded.items()
         }
+        return {day: found for day, found in now.items() if day not in self.changed and found != self.recorded[day]}
 
 
 def look(devices: DeltaLog, counts: DeviceCounts, in_progress: Collection[str]) -> Progress:

@@ -5,6 +5,7 @@
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
@@ -14,22 +15,28 @@ from pyarrow import fs
 def read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix: str) -> dict[str, int]:
     """The latest version of each application whose id begins with `prefix`, as of the table's version.
 
-    Reads the newest checkpoint that is a single file (what delta-rs writes), and the commits after it.
+    Reads the newest checkpoint that is a single file (what delta-rs writes), and the commits after it. One that is
+    damaged is passed over. Raises FileNotFoundError where a commit is missing then.
     """
     files = fs.PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options or None))
-    checkpoint = _newest_checkpoint(files, table.version())
     found: dict[str, int] = {}
-    if checkpoint is not None:
-        with files.open_input_file(f"_delta_log/{checkpoint:020}.checkpoint.parquet") as file:
-            rows = pq.ParquetFile(file).read(["txn"])["txn"].drop_null().to_pylist()
-        found = {row["appId"]: row["version"] for row in rows}
-    for version in range((-1 if checkpoint is None else checkpoint) + 1, table.version() + 1):
+    first = 0
+    for checkpoint in _checkpoints(files, table.version()):
+        try:
+            with files.open_input_file(f"_delta_log/{checkpoint:020}.checkpoint.parquet") as file:
+                rows = pq.ParquetFile(file).read(["txn"])["txn"].drop_null().to_pylist()
+        except pa.ArrowInvalid:
+            continue
+        found, first = {row["appId"]: row["version"] for row in rows}, checkpoint + 1
+        break
+    for version in range(first, table.version() + 1):
         with files.open_input_stream(f"_delta_log/{version:020}.json") as commit:
             found |= _transactions_of(commit.read())
     return {app_id: version for app_id, version in found.items() if app_id.startswith(prefix)}
 
 
-def _newest_checkpoint(files: fs.FileSystem, version: int) -> int | None:
+def _checkpoints(files: fs.FileSystem, version: int) -> list[int]:
+    """Up to a version, the newest first."""
     names = files.get_file_info(fs.FileSelector("_delta_log"))
     suffix = ".checkpoint.parquet"
     versions = [
@@ -37,7 +44,7 @@ def _newest_checkpoint(files: fs.FileSystem, version: int) -> int | None:
         for info in names
         if info.base_name.endswith(suffix) and len(info.base_name) == 20 + len(suffix)
     ]
-    return max((found for found in versions if found <= version), default=None)
+    return sorted((found for found in versions if found <= version), reverse=True)
 
 
 def _transactions_of(commit: bytes) -> dict[str, int]:

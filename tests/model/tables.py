@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from dedp_assets.late_data_integrator import device_counts
-from dedp_assets.late_data_integrator.delta_log import LOG, DeltaLog, Snapshot
+from dedp_assets.late_data_integrator.delta_log import LOG, DeltaLog, Snapshot, TableProblem
 from dedp_assets.late_data_integrator.device_counts import Overtaken, Recorded
 
 # type, full_name, version -> how many rows
@@ -163,7 +163,7 @@ class Log(DeltaLog):
     def __init__(self, table: Devices, pause: Pause = do_not_pause) -> None:
         # Not the base's: it would open a folder.
         self.uri, self.partition_column = _URI, "event_time"
-        self._storage_options = None
+        self._storage_options, self._has_dates = None, None
         self._files = _Files(table.log)
         self._table, self._pause = table, pause
 
@@ -181,6 +181,8 @@ class Log(DeltaLog):
         if not self._table.versions:
             raise self._missing()
         version = self._table.version if version is None else version
+        if version > self._table.version:
+            raise TableProblem(f"{_URI} has no version {version} any more")
         files: dict[str, list[str]] = {}
         for path, day in self._table.versions[version].items():
             files.setdefault(day, []).append(f"{_URI}/{path}")
@@ -267,7 +269,9 @@ class Counts:
         table.version += 1
         before = {day: table.recorded.get((table_id, day)) for day in reflects}
         table.rows |= rows
-        table.recorded |= {(table_id, day): recorded for day, recorded in reflects.items()}
+        # What was recorded of another table holds no more.
+        kept = {(of, day): recorded for (of, day), recorded in table.recorded.items() if day not in reflects}
+        table.recorded = kept | {(table_id, day): recorded for day, recorded in reflects.items()}
         table.committed(Commit(table_id, rows, reflects, before))
 
 

@@ -20,6 +20,7 @@ from dedp_assets.late_data_integrator.delta_log import (
     TableProblem,
     UnsupportedTable,
     add_fingerprints,
+    fingerprint_of,
 )
 from dedp_assets.resources.object_store import storage_options
 
@@ -326,8 +327,29 @@ def test_rows_deleted_by_a_vector_change_their_partition(table):
     table.write_commit(2, removal(add), {"add": add | {"deletionVector": VECTOR}})
     commit = table.last_commit()
     assert days_changed(commit) == [FIRST]
-    assert commit.fingerprint_changes == {FIRST: 0}
     assert commit.check_table
+    # The same file with a vector is another one, until it is rewritten.
+    one, other = table.commits()[0].fingerprint_changes[FIRST], commit.fingerprint_changes[FIRST]
+    assert other != 0
+    table.write_commit(3, removal(add, deletionVector=VECTOR), {"add": add})
+    assert add_fingerprints({}, table.commits()) == {FIRST: one} == table.log.snapshot().fingerprints()
+
+
+def test_another_deletion_vector_is_another_file_by_the_protocols_unique_id(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, with_features("deletionVectors"))
+    others = [VECTOR, VECTOR | {"offset": 2}, VECTOR | {"offset": None}, VECTOR | {"storageType": "p"}]
+    for version, vector in enumerate(others, start=2):
+        table.write_commit(version, {"add": add | {"deletionVector": vector}})
+    names = {action.file.vector for commit in table.commits(1) for action in commit.actions[FIRST]}
+    assert names == {
+        "uvBn[lx{q8@P<9BNH/isA@1",
+        "uvBn[lx{q8@P<9BNH/isA@2",
+        "uvBn[lx{q8@P<9BNH/isA",
+        "pvBn[lx{q8@P<9BNH/isA@1",
+    }
+    assert len({commit.fingerprint_changes[FIRST] for commit in table.commits(1)}) == 4
 
 
 MODIFIED = datetime(2024, 5, 6, 7, 8, tzinfo=timezone.utc)
@@ -405,10 +427,10 @@ def test_commits_that_were_cleaned_up_are_missed(table, after):
 
 def test_read_back_it_leads_to_what_each_partition_consisted_of(table):
     cleaned(table)
-    fingerprint = table.log.snapshot().fingerprint(FIRST)
+    files = table.log.snapshot().logged_files(FIRST)
     for commit in table.log.commits_back(5, after=-1):
-        assert table.log.snapshot(commit.version).fingerprint(FIRST) == fingerprint
-        fingerprint = commit.fingerprint_before(FIRST, fingerprint)
+        assert table.log.snapshot(commit.version).fingerprint(FIRST) == fingerprint_of(files)
+        files = commit.files_before(FIRST, files)
     assert commit.version == 4
     assert [commit.version for commit in table.log.commits_back(5, after=4)] == [5]
     assert [*table.log.commits_back(5, after=5)] == []
@@ -547,7 +569,10 @@ UNSUPPORTED = {
     ),
     "a feature that nobody knows": (lambda t, add: [with_features("madeUp")], "madeUp.*write it without"),
     "commits kept in a catalog": (lambda t, add: [with_features("catalogManaged")], "catalog.*write it without"),
-    "a protocol of the future": (lambda t, add: [with_features(reader=4)], "[Pp]rotocol.*write it without"),
+    "a protocol of the future": (
+        lambda t, add: [with_features(reader=4)],
+        "version 4 of the protocol.*write it without",
+    ),
     "no partition column": (
         lambda t, add: [metadata(t, partitionColumns=[])],
         r"is partitioned by no column; expected event_time alone: write it with partition_by=\['event_time'\]",
@@ -653,7 +678,6 @@ def test_a_table_that_got_rid_of_its_deletion_vectors_is_read_again(table):
         b"7\n",
         b'{"add":7}\n',
         b'{"add":{}}\n',
-        b'{"commitInfo":[]}\n',
         b'{"metaData":{}}\n',
         b"\xff\xfe",
         b"\0" * 512,
@@ -687,6 +711,227 @@ def test_a_damaged_log_is_no_reason_for_a_wrong_snapshot(table):
     ):
         table.log.snapshot()
     assert table.log.snapshot(0).version == 0
+
+
+def test_a_commit_is_read_however_its_json_is_laid_out(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    actions = [{"commitInfo": {"operation": "WRITE"}}, removal(add, partitionValues=add["partitionValues"])]
+    layouts = [
+        "\n".join(json.dumps(action, indent=2) for action in actions),
+        "".join(json.dumps(action) for action in actions),
+        "\r\n".join(json.dumps(action) for action in actions),
+        json.dumps(actions[0] | actions[1]),
+        json.dumps({"commitInfo": []}) + "\n" + json.dumps(actions[1]),
+        json.dumps({"commitInfo": 7}) + "\n" + json.dumps(actions[1]),
+    ]
+    for text in layouts:
+        table.commit_file(1).write_text(text)
+        assert days_changed(table.last_commit()) == [FIRST]
+        assert followed(table) == table.log.snapshot().fingerprints() == {}
+
+
+def test_a_file_that_one_commit_removes_and_adds_is_there(table):
+    table.append(FIRST, SECOND)
+    add = next(add for add in table.actions(0, "add") if FIRST in add["path"])
+    gone = removal(add, partitionValues=add["partitionValues"])
+    for actions in ([gone, {"add": add}], [{"add": add}, gone]):
+        table.write_commit(1, *actions)
+        assert days_changed(table.last_commit()) == [FIRST]
+        assert followed(table) == table.log.snapshot().fingerprints() == table.log.snapshot(0).fingerprints()
+        assert set(table.log.snapshot().files) == {FIRST, SECOND}
+    table.write_commit(1, gone, {"add": add})
+    table.append(SECOND)
+    assert set(table.log.snapshot().files) == {FIRST, SECOND}
+    table.write_commit(3, gone)
+    assert set(table.log.snapshot().files) == {SECOND}
+
+
+def test_a_file_that_is_added_once_more_is_one_file_with_another_stamp(table):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    before = table.log.snapshot()
+    table.write_commit(1, {"add": add | {"size": 7, "modificationTime": 7}})
+    after = table.log.snapshot()
+    assert days_changed(table.last_commit()) == [FIRST]
+    assert after.fingerprint(FIRST) == before.fingerprint(FIRST)
+    assert after.stamp(FIRST) != before.stamp(FIRST)
+    assert after.files == before.files
+
+
+# What stands in a path, and what a removal calls it: for deltalake it is the same file if it is spelled the same.
+SPELLINGS = [
+    ("p art.parquet", "p%20art.parquet"),
+    ("p%20art.parquet", "p art.parquet"),
+    ("p%20art.parquet", "p%20art.parquet"),
+    ("p art.parquet", "p art.parquet"),
+    ("100%.parquet", "100%25.parquet"),
+]
+
+
+@pytest.mark.parametrize(("added", "removed"), SPELLINGS)
+def test_a_path_is_the_file_that_deltalake_takes_it_for(table, added, removed):
+    table.append(SECOND)
+    (add,) = table.actions(0, "add")
+    folder, values = f"event_time={FIRST}", {"event_time": FIRST}
+    file = add | {"path": f"{folder}/{added}", "partitionValues": values}
+    table.write_commit(1, {"add": file})
+    table.write_commit(2, removal(file | {"path": f"{folder}/{removed}"}, partitionValues=values))
+    snapshot = table.log.snapshot()
+    assert sorted(file for files in snapshot.files.values() for file in files) == sorted(table.delta.file_uris())
+    after = table.log.snapshot(1).logged_files(FIRST)
+    assert table.last_commit().files_after(FIRST, after) == snapshot.logged_files(FIRST)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_an_absolute_path_inside_the_table_is_that_file(table, scheme):
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    before = table.log.snapshot()
+    absolute = add | {"path": f"{scheme}{table.uri}/{add['path']}"}
+    table.write_commit(1, removal(add, partitionValues=add["partitionValues"]), {"add": absolute})
+    snapshot = table.log.snapshot()
+    assert snapshot.files == before.files
+    assert all(os.path.exists(file) for files in snapshot.files.values() for file in files)
+    assert followed(table) == snapshot.fingerprints() == before.fingerprints()
+
+
+ODD_DATES = {
+    "2024-1-1": FIRST,
+    " 2024-01-01": FIRST,
+    "+2024-01-01": FIRST,
+    "24-01-01": "0024-01-01",
+    "9999-12-31": "9999-12-31",
+    "+10000-01-01": "+10000-01-01",
+    "+12345-02-03": "+12345-02-03",
+    "0000-01-01": "0000-01-01",
+    "-0001-01-01": "-0001-01-01",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), ODD_DATES.items())
+def test_a_date_is_what_deltalake_takes_it_for_in_a_commit_and_in_a_snapshot(tmp_path, written, meant):
+    table = Table(tmp_path / "devices", "date")
+    table.append(SECOND)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"path": "x/odd.parquet", "partitionValues": {"event_time": written}}})
+    assert set(table.log.snapshot().files) == {meant, SECOND}
+    assert followed(table) == table.log.snapshot().fingerprints()
+    # Also by a log that has not seen what type the column has.
+    assert [days_changed(commit) for commit in DeltaLog(table.uri).commits(0)] == [[meant]]
+
+
+def test_a_text_that_looks_like_a_date_is_itself(table):
+    table.append(SECOND)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"path": "x/odd.parquet", "partitionValues": {"event_time": "2024-1-1"}}})
+    assert set(table.log.snapshot().files) == {"2024-1-1", SECOND}
+    assert [days_changed(commit) for commit in DeltaLog(table.uri).commits(0)] == [["2024-1-1"]]
+
+
+def test_a_file_without_a_partition_value_belongs_to_none_whatever_its_folder_is_called(table):
+    table.append(SECOND)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"path": f"event_time={FIRST}/x.parquet", "partitionValues": {}}})
+    assert set(table.log.snapshot().files) == {"", SECOND}
+    assert followed(table) == table.log.snapshot().fingerprints()
+
+
+def log_file(table, name):
+    return Path(table.uri) / "_delta_log" / name
+
+
+def damage(table, version):
+    file = log_file(table, f"{version:020}.checkpoint.parquet")
+    file.write_bytes(file.read_bytes()[:100])
+    return file
+
+
+@pytest.mark.parametrize("hint", [3, 5, 50])
+@pytest.mark.parametrize("version", [None, 6, 2])
+def test_a_hint_at_a_checkpoint_that_is_not_there_keeps_nobody_from_whole_commits(table, hint, version):
+    for _ in range(7):
+        table.append(FIRST)
+    expected = table.log.snapshot(version)
+    log_file(table, "_last_checkpoint").write_text(f'{{"version":{hint},"size":3}}')
+    assert table.log.snapshot(version) == expected
+    assert table.commits(6) == []
+    assert [commit.version for commit in table.commits(4)] == [5, 6]
+
+
+@pytest.mark.parametrize("hint", [True, False])
+def test_a_damaged_checkpoint_keeps_nobody_from_whole_commits(table, hint):
+    for number in range(7):
+        table.append(FIRST)
+        if number in (3, 5):
+            table.delta.create_checkpoint()
+    expected = table.log.snapshot()
+    damage(table, 5)
+    if not hint:
+        log_file(table, "_last_checkpoint").unlink()
+    assert table.log.snapshot() == expected
+    # An older checkpoint serves as well as the commits before it.
+    table.forget_commits(0, 1)
+    assert table.log.snapshot() == expected
+
+
+def test_a_damaged_checkpoint_without_the_commits_before_it_is_named_as_what_to_remove(table):
+    for _ in range(4):
+        table.append(FIRST)
+    table.delta.create_checkpoint()
+    file = damage(table, 3)
+    table.forget_commits(0)
+    with pytest.raises(TableProblem, match=rf"Corrupt footer.*remove {file}, .*/_last_checkpoint") as raised:
+        table.log.snapshot()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_gap_in_the_log_is_said_in_one_line_with_the_file_to_put_back(table):
+    for _ in range(5):
+        table.append(FIRST)
+    table.forget_commits(2)
+    message = rf"its log has a gap: commit 2 is not there.*latest is 4. Put back {table.commit_file(2)} from a backup"
+    with pytest.raises(TableProblem, match=message) as raised:
+        table.log.snapshot()
+    assert len(str(raised.value)) < 600
+    assert "ParsedLogPath" not in str(raised.value)
+    table.forget_commits(0, 1)
+    with pytest.raises(TableProblem, match="the commits 0 to 2 are not there"):
+        table.log.snapshot()
+
+
+@pytest.mark.parametrize("missing", ["protocol", "metaData"])
+def test_a_log_that_does_not_say_what_the_table_is_is_named(table, missing):
+    table.append(FIRST)
+    lines = table.commit_file(0).read_text().splitlines()
+    table.commit_file(0).write_text("\n".join(line for line in lines if missing not in line))
+    message = f"its log does not say what the table is .*expected protocol and metaData in {table.commit_file(0)}"
+    with pytest.raises(TableProblem, match=message) as raised:
+        table.log.snapshot()
+    assert "feature" not in str(raised.value)
+
+
+def test_a_protocol_that_contradicts_itself_is_named_with_its_commit(table):
+    table.append(FIRST)
+    features = {"readerFeatures": ["x"], "writerFeatures": ["x"]}
+    table.write_commit(1, {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2} | features})
+    message = rf"its protocol contradicts itself .*{table.commit_file(1)}; expected reader features with.*found: 1"
+    with pytest.raises(TableProblem, match=message) as raised:
+        table.log.snapshot()
+    assert "write it without" not in str(raised.value)
+
+
+def test_a_value_that_is_no_date_in_a_date_column_is_named(tmp_path):
+    table = Table(tmp_path / "devices", "date")
+    table.append(FIRST)
+    (add,) = table.actions(0, "add")
+    table.write_commit(1, {"add": add | {"partitionValues": {"event_time": "someday"}}})
+    with pytest.raises(
+        TableProblem, match="'someday' as 'date': its partition column event_time is of type date"
+    ) as raised:
+        table.log.snapshot()
+    assert "\n" not in str(raised.value)
 
 
 def test_a_mark_tells_a_commit_from_one_of_the_same_version_in_a_table_made_anew(table):
