@@ -5,17 +5,19 @@ day that changed as a materialization, whose data version is the version of the 
 decided here.
 
 Where the log does not tell (commits were cleaned up, the table was made anew), what the table consists of now is held
-against what it consisted of: a change may be reported twice, but none is lost.
+against what it consisted of: a change may be reported twice, but none is lost. Once a minute that is done in any case,
+since a log can have a gap that it does not show, and a commit can be overwritten after it was read.
 """
 
 import json
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 
 import dagster as dg
 
+from dedp_assets.days import day_of
 from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.delta_log import (
     Commit,
@@ -25,6 +27,7 @@ from dedp_assets.late_data_integrator.delta_log import (
     Snapshot,
     TableMissing,
     TableProblem,
+    UnsupportedTable,
     add_fingerprints,
 )
 from dedp_assets.resources.object_store import storage_options
@@ -34,8 +37,13 @@ from sensors.pools import ensure_limit
 MAX_COMMITS = 1_000
 MAX_SECONDS = 20.0
 
+# In s: so often the whole table is looked at, be there something new in its log or not.
+CHECK_SECONDS = 60
+
 # As many are named in a tick's message.
 _NAMED = 20
+
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,10 @@ class Cursor:
 
     table_id, version, mark: the last commit that was taken in, the table it belongs to, and what tells its file from
     that of a table made anew (None if it was not there any more).
-    fingerprints: what every partition consists of at that version, also those that are not reported.
+    fingerprints: what every partition consists of at that version, also those that are not reported. For those in
+    `touched` that is only what their commits seemed to say since the table was last looked at as a whole.
     waiting: the version that last changed a day which Dagster has no partition for yet.
+    checked: when the table was last looked at as a whole, in s since the epoch.
     """
 
     table_id: str
@@ -53,9 +63,12 @@ class Cursor:
     mark: str | None
     fingerprints: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
+    touched: frozenset[str] = frozenset()
+    checked: int = 0
 
     def to_json(self) -> str:
-        return json.dumps(self.__dict__, separators=(",", ":"))
+        stored = self.__dict__ | {"touched": sorted(self.touched), "format": _FORMAT}
+        return json.dumps(stored, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | None) -> "Cursor | None":
@@ -63,12 +76,18 @@ class Cursor:
         try:
             stored = json.loads(text or "null")
             mark = stored["mark"]
+            if stored.get("format", 1) not in (1, _FORMAT):
+                return None
+            # The first format added up what commits said, without end.
+            touched = stored["touched"] if "format" in stored else [*stored["fingerprints"]]
             return cls(
                 table_id=str(stored["table_id"]),
                 version=int(stored["version"]),
                 mark=None if mark is None else str(mark),
                 fingerprints={str(name): int(value) for name, value in stored["fingerprints"].items()},
                 waiting={str(name): int(version) for name, version in stored["waiting"].items()},
+                touched=frozenset(str(name) for name in touched),
+                checked=int(stored.get("checked", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -80,8 +99,11 @@ class Look:
 
     table_id, version, mark: where the table is now, as far as it was followed.
     commits: those after the cursor, in order; from the first one on where there is no cursor, or `anew`.
-    snapshot: the table at `version`, where the log alone does not tell what changed.
+    snapshot: the table at `version`, where the log alone does not tell what changed, or to be sure.
+    gap: the log does not tell.
     anew: another table has taken the place of the cursor's.
+    checked: when the table was last looked at as a whole, in s since the epoch.
+    is_all: the log seems to have no more than that.
     """
 
     table_id: str
@@ -89,7 +111,10 @@ class Look:
     mark: str | None
     commits: list[Commit] = field(default_factory=list)
     snapshot: Snapshot | None = None
+    gap: bool = False
     anew: bool = False
+    checked: int = 0
+    is_all: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -120,12 +145,17 @@ def decide(look: Look, cursor: Cursor | None, *, first: str, last: str) -> Decis
     known = cursor if cursor and not look.anew else Cursor(look.table_id, -1, None)
     changes = _followed(look.commits)
     fingerprints = add_fingerprints(known.fingerprints, look.commits)
+    touched = known.touched.union(*(commit.fingerprint_changes for commit in look.commits))
+    notes = [*look.notes]
     if look.snapshot:
-        changes |= _compared(look.snapshot, fingerprints, changes)
-        fingerprints = look.snapshot.fingerprints()
+        found = _compared(look.snapshot, fingerprints, touched, changes, gap=look.gap)
+        if found and not look.gap:
+            notes.append(_unseen(look.snapshot, found))
+        changes |= found
+        fingerprints, touched = look.snapshot.fingerprints(), frozenset()
     if look.anew and cursor:
         # What the old table had and the new one has not, or not as far as it was followed.
-        gone = cursor.fingerprints.keys() - fingerprints.keys() - changes.keys()
+        gone = (cursor.fingerprints.keys() | cursor.touched) - fingerprints.keys() - changes.keys()
         changes |= {partition: Change(partition, look.version) for partition in gone}
 
     unusable = {name: why for name in sorted({*fingerprints, *changes}) if (why := _unusable(name, first))}
@@ -135,8 +165,8 @@ def decide(look: Look, cursor: Cursor | None, *, first: str, last: str) -> Decis
     reported = [changes.get(day) or Change(day, versions[day]) for day in due]
     return Decision(
         reported,
-        Cursor(look.table_id, look.version, look.mark, fingerprints, waiting),
-        [*look.notes, *_reported(reported), *_waits(waiting, last), *_not_reported(unusable)],
+        Cursor(look.table_id, look.version, look.mark, fingerprints, waiting, touched, look.checked),
+        [*notes, *_reported(reported), *_waits(waiting, last), *_not_reported(unusable)],
     )
 
 
@@ -149,10 +179,20 @@ def _followed(commits: list[Commit]) -> dict[str, Change]:
     return changes
 
 
-def _compared(snapshot: Snapshot, fingerprints: dict[str, int], followed: dict[str, Change]) -> dict[str, Change]:
-    """The partitions that consist of other files than their fingerprints say, also those that have none any more."""
+def _compared(
+    snapshot: Snapshot,
+    fingerprints: dict[str, int],
+    touched: Collection[str],
+    followed: dict[str, Change],
+    *,
+    gap: bool,
+) -> dict[str, Change]:
+    """The partitions that consist of other files than their fingerprints say, also those that have none any more.
+
+    Those that commits have touched count as different after a gap. Without one, their commits were reported.
+    """
     now = snapshot.fingerprints()
-    differ = {name for name in {*now, *fingerprints} if now.get(name) != fingerprints.get(name)}
+    differ = {name for name in {*now, *fingerprints} if now.get(name) != fingerprints.get(name)} - set(touched)
     return {
         name: Change(
             name,
@@ -160,19 +200,22 @@ def _compared(snapshot: Snapshot, fingerprints: dict[str, int], followed: dict[s
             followed[name].commits if name in followed else (),
             len(snapshot.files.get(name, ())),
         )
-        for name in differ
+        for name in (differ.union(touched) if gap else differ)
     }
+
+
+def _unseen(snapshot: Snapshot, found: Collection[str]) -> str:
+    return (
+        f"{_counted(len(found), 'partition')} of {snapshot.root} changed at or before version {snapshot.version} by "
+        f"no commit that was read; commits were overwritten, or removed: {_some(sorted(found))}"
+    )
 
 
 def _unusable(partition: str, first: str) -> str | None:
     """Why no day can ever be reported for this partition value, or None."""
     if not partition:
         return f"rows without {contract.PARTITION_COLUMN}"
-    try:
-        is_day = date.fromisoformat(partition).isoformat() == partition
-    except ValueError:
-        is_day = False
-    if not is_day:
+    if day_of(partition) is None:
         return f"{partition!r} is not a day like 2024-01-31"
     return f"{partition} is before the first partition, {first}" if partition < first else None
 
@@ -206,11 +249,52 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:_NAMED]) + more
 
 
-def look(log: DeltaLog, cursor: Cursor | None, *, seconds: float = MAX_SECONDS) -> Look:
+def look(log: DeltaLog, cursor: Cursor | None, *, seconds: float = MAX_SECONDS, now: float | None = None) -> Look:
     """What is new in the table since the cursor; without one, everything. Stops following after so many seconds.
 
-    Raises TableProblem for what has to be put right first, by whoever writes the table.
+    now: in s since the epoch. Raises TableProblem for what has to be put right first, by whoever writes the table.
     """
+    at = int(time.time() if now is None else now)
+    found = _found(log, cursor, seconds)
+    checked = cursor.checked if cursor else 0
+    if found.snapshot:
+        return replace(found, checked=at)
+    if 0 <= at - checked < CHECK_SECONDS or not found.is_all:
+        return replace(found, checked=checked)
+    return _checked(log, cursor, found, seconds, at)
+
+
+def _checked(log: DeltaLog, cursor: Cursor | None, found: Look, seconds: float, at: int) -> Look:
+    """The same with a look at the whole table: whether there is something that its log does not show."""
+    try:
+        snapshot = log.snapshot()
+    except (UnsupportedTable, TableMissing):
+        raise
+    except TableProblem as problem:
+        # What was read from the log is right all the same.
+        return replace(found, checked=at, notes=[*found.notes, str(problem)])
+    if snapshot.table_id != found.table_id:
+        return found  # made anew a moment ago: the next tick sees to it
+    if snapshot.version > found.version:
+        more = _follow(log, found.version, seconds)
+        if more.commits:
+            commits, notes = [*found.commits, *more.commits], [*found.notes, *more.notes]
+            found = replace(found, version=commits[-1].version, mark=commits[-1].mark, commits=commits, notes=notes)
+        if more.table_id or not more.is_all:
+            return found
+    if snapshot.version > found.version:
+        # No commit follows the last one that was read, and yet the table has gone on.
+        note = (
+            f"{log.uri}: commit {found.version + 1} is not in the log, and the table is at version {snapshot.version}"
+        )
+        gap = _compare(snapshot, log.mark(snapshot.version), [*found.notes, note], found.commits)
+        return replace(gap, checked=at, anew=found.anew)
+    if snapshot.version < found.version:
+        snapshot = log.snapshot(found.version)
+    return replace(found, snapshot=snapshot, checked=at)
+
+
+def _found(log: DeltaLog, cursor: Cursor | None, seconds: float) -> Look:
     if cursor is None:
         return _from_the_beginning(log, seconds)
     new = _follow(log, cursor.version, seconds)
@@ -223,8 +307,9 @@ def look(log: DeltaLog, cursor: Cursor | None, *, seconds: float = MAX_SECONDS) 
             return _compare(snapshot, mark, new.notes, new.commits)
         table_id = new.table_id or cursor.table_id
         if new.commits:
-            return Look(table_id, new.commits[-1].version, new.commits[-1].mark, new.commits, notes=new.notes)
-        return Look(table_id, cursor.version, cursor.mark, notes=new.notes)
+            latest = new.commits[-1]
+            return Look(table_id, latest.version, latest.mark, new.commits, notes=new.notes, is_all=new.is_all)
+        return Look(table_id, cursor.version, cursor.mark, notes=new.notes, is_all=new.is_all)
 
     snapshot, mark = _position(log)
     if snapshot.table_id == cursor.table_id:
@@ -244,12 +329,13 @@ def _from_the_beginning(log: DeltaLog, seconds: float) -> Look:
     first, latest = new.commits[0], new.commits[-1]
     if log.mark(first.version) != first.mark:
         raise TableProblem(f"{log.uri} was made anew while its log was read; the next tick reads it again")
-    return Look(new.table_id or log.snapshot().table_id, latest.version, latest.mark, new.commits, notes=new.notes)
+    table_id = new.table_id or log.snapshot().table_id
+    return Look(table_id, latest.version, latest.mark, new.commits, notes=new.notes, is_all=new.is_all)
 
 
 def _compare(snapshot: Snapshot, mark: str | None, notes: list[str], commits: Iterable[Commit] = ()) -> Look:
     note = f"what changed was found by comparing with the files of version {snapshot.version}"
-    return Look(snapshot.table_id, snapshot.version, mark, [*commits], snapshot, notes=[*notes, note])
+    return Look(snapshot.table_id, snapshot.version, mark, [*commits], snapshot, gap=True, notes=[*notes, note])
 
 
 @dataclass(frozen=True)
@@ -259,6 +345,11 @@ class _Followed:
     commits: list[Commit]
     problem: TableProblem | None
     enough: bool
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the log seems to have no more."""
+        return not self.problem and not self.enough
 
     @property
     def table_id(self) -> str | None:

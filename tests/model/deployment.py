@@ -164,7 +164,7 @@ class Deployment:
     def _commits(self) -> Steps:
         cursor = delta_commits.Cursor.from_json(self._cursors[COMMITS])
         try:
-            found = delta_commits.look(Log(self.devices), cursor)
+            found = delta_commits.look(Log(self.devices), cursor, now=self.now.timestamp())
         except (TableMissing, CommitUnreadable):
             return
         days = contract.DAYS.get_partition_keys(current_time=self.now)

@@ -152,26 +152,46 @@ def test_a_comparison_reports_what_differs_also_what_is_gone():
     before = Snapshot("table", 3, files(d2024_01_01="ab", d2024_01_02="cd", d2024_01_03="e"), "/lake")
     now = Snapshot("table", 9, files(d2024_01_01="ba", d2024_01_02="cx", d2024_01_04="f"), "/lake")
     cursor = Cursor("table", 3, "mark", before.fingerprints())
-    decision = tick(Look("table", 9, "mark 9", snapshot=now), cursor)
+    decision = tick(Look("table", 9, "mark 9", snapshot=now, gap=True), cursor)
     assert reported(decision) == {SECOND: 9, THIRD: 9, FOURTH: 9}
     assert [change.files for change in decision.changes] == [2, 0, 1]
     assert decision.cursor == Cursor("table", 9, "mark 9", now.fingerprints())
 
 
 def test_a_comparison_after_some_commits_reports_both_and_each_day_once():
-    now = Snapshot("table", 9, files(d2024_01_01="a", d2024_01_02="b"), "/lake")
-    kept = replace(commit(4, FIRST), fingerprint_changes={FIRST: now.fingerprint(FIRST)})
-    decision = tick(Look("table", 9, "mark", [kept, commit(5, SECOND)], now), Cursor("table", 3, "mark"))
-    assert reported(decision) == {FIRST: 4, SECOND: 9}
+    now = Snapshot("table", 9, files(d2024_01_01="a", d2024_01_02="b", d2024_01_03="c"), "/lake")
+    cursor = Cursor("table", 3, "mark", {THIRD: now.fingerprint(THIRD)})
+    decision = tick(Look("table", 9, "mark", [commit(4, FIRST), commit(5, SECOND)], now, gap=True), cursor)
+    assert reported(decision) == {FIRST: 9, SECOND: 9}
     assert [found.version for found in decision.changes[1].commits] == [5]
     assert decision.cursor.fingerprints == now.fingerprints()
+    assert not decision.cursor.touched
+
+
+def test_after_a_gap_a_day_that_commits_have_touched_is_reported_whatever_they_seemed_to_say():
+    now = Snapshot("table", 9, files(d2024_01_01="a", d2024_01_02="b"), "/lake")
+    cursor = Cursor("table", 3, "mark", now.fingerprints(), touched=frozenset({SECOND}))
+    assert reported(tick(Look("table", 9, "mark", snapshot=now, gap=True), cursor)) == {SECOND: 9}
+    assert reported(tick(Look("table", 9, "mark", snapshot=now), cursor)) == {}
+
+
+def test_a_look_at_the_whole_table_reports_what_no_commit_told():
+    now = Snapshot("table", 3, files(d2024_01_01="a", d2024_01_02="b"), "/lake")
+    cursor = Cursor("table", 3, "mark", {FIRST: now.fingerprint(FIRST)})
+    decision = tick(Look("table", 3, "mark", snapshot=now, checked=60), cursor)
+    assert reported(decision) == {SECOND: 3}
+    assert decision.notes[0].startswith(
+        "1 partition of /lake changed at or before version 3 by no commit that was read"
+    )
+    assert decision.cursor == Cursor("table", 3, "mark", now.fingerprints(), checked=60)
 
 
 def test_a_table_made_anew_reports_also_what_the_old_one_had_and_it_has_not():
     old = Cursor("old table", 30, "mark", {FIRST: 1, SECOND: 2, "not-a-date": 3, "2024-02-02": 4}, {"2024-02-02": 9})
     decision = tick(followed(commit(0, SECOND), commit(1, THIRD), anew=True), old)
     assert reported(decision) == {FIRST: 1, SECOND: 0, THIRD: 1}
-    assert decision.cursor == Cursor("table", 1, "mark", {SECOND: 1, THIRD: 10}, {"2024-02-02": 1})
+    left = Cursor("table", 1, "mark", {SECOND: 1, THIRD: 10}, {"2024-02-02": 1}, frozenset({SECOND, THIRD}))
+    assert decision.cursor == left
 
 
 def test_the_cursor_survives_its_way_through_json():
@@ -180,6 +200,33 @@ def test_the_cursor_survives_its_way_through_json():
     assert cursor.waiting
     assert Cursor.from_json(cursor.to_json()) == cursor
     assert Cursor.from_json(replace(cursor, mark=None).to_json()) == replace(cursor, mark=None)
+
+
+# As it was stored before cursors had a format.
+OLD_CURSOR = (
+    '{"table_id":"0b8c6e9e-7a3d-4a7e-9d6e-0a5a0c9f2f11","version":7,"mark":"5f0c",'
+    '"fingerprints":{"2024-01-01":11,"":5},"waiting":{"2024-02-02":7}}'
+)
+
+
+def test_a_cursor_of_the_first_format_is_understood_and_its_sums_are_not_relied_on():
+    cursor = Cursor.from_json(OLD_CURSOR)
+    assert cursor == Cursor(
+        "0b8c6e9e-7a3d-4a7e-9d6e-0a5a0c9f2f11",
+        7,
+        "5f0c",
+        {FIRST: 11, "": 5},
+        {"2024-02-02": 7},
+        touched=frozenset({FIRST, ""}),
+        checked=0,
+    )
+    assert Cursor.from_json(cursor.to_json()) == cursor
+    assert json.loads(cursor.to_json())["format"] == 2
+
+
+def test_a_cursor_of_a_format_to_come_counts_as_none():
+    assert Cursor.from_json(cursor_text := Cursor("t", 1, "m").to_json())
+    assert Cursor.from_json(cursor_text.replace('"format":2', '"format":3')) is None
 
 
 @pytest.mark.parametrize(
@@ -196,6 +243,7 @@ def test_the_cursor_survives_its_way_through_json():
         '{"table_id":"t","version":"x","mark":"m","fingerprints":{},"waiting":{}}',
         '{"table_id":"t","version":1,"mark":"m","fingerprints":[],"waiting":{}}',
         '{"table_id":"t","version":1,"mark":"m","fingerprints":{},"waiting":{"2024-01-01":null}}',
+        '{"table_id":"t","version":1,"mark":"m","fingerprints":{},"waiting":{},"format":2}',
     ],
 )
 def test_a_cursor_that_is_not_ours_counts_as_none(text):
@@ -273,6 +321,10 @@ class Devices:
 
     def write_commit(self, version, *actions):
         self.commit_file(version).write_text("".join(f"{json.dumps(action)}\n" for action in actions))
+
+    def append_by_hand(self, version, day):
+        """What a writer does that does not read the checkpoint."""
+        self.write_commit(version, {"add": removed_from(self, day)})
 
     def clean_up(self, but=1):
         """Forget the commits before a checkpoint, all but the last so many."""
@@ -375,7 +427,8 @@ def test_a_tick_keeps_its_message_beside_its_events(devices, instance):
 def test_two_ticks_over_the_same_commits_give_the_same_events(devices, instance):
     devices.append(FIRST, SECOND)
     devices.append(SECOND)
-    one, other = Ticks(instance)(), Ticks(instance)()
+    with time_machine.travel(AT, tick=False):
+        one, other = Ticks(instance)(), Ticks(instance)()
     assert (one.asset_events, one.cursor) == (other.asset_events, other.cursor)
 
 
@@ -771,6 +824,139 @@ def test_a_lost_cursor_reports_everything_once_more(devices, ticks):
     assert ticks.reported() == {}
 
 
+# What a log does not show, or shows in an odd way.
+
+
+def a_minute_later():
+    return time_machine.travel(datetime.now(timezone.utc) + timedelta(seconds=61))
+
+
+def test_a_gap_behind_which_there_is_more_is_seen_within_a_minute(devices, ticks):
+    for _ in range(7):
+        devices.append(FIRST)
+    ticks()
+    for day in (SECOND, THIRD, THIRD, THIRD):
+        devices.append(day)
+    devices.delta.create_checkpoint()
+    devices.append(FOURTH)
+    (Path(devices.uri) / "_delta_log" / "_last_checkpoint").unlink()
+    devices.commit_file(7).unlink()
+    with a_minute_later():
+        result = ticks()
+        assert versions(result) == {SECOND: 11, THIRD: 11, FOURTH: 11}
+        assert f"{devices.uri}: commit 7 is not in the log, and the table is at version 11" in message(result)
+        assert ticks.reported() == {}
+        devices.append(FIRST)
+        assert ticks.reported() == {FIRST: 12}
+
+
+def test_a_day_in_commits_that_were_overwritten_behind_us_is_seen_within_a_minute(devices, ticks):
+    for day in (FIRST, SECOND, SECOND, FIRST):
+        devices.append(day)
+    ticks()
+    devices.write_commit(1, {"add": removed_from(devices, THIRD)})
+    with a_minute_later():
+        result = ticks()
+        # Nothing of the other writer is lost; what it overwrote is gone from its day.
+        assert versions(result) == {SECOND: 3, THIRD: 3}
+        assert "changed at or before version 3 by no commit that was read" in message(result)
+        assert ticks.reported() == {}
+
+
+def test_between_two_looks_at_the_whole_table_only_new_commits_are_read(devices, ticks, monkeypatch):
+    devices.append(FIRST)
+    with time_machine.travel(AT, tick=False):
+        ticks()
+        monkeypatch.setattr(DeltaLog, "snapshot", None)
+        devices.append(SECOND)
+        assert ticks.reported() == {SECOND: 1}
+        assert ticks.reported() == {}
+
+
+def test_a_checkpoint_that_cannot_be_read_stops_no_commits(devices, ticks):
+    devices.append(FIRST)
+    devices.append(SECOND)
+    ticks()
+    devices.delta.create_checkpoint()
+    checkpoint = Path(devices.uri) / "_delta_log" / f"{1:020}.checkpoint.parquet"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:50])
+    devices.append_by_hand(2, THIRD)
+    devices.commit_file(0).unlink()
+    with a_minute_later():
+        result = ticks()
+    assert versions(result) == {THIRD: 2}
+    assert f"remove {checkpoint}" in message(result)
+
+
+def test_a_file_that_is_added_once_more_makes_no_day_late_and_hides_none(devices, ticks):
+    devices.append(FIRST)
+    devices.append(FIRST)
+    (first,), (second,) = devices.actions(0, "add"), devices.actions(1, "add")
+    ticks()
+    removal = {"path": first["path"], "dataChange": False, "partitionValues": first["partitionValues"]}
+    compacted = removed_from(devices, FIRST) | {"dataChange": False}
+    devices.write_commit(2, {"remove": removal}, {"add": compacted}, {"add": second | {"dataChange": False}})
+    assert ticks.reported() == {}
+    with a_minute_later():
+        assert ticks.reported() == {}
+        assert ticks.left.fingerprints == devices.snapshot.fingerprints()
+    devices.write_commit(3, {"add": removed_from(devices, SECOND)})
+    devices.clean_up(but=0)
+    devices.write_commit(4, {"add": removed_from(devices, THIRD)})
+    assert set(ticks.reported()) == {SECOND, THIRD}
+
+
+def test_a_file_rewritten_in_place_is_reported_and_a_gap_does_not_hide_it(devices, ticks):
+    devices.append(FIRST)
+    devices.append(SECOND)
+    ticks()
+    (add,) = devices.actions(0, "add")
+    devices.write_commit(2, {"add": add | {"size": 7, "modificationTime": 7}})
+    assert ticks.reported() == {FIRST: 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_date_has_one_name_however_the_log_writes_it(kind, ticks):
+    devices = Devices(kind)
+    devices.append(SECOND)
+    ticks()
+    odd = removed_from(devices, "x") | {"partitionValues": {"event_time": "2024-1-1"}}
+    devices.write_commit(1, {"add": odd})
+    result = ticks()
+    assert versions(result) == ({FIRST: 1} if kind == "date" else {})
+    assert ("'2024-1-1' is not a day" in message(result)) == (kind == "string")
+    assert ticks.left.fingerprints == devices.snapshot.fingerprints()
+
+
+def test_a_date_that_is_out_of_reach_is_named_and_stops_no_other_day(ticks):
+    devices = Devices("date")
+    devices.append(FIRST)
+    far = [{"partitionValues": {"event_time": value}} for value in ("+10000-01-01", "-0001-01-01", "9999-12-31")]
+    devices.write_commit(1, *({"add": removed_from(devices, day) | odd} for day, odd in zip("xyz", far, strict=True)))
+    result = ticks()
+    assert versions(result) == {FIRST: 0}
+    for said in ("'+10000-01-01' is not a day", "'-0001-01-01' is not a day", "reported when it has begun: 9999-12-31"):
+        assert said in message(result)
+    with a_minute_later():
+        devices.write_commit(2, {"add": removed_from(devices, SECOND)})
+        assert ticks.reported() == {SECOND: 2}
+
+
+def test_deletion_vectors_that_come_and_go_between_two_looks_are_followed(devices, ticks):
+    devices.append(FIRST, SECOND)
+    ticks()
+    add = next(add for add in devices.actions(0, "add") if FIRST in add["path"])
+    of_file = {"path": add["path"], "partitionValues": add["partitionValues"]}
+    vector = {"storageType": "u", "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA", "offset": 1, "sizeInBytes": 36}
+    vector |= {"cardinality": 1}
+    devices.write_commit(1, protocol("deletionVectors"))
+    devices.write_commit(2, {"remove": of_file | {"dataChange": True}}, {"add": add | {"deletionVector": vector}})
+    purged = removed_from(devices, FIRST) | {"dataChange": False}
+    devices.write_commit(3, {"remove": of_file | {"dataChange": False, "deletionVector": vector}}, {"add": purged})
+    assert ticks.reported() == {FIRST: 2}
+    assert ticks.left.fingerprints == devices.snapshot.fingerprints()
+
+
 # Any order of commits, cleanups and ticks.
 
 DAYS = [FIRST, SECOND, THIRD]
@@ -858,11 +1044,16 @@ class CommitsOverTime(RuleBasedStateMachine):
 
     @rule()
     def a_tick_follows(self):
+        touched = self.ticks.left.touched if self.ticks.left else set()
         seen = set(self.ticks.reported())
         if self.log_is_whole:
             assert self.changed <= seen <= self.changed | self.restored
         else:
-            assert differing(self.rows_before, self.rows) <= seen <= self.changed | self.restored | self.compacted
+            assert (
+                differing(self.rows_before, self.rows)
+                <= seen
+                <= self.changed | self.restored | self.compacted | touched
+            )
         if self.there():
             assert self.ticks.left.fingerprints == self.devices.snapshot.fingerprints()
             assert self.ticks.left.version == self.devices.delta.version()
