@@ -28,7 +28,8 @@ def days_behind(
     # also be a version that this table has not come to yet, if another one was there before.
     latest = max([progress.snapshot.version, *(recorded.version for recorded in progress.recorded.values())])
     untold = {day for day, recorded in progress.recorded.items() if not recorded.version <= told.get(day, -1) <= latest}
-    behind = {day: str(progress.snapshot.fingerprint(day)) for day in new | changed}
+    snapshot = progress.snapshot
+    behind = {day: f"{snapshot.fingerprint(day)}.{snapshot.stamp(day)}" for day in new | changed}
     return {day: f"untold {progress.recorded[day].version}" for day in sorted(untold)} | dict(sorted(behind.items()))
 
 

@@ -47,6 +47,7 @@ _AT_ONCE = 16
 _CHECKPOINTS = r"checkpoint\..*parquet|checkpoint\..*json"
 # The paths in a commit, without parsing it.
 _PATHS = re.compile(rb'"path"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_DAYS_IN_400_YEARS = 146_097
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 # What deltalake takes for a date.
 _DATE = re.compile(r"\s*([+-]?\d{1,6})-\s*(\d{1,2})-\s*(\d{1,2})")
@@ -804,9 +805,16 @@ def _as_text(values: pa.ChunkedArray) -> list[str | None]:
     """Partition values as the log has them."""
     if not pa.types.is_date(values.type):
         return [None if value is None else str(value) for value in values.to_pylist()]
-    # Not by way of Python's dates, which end in 9999.
-    texts = pc.cast(values, pa.string()).to_pylist()
-    return [f"+{text}" if text and re.match(r"\d{5}", text) else text for text in texts]
+    days = pc.cast(pc.cast(values, pa.date32()), pa.int32()).to_pylist()
+    texts = {day: None if day is None else _date_text(*_civil(day)) for day in set(days)}
+    return [texts[day] for day in days]
+
+
+def _civil(days: int) -> tuple[int, int, int]:
+    """Year, month and day of so many days after 1970-01-01, also where Python has no dates."""
+    cycles, rest = divmod(days + date(1970, 1, 1).toordinal() - 1, _DAYS_IN_400_YEARS)
+    found = date.fromordinal(rest + 1)
+    return found.year + 400 * cycles, found.month, found.day
 
 
 def _date_text(year: int, month: int, day: int) -> str | None:

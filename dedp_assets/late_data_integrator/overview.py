@@ -112,7 +112,7 @@ def read_history(log: DeltaLog, version: int, limit: int = MAX_COMMITS) -> Histo
             for commit in log.commits(after, version - after):
                 commits.append(commit)
                 after = commit.version
-            break
+            after += 1  # the one that is not there; beyond it there may be more
         except LogCleaned as cleaned:
             if cleaned.oldest is None:
                 break

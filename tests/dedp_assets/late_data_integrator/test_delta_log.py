@@ -22,7 +22,7 @@ from dedp_assets.late_data_integrator.delta_log import (
     add_fingerprints,
     fingerprint_of,
 )
-from dedp_assets.resources.object_store import storage_options
+from dedp_assets.resources.object_store import read_text, storage_options, write_text
 
 pytest_plugins = ["tests.s3_server"]
 
@@ -804,6 +804,8 @@ ODD_DATES = {
     "9999-12-31": "9999-12-31",
     "+10000-01-01": "+10000-01-01",
     "+12345-02-03": "+12345-02-03",
+    "+200000-02-03": "+200000-02-03",
+    "-200000-02-03": "-200000-02-03",
     "0000-01-01": "0000-01-01",
     "-0001-01-01": "-0001-01-01",
     "": "",
@@ -989,6 +991,27 @@ def test_an_object_store_whose_log_was_cleaned_up_is_seen_to_be_so(s3_bucket):
     with pytest.raises(LogCleaned, match="the next one there is 2"):
         table.commits(0)
     assert table.commits(2) == []
+
+
+def test_an_object_store_with_a_damaged_checkpoint_is_read_from_its_commits(s3_bucket):
+    table = Table(f"{s3_bucket}/lake/devices")
+    for _ in range(3):
+        table.append(FIRST)
+    expected = table.log.snapshot()
+    table.delta.create_checkpoint()
+    write_text(f"{table.uri}/_delta_log/{2:020}.checkpoint.parquet", "PAR1 and no more")
+    assert table.log.snapshot() == expected
+
+
+def test_a_file_that_one_commit_removes_and_adds_is_there_in_an_object_store(s3_bucket):
+    table = Table(f"{s3_bucket}/lake/devices")
+    table.append(FIRST)
+    before = table.log.snapshot()
+    lines = (read_text(f"{table.uri}/_delta_log/{0:020}.json") or "").splitlines()
+    add = next(found["add"] for line in lines if "add" in (found := json.loads(line)))
+    again = [removal(add, partitionValues=add["partitionValues"]), {"add": add}]
+    write_text(f"{table.uri}/_delta_log/{1:020}.json", "\n".join(json.dumps(action) for action in again))
+    assert table.log.snapshot().files == before.files
 
 
 def test_a_bucket_that_is_not_there_is_named_in_one_line(s3_bucket):

@@ -193,3 +193,17 @@ def clean_up(lake, before):
     lake.devices.create_checkpoint()
     for version in range(before):
         commit_file(lake, version).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("missing", [[2], [2, 3], [0], [5], [1, 3]])
+def test_commits_behind_a_gap_in_the_log_are_part_of_the_history(lake, missing):
+    for _ in range(6):
+        lake.append(D1, "a")
+    lake.devices.create_checkpoint()
+    log = Path(lake.devices_uri) / "_delta_log"
+    (log / "_last_checkpoint").unlink()
+    for version in missing:
+        (log / f"{version:020}.json").unlink()
+    history = overview.read_history(lake.log, 5)
+    assert [commit.version for commit in history.commits] == [version for version in range(6) if version not in missing]
+    assert history.missing == len(missing)
