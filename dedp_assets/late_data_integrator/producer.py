@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from dedp_assets import days
 from dedp_assets.generator import devices
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN, partition_name
+from dedp_assets.late_data_integrator.delta_log import DeltaLog, TableProblem
 from dedp_assets.resources import object_store
 
 FIELDS = ("type", "full_name", "version")
@@ -137,6 +138,12 @@ def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
         return DeltaTable(uri, storage_options=options)
     except TableNotFoundError:
         return None
+    except DeltaError as error:
+        try:
+            DeltaLog(uri, options, PARTITION_COLUMN).snapshot()
+        except TableProblem as problem:
+            raise NotLoaded(str(problem)) from None
+        raise error from None
 
 
 def _create(uri: str, options: dict[str, str], content: pa.Table) -> bool:

@@ -286,3 +286,13 @@ def test_a_store_that_is_not_supported_is_an_error_of_one_line(monkeypatch):
     assert done.returncode == 1
     assert done.stderr.startswith("dedp: DEDP_DATA_URI begins with hdfs://; expected a folder, s3://")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_table_with_a_gap_in_its_log_is_an_error_of_one_line_that_names_the_file():
+    for _ in range(3):
+        load_delta(DAYS[0])
+    uri = contract.uri(contract.DEVICES)
+    missing = Path(uri) / "_delta_log" / f"{1:020}.json"
+    missing.unlink()
+    assert f"{uri}: its log has a gap: commit 1 is not there" in refused(DAYS[0])
+    assert f"Put back {missing} from a backup" in refused(DAYS[0])
