@@ -11,7 +11,7 @@ since a log can have a gap that it does not show, and a commit can be overwritte
 
 import json
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
@@ -39,6 +39,9 @@ MAX_SECONDS = 20.0
 
 # In s: so often the whole table is looked at, be there something new in its log or not.
 CHECK_SECONDS = 60
+# When that was last, in s since the epoch, by the table's URI and whether there were commits in that tick. Not in the
+# cursor: it would move, without anything new in the table.
+_checked_at: dict[tuple[str, bool], float] = {}
 
 # As many are named in a tick's message.
 _NAMED = 20
@@ -55,7 +58,6 @@ class Cursor:
     fingerprints: what every partition consists of at that version, also those that are not reported. For those in
     `touched` that is only what their commits seemed to say since the table was last looked at as a whole.
     waiting: the version that last changed a day which Dagster has no partition for yet.
-    checked: when the table was last looked at as a whole, in s since the epoch.
     """
 
     table_id: str
@@ -64,7 +66,6 @@ class Cursor:
     fingerprints: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
     touched: frozenset[str] = frozenset()
-    checked: int = 0
 
     def to_json(self) -> str:
         stored = self.__dict__ | {"touched": sorted(self.touched), "format": _FORMAT}
@@ -87,7 +88,6 @@ class Cursor:
                 fingerprints={str(name): int(value) for name, value in stored["fingerprints"].items()},
                 waiting={str(name): int(version) for name, version in stored["waiting"].items()},
                 touched=frozenset(str(name) for name in touched),
-                checked=int(stored.get("checked", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -102,7 +102,7 @@ class Look:
     snapshot: the table at `version`, where the log alone does not tell what changed, or to be sure.
     gap: the log does not tell.
     anew: another table has taken the place of the cursor's.
-    checked: when the table was last looked at as a whole, in s since the epoch.
+    checked: the table was looked at as a whole.
     is_all: the log seems to have no more than that.
     """
 
@@ -113,7 +113,7 @@ class Look:
     snapshot: Snapshot | None = None
     gap: bool = False
     anew: bool = False
-    checked: int = 0
+    checked: bool = False
     is_all: bool = True
     notes: list[str] = field(default_factory=list)
 
@@ -152,7 +152,8 @@ def decide(look: Look, cursor: Cursor | None, *, first: str, last: str) -> Decis
         if found and not look.gap:
             notes.append(_unseen(look.snapshot, found))
         changes |= found
-        fingerprints, touched = look.snapshot.fingerprints(), frozenset()
+        if look.gap or look.commits or found:
+            fingerprints, touched = look.snapshot.fingerprints(), frozenset()
     if look.anew and cursor:
         # What the old table had and the new one has not, or not as far as it was followed.
         gone = (cursor.fingerprints.keys() | cursor.touched) - fingerprints.keys() - changes.keys()
@@ -165,7 +166,7 @@ def decide(look: Look, cursor: Cursor | None, *, first: str, last: str) -> Decis
     reported = [changes.get(day) or Change(day, versions[day]) for day in due]
     return Decision(
         reported,
-        Cursor(look.table_id, look.version, look.mark, fingerprints, waiting, touched, look.checked),
+        Cursor(look.table_id, look.version, look.mark, fingerprints, waiting, touched),
         [*notes, *_reported(reported), *_waits(waiting, last), *_not_reported(unusable)],
     )
 
@@ -249,22 +250,31 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:_NAMED]) + more
 
 
-def look(log: DeltaLog, cursor: Cursor | None, *, seconds: float = MAX_SECONDS, now: float | None = None) -> Look:
+def look(
+    log: DeltaLog,
+    cursor: Cursor | None,
+    *,
+    seconds: float = MAX_SECONDS,
+    check: Callable[[bool], bool] = lambda _: True,
+) -> Look:
     """What is new in the table since the cursor; without one, everything. Stops following after so many seconds.
 
-    now: in s since the epoch. Raises TableProblem for what has to be put right first, by whoever writes the table.
+    check: whether to look at the whole table as well, by whether there are new commits; without a cursor that is done
+    in any case. Raises TableProblem for what has to be put right first, by whoever writes the table.
     """
-    at = int(time.time() if now is None else now)
     found = _found(log, cursor, seconds)
-    checked = cursor.checked if cursor else 0
     if found.snapshot:
-        return replace(found, checked=at)
-    if 0 <= at - checked < CHECK_SECONDS or not found.is_all:
-        return replace(found, checked=checked)
-    return _checked(log, cursor, found, seconds, at)
+        return replace(found, checked=True)
+    wanted = found.is_all and (cursor is None or check(bool(found.commits)))
+    return _checked(log, found, seconds) if wanted else found
 
 
-def _checked(log: DeltaLog, cursor: Cursor | None, found: Look, seconds: float, at: int) -> Look:
+def is_due(checked: float | None, now: float) -> bool:
+    """Whether to look at the whole table, by when that was done last; both in s since the epoch."""
+    return checked is None or not 0 <= now - checked < CHECK_SECONDS
+
+
+def _checked(log: DeltaLog, found: Look, seconds: float) -> Look:
     """The same with a look at the whole table: whether there is something that its log does not show."""
     try:
         snapshot = log.snapshot()
@@ -272,7 +282,7 @@ def _checked(log: DeltaLog, cursor: Cursor | None, found: Look, seconds: float, 
         raise
     except TableProblem as problem:
         # What was read from the log is right all the same.
-        return replace(found, checked=at, notes=[*found.notes, str(problem)])
+        return replace(found, checked=True, notes=[*found.notes, str(problem)])
     if snapshot.table_id != found.table_id:
         return found  # made anew a moment ago: the next tick sees to it
     if snapshot.version > found.version:
@@ -288,10 +298,10 @@ def _checked(log: DeltaLog, cursor: Cursor | None, found: Look, seconds: float, 
             f"{log.uri}: commit {found.version + 1} is not in the log, and the table is at version {snapshot.version}"
         )
         gap = _compare(snapshot, log.mark(snapshot.version), [*found.notes, note], found.commits)
-        return replace(gap, checked=at, anew=found.anew)
+        return replace(gap, checked=True, anew=found.anew)
     if snapshot.version < found.version:
         snapshot = log.snapshot(found.version)
-    return replace(found, snapshot=snapshot, checked=at)
+    return replace(found, snapshot=snapshot, checked=True)
 
 
 def _found(log: DeltaLog, cursor: Cursor | None, seconds: float) -> Look:
@@ -452,11 +462,13 @@ def devices_committed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     log = DeltaLog(uri, storage_options(uri), contract.PARTITION_COLUMN)
     cursor = Cursor.from_json(context.cursor)
     try:
-        found = look(log, cursor)
+        found = look(log, cursor, check=lambda commits: is_due(_checked_at.get((uri, commits)), time.time()))
     except (TableMissing, CommitUnreadable) as problem:
         # The normal state of things, or one that passes: the tick is no failure, and the cursor stays.
         message = _no_table(log, cursor) if isinstance(problem, TableMissing) else str(problem)
         return dg.SensorResult(skip_reason=message, cursor=context.cursor)
+    if found.checked:
+        _checked_at[uri, bool(found.commits)] = time.time()
     first, last = _first_and_last_day(datetime.now(timezone.utc))
     decision = decide(found, cursor, first=first, last=last)
     if decision.changes:

@@ -178,12 +178,12 @@ def test_after_a_gap_a_day_that_commits_have_touched_is_reported_whatever_they_s
 def test_a_look_at_the_whole_table_reports_what_no_commit_told():
     now = Snapshot("table", 3, files(d2024_01_01="a", d2024_01_02="b"), "/lake")
     cursor = Cursor("table", 3, "mark", {FIRST: now.fingerprint(FIRST)})
-    decision = tick(Look("table", 3, "mark", snapshot=now, checked=60), cursor)
+    decision = tick(Look("table", 3, "mark", snapshot=now), cursor)
     assert reported(decision) == {SECOND: 3}
     assert decision.notes[0].startswith(
         "1 partition of /lake changed at or before version 3 by no commit that was read"
     )
-    assert decision.cursor == Cursor("table", 3, "mark", now.fingerprints(), checked=60)
+    assert decision.cursor == Cursor("table", 3, "mark", now.fingerprints())
 
 
 def test_a_table_made_anew_reports_also_what_the_old_one_had_and_it_has_not():
@@ -218,7 +218,6 @@ def test_a_cursor_of_the_first_format_is_understood_and_its_sums_are_not_relied_
         {FIRST: 11, "": 5},
         {"2024-02-02": 7},
         touched=frozenset({FIRST, ""}),
-        checked=0,
     )
     assert Cursor.from_json(cursor.to_json()) == cursor
     assert json.loads(cursor.to_json())["format"] == 2
@@ -866,7 +865,8 @@ def test_a_day_in_commits_that_were_overwritten_behind_us_is_seen_within_a_minut
 def test_between_two_looks_at_the_whole_table_only_new_commits_are_read(devices, ticks, monkeypatch):
     devices.append(FIRST)
     with time_machine.travel(AT, tick=False):
-        ticks()
+        ticks()  # with commits
+        ticks()  # without any
         monkeypatch.setattr(DeltaLog, "snapshot", None)
         devices.append(SECOND)
         assert ticks.reported() == {SECOND: 1}
@@ -898,11 +898,15 @@ def test_a_file_that_is_added_once_more_makes_no_day_late_and_hides_none(devices
     devices.write_commit(2, {"remove": removal}, {"add": compacted}, {"add": second | {"dataChange": False}})
     assert ticks.reported() == {}
     with a_minute_later():
+        before = ticks.cursor
         assert ticks.reported() == {}
+        assert ticks.cursor == before
+        devices.write_commit(3, {"add": removed_from(devices, SECOND)})
+        assert ticks.reported() == {SECOND: 3}
         assert ticks.left.fingerprints == devices.snapshot.fingerprints()
-    devices.write_commit(3, {"add": removed_from(devices, SECOND)})
+    devices.write_commit(4, {"add": removed_from(devices, SECOND) | {"path": "y.parquet"}})
     devices.clean_up(but=0)
-    devices.write_commit(4, {"add": removed_from(devices, THIRD)})
+    devices.write_commit(5, {"add": removed_from(devices, THIRD)})
     assert set(ticks.reported()) == {SECOND, THIRD}
 
 
