@@ -283,13 +283,16 @@ def _checked(log: DeltaLog, found: Look, seconds: float) -> Look:
     except TableProblem as problem:
         # What was read from the log is right all the same.
         return replace(found, checked=True, notes=[*found.notes, str(problem)])
-    if snapshot.table_id != found.table_id:
+    if snapshot.table_id != found.table_id and log.mark(found.version) != found.mark:
         return found  # made anew a moment ago: the next tick sees to it
+    # Else another table was written over it in the same log, perhaps by a commit that is not there any more.
     if snapshot.version > found.version:
         more = _follow(log, found.version, seconds)
         if more.commits:
             commits, notes = [*found.commits, *more.commits], [*found.notes, *more.notes]
-            found = replace(found, version=commits[-1].version, mark=commits[-1].mark, commits=commits, notes=notes)
+            table_id = more.table_id or found.table_id
+            found = replace(found, table_id=table_id, version=commits[-1].version, mark=commits[-1].mark)
+            found = replace(found, commits=commits, notes=notes)
         if more.table_id or not more.is_all:
             return found
     if snapshot.version > found.version:
@@ -301,7 +304,7 @@ def _checked(log: DeltaLog, found: Look, seconds: float) -> Look:
         return replace(gap, checked=True, anew=found.anew)
     if snapshot.version < found.version:
         snapshot = log.snapshot(found.version)
-    return replace(found, snapshot=snapshot, checked=True)
+    return replace(found, table_id=snapshot.table_id, snapshot=snapshot, checked=True)
 
 
 def _found(log: DeltaLog, cursor: Cursor | None, seconds: float) -> Look:
