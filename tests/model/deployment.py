@@ -32,11 +32,11 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
 
 from dedp_assets.late_data_integrator import assets, contract, lake, processing, state
-from dedp_assets.late_data_integrator.delta_log import CommitUnreadable, Snapshot, TableMissing
+from dedp_assets.late_data_integrator.delta_log import Snapshot, TableProblem
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import WHEN_CLOSED
 from sensors import delta_commits, late_data, reconciliation
-from tests.model.tables import Commit, Counts, CountsTable, Devices, Log, Pause, count
+from tests.model.tables import Commit, Counts, CountsTable, Devices, Log, Pause, count, snapshot_of
 
 START = datetime(2024, 1, 3, 12, tzinfo=timezone.utc)
 
@@ -57,6 +57,7 @@ class System:
     condition: dg.AutomationCondition = WHEN_CLOSED
     reconciled: bool = True
     counts: type[Counts] = Counts
+    log: type[Log] = Log
 
     @cached_property
     def graph(self) -> Any:
@@ -76,6 +77,10 @@ class Broken(NamedTuple):
 
 class Failed(Exception):
     """What a run fails with: Spark went away, say."""
+
+
+class StorageAway(Exception):
+    """PostgreSQL is away, and with it all that Dagster stores."""
 
 
 class Run:
@@ -110,7 +115,7 @@ class Tally:
     written: Counter[str] = field(default_factory=Counter)  # how often the counts were
     told: Counter[str] = field(default_factory=Counter)  # how often they had been when Dagster was last told of them
     stale_looks: int = 0  # of the reconciliation: the counts were written while it looked
-    cursors_lost: int = 0  # of the automation
+    cursors_lost: Counter[str] = field(default_factory=Counter)  # by the name of who lost it
 
 
 class Deployment:
@@ -124,6 +129,8 @@ class Deployment:
         instance.run_storage.wipe()
         self.system, self.instance = system, instance
         self.now = START
+        self.set_back = 0  # how often the clock was
+        self.is_away = False  # PostgreSQL, with all that Dagster stores
         self.devices = Devices()
         self.counts = CountsTable(self.devices)
         self.counts.committed = self._check_commit
@@ -138,7 +145,6 @@ class Deployment:
         self._cut_off: dict[str, _Tick] = {}
         self._run_keys: set[str] = set()
         self._numbers = 0
-        self._checked_at: float | None = None  # when the commit sensor last looked at the whole table
 
     def say(self, what: str) -> None:
         self.log.append(what)
@@ -157,19 +163,45 @@ class Deployment:
 
     def kill_daemon(self) -> None:
         """The daemon's process dies, with the ticks that are under way."""
+        self.say(f"the daemon dies in the tick of {' and '.join(self.ticks) or 'nobody'}")
+        self._end_ticks()
+
+    def _end_ticks(self) -> None:
         for steps in self.ticks.values():
             steps.close()
-        self.say(f"the daemon dies in the tick of {' and '.join(self.ticks) or 'nobody'}")
         self.ticks.clear()
+
+    def lose_cursor(self, name: str) -> None:
+        """What Dagster has stored of a sensor's cursor is gone."""
+        self._cursors[name] = None
+        self.tally.cursors_lost[name] += 1
+
+    # PostgreSQL goes, and comes back
+
+    def begin_outage(self) -> None:
+        """Dagster's storage is away. The daemons do nothing; runs go on, until they have something to tell."""
+        self.is_away = True
+        self._end_ticks()
+
+    def end_outage(self) -> None:
+        """It is back, with all that was stored in it."""
+        self.is_away = False
+
+    def _use_storage(self) -> None:
+        if self.is_away:
+            raise StorageAway
+
+    def jump(self, hours: int) -> None:
+        """The clock is set, and nothing else happens meanwhile."""
+        self.set_back += hours < 0
+        self.now += timedelta(hours=hours)
 
     def _commits(self) -> Steps:
         cursor = delta_commits.Cursor.from_json(self._cursors[COMMITS])
         try:
-            now = self.now.timestamp()
-            is_due = delta_commits.is_due(self._checked_at, now)
-            found = delta_commits.look(Log(self.devices), cursor, check=lambda commits: is_due)
-            self._checked_at = now if found.checked else self._checked_at
-        except (TableMissing, CommitUnreadable):
+            found = delta_commits.look(self.system.log(self.devices), cursor, now=self.now.timestamp())
+        except TableProblem as problem:
+            self.say(f"{COMMITS}: {problem}")
             return
         days = contract.DAYS.get_partition_keys(current_time=self.now)
         decision = delta_commits.decide(found, cursor, first=days[0], last=days[-1])
@@ -183,7 +215,7 @@ class Deployment:
     def _automation(self) -> Steps:
         if self._is_resumed(AUTOMATION):
             # Dagster does not store the cursor of such a sensor with its tick, so that it is lost here.
-            self.tally.cursors_lost += 1
+            self.tally.cursors_lost[AUTOMATION] += 1
             yield from self._launch_all(AUTOMATION)
             return
         cursor = self._cursors[AUTOMATION] or AssetDaemonCursor.empty()
@@ -217,13 +249,14 @@ class Deployment:
         if self._is_resumed(RECONCILIATION):
             yield from self._launch_all(RECONCILIATION)
             return
-        log, counts = Log(self.devices), self.system.counts(self.counts)
+        log, counts = self.system.log(self.devices), self.system.counts(self.counts)
         yield "has opened the counts"
         in_progress = state.days_in_progress(self.instance)
         yield "knows the days in progress"
         try:
             progress = state.look(log, counts, in_progress)  # type: ignore[arg-type]
-        except TableMissing:
+        except TableProblem as problem:
+            self.say(f"{RECONCILIATION}: {problem}")
             return
         self.tally.stale_looks += counts.version != self.counts.version
         behind = late_data.days_behind(
@@ -282,21 +315,34 @@ class Deployment:
     def go_on(self, run: Run, steps: int | None = None) -> None:
         """Let a run move so many steps, or to its end."""
         if run.steps is None:
+            if self.is_away:
+                return  # nobody starts it
             run.steps = self._work(run)
-        run.at = _advance(run.steps, steps) or "has ended"
+        body = run.steps
+        self._move(run, lambda: _advance(body, steps))
+
+    def _move(self, run: Run, move: Callable[[], str | None]) -> None:
+        try:
+            run.at = move() or "has ended"
+        except StorageAway:
+            run.dead, run.at = True, "dies, as it can't tell Dagster"
         self.say(f"{run} {run.at}")
 
     def fail(self, run: Run) -> None:
         """Where the run is, something fails."""
         if run.steps is None:
             self.go_on(run, 1)
-        assert run.steps
+        if run.steps is None:
+            return
         self.say(f"{run} is disturbed")
-        try:
-            run.at = run.steps.throw(Failed())
-        except StopIteration:
-            run.at = "has ended"
-        self.say(f"{run} {run.at}")
+        body = run.steps
+
+        def throw() -> str | None:
+            with suppress(StopIteration):
+                return body.throw(Failed())
+            return None
+
+        self._move(run, throw)
 
     def kill(self, run: Run) -> None:
         """The process of the run dies."""
@@ -358,13 +404,13 @@ class Deployment:
             try:
                 yield from self._try(run)
                 return
-            except (Failed, FileNotFoundError, TableMissing):
-                pass
+            except (Failed, FileNotFoundError, TableProblem):
+                self._use_storage()
             with suppress(Failed):
                 yield "waits to try once more"
         try:
             yield from self._try(run)
-        except (Failed, FileNotFoundError, TableMissing):
+        except (Failed, FileNotFoundError, TableProblem):
             self._end(run, dg.DagsterEventType.RUN_FAILURE)
 
     def _try(self, run: Run) -> Steps:
@@ -376,7 +422,7 @@ class Deployment:
             def open_counts() -> Any:
                 return self.system.counts(self.counts, pause)
 
-            return processing.process(run.days, Log(self.devices, pause), open_counts, count_devices)
+            return processing.process(run.days, self.system.log(self.devices, pause), open_counts, count_devices)
 
         done = yield from _InThread(work).steps()
         yield "is about to report its result"
@@ -391,12 +437,14 @@ class Deployment:
         self._end(run, dg.DagsterEventType.RUN_SUCCESS)
 
     def _end(self, run: Run, event: dg.DagsterEventType) -> None:
+        self._use_storage()
         if event != dg.DagsterEventType.RUN_SUCCESS:
             self.tally.disturbed.update(run.days)
         self._report(run, event, None)
         self.runs.remove(run)
 
     def _report(self, run: Run, event: dg.DagsterEventType, data: Any) -> None:
+        self._use_storage()
         self.instance.report_dagster_event(
             DagsterEvent(event.value, job_name="__ASSET_JOB", event_specific_data=data), run.id
         )
@@ -419,10 +467,14 @@ class Deployment:
                 self._break("wrote for nothing", f"{day} was written again, with the data of version {before.version}")
 
     def _can_be_known(self, day: str, fingerprint: int) -> bool:
-        """Whether the log goes back to where the day had these files."""
-        log = Log(self.devices)
-        versions = range(max(self.devices.cleaned - 1, 0), self.devices.version + 1)
-        return any(log.snapshot(version).fingerprint(day) == fingerprint for version in versions)
+        """Whether the log goes back to where the day had these files, and tells that it had."""
+        version = self.devices.version
+        while snapshot_of(self.devices, version).fingerprint(day) != fingerprint:
+            is_told = self.devices.has_commit(version) and not self.devices.versions[version].adds_again
+            if not version or not is_told:
+                return False
+            version -= 1
+        return self.devices.is_readable(version)
 
     def _check_closed(self, days: list[str]) -> None:
         processed = {day for _, day in self.counts.recorded}

@@ -12,7 +12,7 @@ from dedp_assets.late_data_integrator import contract, state
 from dedp_assets.late_data_integrator.device_counts import Recorded
 from sensors import late_data, reconciliation
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
-from tests.model.tables import Devices, Log, Rows
+from tests.model.tables import Devices, Rows, snapshot_of
 
 # 2024-01-03 is today. The last one has not begun; the others can't have partitions.
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
@@ -78,8 +78,8 @@ def _compact(world: Deployment, day: str) -> None:
 @_action
 def _restore(world: Deployment, day: str, back: int) -> None:
     version = max(world.devices.version - back, 0)
-    paths = world.devices.of_day(day, version)
-    if world.devices.versions and paths != world.devices.of_day(day) and all(p in world.devices.rows for p in paths):
+    files = world.devices.of_day(day, version)
+    if world.devices.versions and files != world.devices.of_day(day) and world.devices.are_there(files):
         world.devices.restore(day, version)
 
 
@@ -97,8 +97,7 @@ def _vacuum(world: Deployment) -> None:
 @_action
 def _put_back(world: Deployment, back: int) -> None:
     version = max(world.devices.version - back, 0)
-    in_backup = world.devices.versions and all(path in world.devices.rows for path in world.devices.versions[version])
-    if in_backup and world.devices.cleaned <= version < world.devices.version:
+    if world.devices.versions and world.devices.cleaned <= version < world.devices.version:
         world.devices.put_back(version)
 
 
@@ -109,8 +108,97 @@ def _make_anew(world: Deployment) -> None:
 
 
 @_action
+def _delete_by_vector(world: Deployment, day: str) -> None:
+    world.devices.delete_by_vector(day)
+
+
+@_action
+def _purge(world: Deployment, day: str) -> None:
+    if any(file.vector for file in world.devices.of_day(day).values()):
+        world.devices.purge(day)
+
+
+@_action
+def _create_over(world: Deployment) -> None:
+    if world.devices.versions:
+        world.devices.create_over()
+
+
+@_action
+def _restore_table(world: Deployment, back: int) -> None:
+    version = max(world.devices.version - back, 0)
+    if world.devices.versions and world.devices.are_there(world.devices.versions[version].files):
+        world.devices.restore_table(version)
+
+
+@_action
+def _put_back_earlier(world: Deployment) -> None:
+    world.devices.put_back_earlier()
+
+
+@_action
+def _write_again(world: Deployment, day: str, how: str) -> None:
+    """Of a path that the day has ("in place", "swapped", "unchanged"), or had ("removed")."""
+    paths = world.devices.gone(day) if how == "removed" else list(world.devices.of_day(day))
+    if paths:
+        world.devices.write_again(day, paths[0], swapped=how == "swapped", other_rows=how != "unchanged")
+
+
+@_action
+def _compact_and_add_again(world: Deployment, day: str) -> None:
+    if len(world.devices.of_day(day)) > 1:
+        world.devices.compact(day, again=True)
+
+
+@_action
+def _rename_columns(world: Deployment) -> None:
+    if world.devices.versions:
+        world.devices.rename_columns(not world.devices.is_renamed)
+
+
+@_action
+def _lose_commit(world: Deployment, back: int) -> None:
+    version = world.devices.version - back
+    if version > world.devices.cleaned and world.devices.has_commit(version):
+        world.devices.lose_commit(version)
+
+
+@_action
+def _hint(world: Deployment, back: int | None = None) -> None:
+    """`_last_checkpoint` names a version that may have no checkpoint, or is gone."""
+    if world.devices.versions:
+        world.devices.hint(None if back is None else max(world.devices.version - back, 0))
+
+
+@_action
+def _outage_begins(world: Deployment) -> None:
+    world.begin_outage()
+
+
+@_action
+def _outage_ends(world: Deployment) -> None:
+    world.end_outage()
+
+
+@_action
+def _lose_cursor(world: Deployment, name: str) -> None:
+    world.lose_cursor(name)
+
+
+@_action
+def _let_an_hour_pass(world: Deployment) -> None:
+    if not world.is_away:
+        _let_pass(world)
+
+
+@_action
+def _jump(world: Deployment, hours: int) -> None:
+    world.jump(hours)
+
+
+@_action
 def _tick(world: Deployment, name: str, steps: int | None = None) -> None:
-    if name != RECONCILIATION or world.system.reconciled:
+    if not world.is_away and (name != RECONCILIATION or world.system.reconciled):
         world.tick(name, steps)
 
 
@@ -127,17 +215,20 @@ def _pass(world: Deployment, seconds: int) -> None:
 
 @_action
 def _run_by_hand(world: Deployment, first: int, last: int) -> None:
-    world.launch_by_hand(DAYS[first : last + 1])
+    if not world.is_away:
+        world.launch_by_hand(DAYS[first : last + 1])
 
 
 @_action
 def _notice(world: Deployment) -> None:
-    world.notice()
+    if not world.is_away:
+        world.notice()
 
 
 @_action
 def _retry(world: Deployment) -> None:
-    world.retry()
+    if not world.is_away:
+        world.retry()
 
 
 @_action
@@ -158,15 +249,18 @@ def _fail(world: Deployment, run: int, steps: int = 0) -> None:
 @_action
 def _fail_for_good(world: Deployment, run: int, steps: int = 0) -> None:
     def fail(run: Run) -> None:
-        while run in world.runs:
+        while run in world.runs and not run.dead:
             world.fail(run)
+            if world.is_away and not run.steps:
+                return
 
     _with_run(world, run, fail, steps)
 
 
 @_action
 def _cancel(world: Deployment, run: int, steps: int = 0) -> None:
-    _with_run(world, run, world.cancel, steps)
+    if not world.is_away:
+        _with_run(world, run, world.cancel, steps)
 
 
 def _with_run(world: Deployment, number: int, do: Callable[[Run], None], steps: int = 0) -> None:
@@ -176,7 +270,7 @@ def _with_run(world: Deployment, number: int, do: Callable[[Run], None], steps: 
         run = alive[number]
         if steps:
             world.go_on(run, steps)
-        if run in world.runs:
+        if run in world.runs and not run.dead:
             do(run)
 
 
@@ -194,16 +288,23 @@ def play(system: System, instance: dg.DagsterInstance, schedule: Sequence[Action
     return _finish(world, list(schedule))
 
 
-def play_at_random(system: System, instance: dg.DagsterInstance, kinds: "Kinds", seed: int) -> Played:
-    """The same for a schedule that is made up while it is played, of what can happen at each moment."""
+def play_at_random(
+    system: System, instance: dg.DagsterInstance, kinds: "Kinds", seed: int, rare: Sequence["Kinds"] = ()
+) -> Played:
+    """The same for a schedule that is made up while it is played, of what can happen at each moment.
+
+    rare: kinds of actions that belong together, and are in some of the schedules only.
+    """
     world = Deployment(system, instance)
     chance = random.Random(seed)
-    taste = Taste.draw(kinds, chance)
+    taste = Taste.draw(kinds, rare, chance)
     # Half of them begin where every day was processed, and whatever comes is late.
-    schedule = list(BEGUN) if chance.random() < 0.5 else []
+    begun = [*BEGUN[:1], *[("let an hour pass",)] * 2] if rare and chance.random() < 0.5 else BEGUN
+    schedule = list(begun) if chance.random() < 0.5 else []
     for action in schedule:
         _do(world, action)
-    for _ in range(chance.randint(6, 30)):
+    # What is rare shows best where not much else happens afterwards, which would make up for it.
+    for _ in range(chance.randint(*((3, 16) if rare and chance.random() < 0.7 else (6, 30)))):
         possible = {kind: weight for kind, weight in taste.weights.items() if _is_possible(world, kind)}
         kind = chance.choices(list(possible), list(possible.values()))[0]
         action = taste.action(world, kind, chance)
@@ -212,15 +313,33 @@ def play_at_random(system: System, instance: dg.DagsterInstance, kinds: "Kinds",
     return _finish(world, schedule)
 
 
+_OF_A_TABLE = (
+    *("compact", "delete", "restore", "vacuum", "clean log", "put back", "make anew", "create over"),
+    *("delete by vector", "write again", "compact and add again", "rename columns", "lose commit", "hint"),
+    "let an hour pass",
+)
+_OF_DAGSTER = ("let an hour pass", "tick", "run by hand", "notice", "retry", "cancel", "daemon dies", "outage begins")
+
+
 def _is_possible(world: Deployment, kind: str) -> bool:
     """Whether an action of this kind does something. What does nothing only costs time."""
+    if world.is_away and kind in _OF_DAGSTER:
+        return False
     if kind in _OF_RUNS:
         return any(not run.dead for run in world.runs)
-    if kind in ("compact", "delete", "restore", "vacuum", "clean log", "put back", "make anew"):
+    if kind in _OF_A_TABLE:
         return bool(world.devices.versions)
     if kind == "notice":
         return any(run.dead for run in world.runs)
-    return bool({"retry": world.to_retry, "daemon dies": world.ticks}.get(kind, True))
+    others = {
+        "retry": world.to_retry,
+        "daemon dies": world.ticks,
+        "purge": world.devices.has_vectors,
+        "restore table": _since_the_table_before(world),
+        "put back earlier": world.devices.has_earlier,
+        "outage ends": world.is_away,
+    }
+    return bool(others.get(kind, True))
 
 
 @dataclass(frozen=True)
@@ -233,12 +352,14 @@ class Taste:
     haste: float  # how often ticks and runs go to their end at once
 
     @classmethod
-    def draw(cls, kinds: "Kinds", chance: random.Random) -> "Taste":
+    def draw(cls, kinds: "Kinds", rare: Sequence["Kinds"], chance: random.Random) -> "Taste":
         weights = {
             kind: weight * chance.choice((0.3, 1, 3))
             for kind, weight in kinds.items()
             if kind in _ALWAYS or chance.random() < 0.6
         }
+        if rare:
+            weights = _with_some(weights, rare, chance)
         days = chance.choice([DAYS, DAYS[:1], DAYS[1:2], DAYS[:2], [*DAYS, *ODD_DAYS]])
         return cls(weights, days, chance.choice((0.2, 0.5, 0.8)))
 
@@ -250,10 +371,23 @@ class Taste:
             # Somebody writes into all days at times; today's data is what closes yesterday.
             other = chance.choice(DAYS)
             return (kind, *sorted({day, other})) if chance.random() < 0.4 else (kind, day)
-        if kind in ("overwrite", "delete", "compact"):
+        if kind in ("overwrite", "delete", "compact", "delete by vector", "compact and add again"):
             return (kind, day)
-        if kind == "put back":
+        if kind == "purge":
+            return (kind, chance.choice(sorted({file.day for file in world.devices.files.values() if file.vector})))
+        if kind == "write again":
+            return (kind, day, chance.choice(("in place", "swapped", "unchanged", "removed")))
+        if kind in ("put back", "lose commit"):
             return (kind, chance.randint(1, 3))
+        if kind == "restore table":
+            # To what was there before the table that is there now, mostly.
+            return (kind, chance.choice((_since_the_table_before(world), chance.randint(1, 4))))
+        if kind == "hint":
+            return chance.choice([(kind,), (kind, chance.randint(-1, 4))])
+        if kind == "lose cursor":
+            return (kind, chance.choice((COMMITS, AUTOMATION, RECONCILIATION)))
+        if kind == "jump":
+            return (kind, chance.choice((-1, -1, 1, 7, 24, 72)))
         if kind == "restore":
             return (kind, day, chance.randint(1, 3))
         if kind == "tick":
@@ -270,6 +404,23 @@ class Taste:
                 return (kind, run) if in_haste else (kind, run, chance.randint(1, 6))
             return (kind, run, chance.randint(0, 7))
         return (kind,)
+
+
+def _since_the_table_before(world: Deployment) -> int:
+    """How many versions ago another table was there, in the same log; 0 if none was."""
+    devices = world.devices
+    others = [v for v, version in enumerate(devices.versions) if version.table_id != devices.table_id]
+    return devices.version - max(others, default=devices.version)
+
+
+def _with_some(weights: dict[str, float], rare: Sequence["Kinds"], chance: random.Random) -> dict[str, float]:
+    """Most schedules have some of what is rare, and then much of it. In many of those there is time in between."""
+    some = chance.sample(rare, min(len(rare), chance.choice((0, 1, 1, 1, 2, 2, 3))))
+    found = {kind: weight for kinds in some for kind, weight in kinds.items()}
+    much = chance.choice((1, 3, 9))
+    if found and chance.random() < 0.5:
+        return {"append": 0.3, "overwrite": 0.1, "let an hour pass": sum(found.values()), **found}
+    return weights | {"let an hour pass": chance.choice((1, 3))} | {kind: much * found[kind] for kind in found}
 
 
 # The weight of each kind of action.
@@ -305,6 +456,21 @@ ROUGH: Kinds = {
     "retry": 2,
 }
 
+# Kinds that are rare, those together that are of one sort.
+VECTORS: Kinds = {"delete by vector": 0.7, "purge": 0.7}
+OVERWRITTEN_TABLES: Kinds = {"create over": 0.6, "restore table": 0.8}
+TABLES_MADE_ANEW: Kinds = {"make anew": 0.5, "put back earlier": 0.5}
+PATHS: Kinds = {"write again": 1, "compact and add again": 0.5}
+COLUMNS: Kinds = {"rename columns": 0.7}
+LOGS: Kinds = {"lose commit": 0.7, "hint": 0.7}
+OUTAGES: Kinds = {"outage begins": 0.5, "outage ends": 0.7}
+CURSORS: Kinds = {"lose cursor": 0.6}
+CLOCKS: Kinds = {"jump": 0.7}
+RARE = [VECTORS, OVERWRITTEN_TABLES, TABLES_MADE_ANEW, PATHS, COLUMNS, LOGS, OUTAGES, CURSORS, CLOCKS]
+# Of those, what the condition has to survive by itself: all that it is told of. Of what a table had that is gone, only
+# the commit sensor's cursor tells; it may not be lost.
+TOLD = [OVERWRITTEN_TABLES, TABLES_MADE_ANEW, PATHS, LOGS, CLOCKS]
+
 BEGUN: list[Action] = [("append", *DAYS), ("tick", COMMITS), ("tick", AUTOMATION), ("go", 0), ("go", 0)]
 
 
@@ -314,6 +480,7 @@ _ROUNDS = 12
 
 
 def _finish(world: Deployment, schedule: list[Action]) -> Played:
+    _put_right(world)
     world.say("-- and then everything comes to rest")
     if not _comes_to_rest(world):
         world.broken.append(Broken("no rest", f"after {_ROUNDS} hours something is still going on"))
@@ -322,26 +489,42 @@ def _finish(world: Deployment, schedule: list[Action]) -> Played:
     return Played(schedule, world)
 
 
+def _put_right(world: Deployment) -> None:
+    """What only others can: until they do, nothing can be counted, and nothing is asked for."""
+    if world.is_away:
+        _do(world, ("outage ends",))
+    if world.devices.is_renamed:
+        _do(world, ("rename columns",))
+    for day in sorted({file.day for file in world.devices.files.values() if file.vector}):
+        _do(world, ("purge", day))
+
+
 def _comes_to_rest(world: Deployment) -> bool:
     quiet = 0
-    for _ in range(_ROUNDS):
+    # Each hour that the clock was set back may have to pass once more.
+    for _ in range(_ROUNDS + world.set_back):
         before = (len(world.launched), world.counts.version)
-        for name in list(world.ticks):
-            world.tick(name)
-        while world.runs or world.to_retry:
-            for run in [run for run in world.runs if not run.dead]:
-                world.go_on(run)
-            world.notice()
-            world.retry()
-        world.now += timedelta(seconds=reconciliation.LONGEST_PAUSE_SECONDS)
-        for name in (COMMITS, AUTOMATION, *([RECONCILIATION] if world.system.reconciled else [])):
-            world.tick(name)
+        _let_pass(world)
         moved = before != (len(world.launched), world.counts.version)
         quiet = 0 if moved or world.runs or world.is_waiting() else quiet + 1
         # The reconciliation compares: when it waits for nothing, nothing will come. Events may still be in a cursor.
         if quiet == (1 if world.system.reconciled else 2):
             return True
     return False
+
+
+def _let_pass(world: Deployment) -> None:
+    """An hour in which nothing goes wrong: whatever is under way comes to its end, and everybody ticks once."""
+    for name in list(world.ticks):
+        world.tick(name)
+    while world.runs or world.to_retry:
+        for run in [run for run in world.runs if not run.dead]:
+            world.go_on(run)
+        world.notice()
+        world.retry()
+    world.now += timedelta(seconds=reconciliation.LONGEST_PAUSE_SECONDS)
+    for name in (COMMITS, AUTOMATION, *([RECONCILIATION] if world.system.reconciled else [])):
+        world.tick(name)
 
 
 def _wrong_at_rest(world: Deployment) -> list[Broken]:
@@ -354,8 +537,11 @@ def _wrong_at_rest(world: Deployment) -> list[Broken]:
     recorded = {day: recorded for (_, day), recorded in world.counts.recorded.items()}
     rows = state.state_rows(recorded, state.days_in_progress(world.instance))
     found += [Broken("still processing", str(row)) for row in rows if row.is_processed]
-    unseen = set().union(*world.devices.changed) & set(DAYS) - reported
-    if unseen and not world.devices.cleaned and not world.devices.was_put_back:
+    unseen = {day for day in DAYS if world.devices.of_day(day)} - reported
+    if not world.devices.log_is_uncertain and not world.devices.was_put_back:
+        # And those that are gone by now.
+        unseen |= set().union(*world.devices.changed) & set(DAYS) - reported
+    if unseen:
         found.append(Broken("never reported", ", ".join(sorted(unseen))))
     found += _not_told(world)
     return [*found, *_too_many_runs(world)]
@@ -368,7 +554,7 @@ def _not_told(world: Deployment) -> Iterator[Broken]:
     latest = max([devices.version, *recorded])
     for day, number in world.tally.written.items():
         # One that a table before had can't be told from one of this table, once that has come so far.
-        is_ambiguous = (devices.number > 1 or devices.was_put_back) and told.get(day, -1) <= latest
+        is_ambiguous = (devices.replaced or devices.was_put_back) and told.get(day, -1) <= latest
         if world.tally.told[day] != number and not is_ambiguous:
             yield Broken("not told", f"Dagster does not know of the last time that {day} was written")
 
@@ -390,7 +576,7 @@ def _lost(world: Deployment, day: str) -> Iterator[Broken]:
 def _last_counted(devices: Devices, day: str, recorded: Recorded) -> int:
     """The latest version in which the day consisted of the very files that were counted."""
     versions = [
-        v for v in range(len(devices.versions)) if Log(devices).snapshot(v).fingerprint(day) == recorded.fingerprint
+        v for v in range(len(devices.versions)) if snapshot_of(devices, v).fingerprint(day) == recorded.fingerprint
     ]
     return max([recorded.version, *versions])
 
@@ -399,20 +585,24 @@ def _too_many_runs(world: Deployment) -> Iterator[Broken]:
     """The bound on the runs of a day, each part of which some schedule reaches.
 
     The condition requests at most one run for each time that the day was reported; one more, if that was while the
-    tick that first saw the day had begun; and one more for each time that the daemon lost its cursor.
-    The reconciliation requests at most one for each change, and each table made anew; one more for each run that was
-    killed, canceled or failed, and for each look during which a run wrote; and, where the log was cleaned up, so that
-    nobody knows whether there was a change, for each compaction. Runs by hand, and retries of those that died, come on
-    top.
+    tick that first saw the day had begun; and one more for each time that its cursor was lost. A lost cursor of the
+    commit sensor makes it report every day once more, which counts as reported.
+    The reconciliation requests at most one for each change, and each time that another table took the place of the one
+    that was there; one more for each run that was killed, canceled or failed, and for each look during which a run
+    wrote, and each time that its own cursor was lost; and, where the log does not tell whether there was a change
+    (it was cleaned up, has a gap, or adds a file once more), for each compaction (writing out vectors is one).
+    A table that is refused, and an outage, cost what the runs cost that fail or die of them. A clock that jumps costs
+    none. Runs by hand, and retries of those that died, come on top.
     """
     tally, devices = world.tally, world.devices
     for day in DAYS:
         by = Counter(run.by for run in world.launched if day in run.days and not run.retry)
-        if by[AUTOMATION] > tally.reported[day] + 1 + tally.cursors_lost:
+        if by[AUTOMATION] > tally.reported[day] + 1 + tally.cursors_lost[AUTOMATION]:
             yield Broken("too many runs", f"{day}: {by[AUTOMATION]} by the condition")
-        unknown = devices.compactions[day] if devices.log_was_cleaned else 0
-        changes = devices.changes[day] + devices.number - 1 + unknown
-        if by[RECONCILIATION] > changes + tally.disturbed[day] + tally.stale_looks:
+        unknown = devices.compactions[day] if devices.log_is_uncertain else 0
+        changes = devices.changes[day] + devices.replaced + unknown
+        lost = tally.cursors_lost[RECONCILIATION]
+        if by[RECONCILIATION] > changes + tally.disturbed[day] + tally.stale_looks + lost:
             yield Broken("too many runs", f"{day}: {by[RECONCILIATION]} by the reconciliation")
 
 
@@ -424,14 +614,19 @@ def _next(day: str) -> str:
 
 
 def search(
-    system: System, instance: dg.DagsterInstance, kinds: Kinds, seeds: Iterable[int], wanted: Collection[str] = ()
+    system: System,
+    instance: dg.DagsterInstance,
+    kinds: Kinds,
+    seeds: Iterable[int],
+    wanted: Collection[str] = (),
+    rare: Sequence[Kinds] = (),
 ) -> Played | None:
     """The first of these schedules that breaks the system, made as small as it gets; None if it survives all.
 
     wanted: the kinds of what may break; all by default.
     """
     for seed in seeds:
-        played = play_at_random(system, instance, kinds, seed)
+        played = play_at_random(system, instance, kinds, seed, rare)
         broken = {broken.kind for broken in played.broken} & set(wanted or {broken.kind for broken in played.broken})
         if broken:
             return _smallest(played, lambda schedule: play(system, instance, schedule), min(broken))

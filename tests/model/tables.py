@@ -7,14 +7,23 @@ somebody else has committed since the table was opened.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from dedp_assets.late_data_integrator import device_counts
-from dedp_assets.late_data_integrator.delta_log import LOG, DeltaLog, Snapshot, TableProblem
+from dedp_assets.late_data_integrator.delta_log import (
+    LOG,
+    DataFile,
+    DeltaLog,
+    Prints,
+    Snapshot,
+    TableProblem,
+    UnsupportedTable,
+)
 from dedp_assets.late_data_integrator.device_counts import Overtaken, Recorded
 
 # type, full_name, version -> how many rows
@@ -28,129 +37,372 @@ def do_not_pause(where: str) -> None:
     """For whoever is not interrupted."""
 
 
+class File(NamedTuple):
+    """A file of a version. written: which of the contents that were ever written under its path, and so its time.
+
+    vector: the deletion vector that takes rows of it away.
+    """
+
+    day: str
+    written: int
+    vector: str | None = None
+
+
+class Version(NamedTuple):
+    """The table as of one commit: its identity, its files by path, and whether its columns have other names.
+
+    adds_again: the commit moved rows to other files, and added one once more that was there before. Read back, it does
+    not say which of them these are.
+    """
+
+    table_id: str
+    files: dict[str, File]
+    renamed: bool = False
+    adds_again: bool = False
+
+
+class _Past(NamedTuple):
+    """A table that was there under the same path, as a backup has it."""
+
+    versions: list[Version]
+    changed: list[set[str]]
+    log: dict[str, bytes]
+    cleaned: int
+
+
 class Devices:
-    """The input table, with everything that it has ever been."""
+    """The input table, with everything that it has ever been, and every other one that was there under its path."""
 
     def __init__(self) -> None:
-        self.number = 1  # of the tables that there have been
-        self.versions: list[dict[str, str]] = []  # per version: the files, path -> day
+        self.versions: list[Version] = []
         self.changed: list[set[str]] = []  # per version: the days whose data it changed
         self.log: dict[str, bytes] = {}
-        self.rows: dict[str, Rows] = {}  # of each file that is there, by path
+        self.disk: dict[str, int] = {}  # the files that are there: which content each one has, by path
         self.changes: Counter[str] = Counter()  # how often each was, in this table and those before it
         self.compactions: Counter[str] = Counter()
         self.cleaned = 0  # the oldest version whose commit is still in the log
-        self.log_was_cleaned = False  # of this table, or one before it
+        self.replaced = 0  # how often another table took the place of the one that was there
+        self.log_is_uncertain = False  # some of this table's, or one before it, does not tell what a day consisted of
         self.was_put_back = False  # since then versions do not tell what is newer
-        self._files = 0
+        self._past: list[_Past] = []
+        self._contents: dict[tuple[str, int], Rows] = {}
+        self._vectors: dict[str, Rows] = {}  # the rows that each one takes away
+        self._tables = self._paths = self._writes = self._commits = 0
 
     @property
     def table_id(self) -> str:
-        return f"table-{self.number}"
+        return self.versions[-1].table_id if self.versions else "none"
 
     @property
     def version(self) -> int:
         return len(self.versions) - 1
 
     @property
-    def files(self) -> dict[str, str]:
-        """The files of the latest version, path -> day."""
-        return self.versions[-1] if self.versions else {}
+    def files(self) -> dict[str, File]:
+        """The files of the latest version, by path."""
+        return self.versions[-1].files if self.versions else {}
 
-    def of_day(self, day: str, version: int = -1) -> list[str]:
+    @property
+    def has_vectors(self) -> bool:
+        """Whether rows are deleted only by a vector, so that the table is refused."""
+        return any(file.vector for file in self.files.values())
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether the columns have other names now, so that they can't be counted."""
+        return bool(self.versions) and self.versions[-1].renamed
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether there is a backup of a table that was there before this one."""
+        return bool(self._past)
+
+    def of_day(self, day: str, version: int = -1) -> dict[str, File]:
         """The files of a day."""
-        return [path for path, its_day in self.versions[version].items() if its_day == day] if self.versions else []
+        files = self.versions[version].files if self.versions else {}
+        return {path: file for path, file in files.items() if file.day == day}
+
+    def gone(self, day: str) -> list[str]:
+        """The paths of files that the day once had, and has no more."""
+        once = {path: None for version in self.versions for path, file in version.files.items() if file.day == day}
+        return [path for path in once if path not in self.files]
+
+    def rows(self, path: str, file: File) -> Rows:
+        """What a file has now. Raises FileNotFoundError if it was vacuumed."""
+        if path not in self.disk:
+            raise FileNotFoundError(path)
+        content = self._contents[path, self.disk[path]]
+        return content - self._vectors[file.vector] if file.vector else content
+
+    def are_there(self, files: Mapping[str, File]) -> bool:
+        """Whether these files are on the disk, as they were when they were added."""
+        return all(self.disk.get(path) == file.written for path, file in files.items())
 
     def recount(self, day: str) -> Rows:
         """What the counts of a day have to be now."""
-        return sum((self.rows[path] for path in self.of_day(day)), Rows())
+        return sum((self.rows(path, file) for path, file in self.of_day(day).items()), Rows())
+
+    # What others do to it
 
     def append(self, days: Iterable[str]) -> None:
         """New rows in each of the days."""
-        self._commit("WRITE", [self._new_file(day) for day in days], [])
+        self._commit("WRITE", self._new_files(days), {})
 
     def overwrite(self, day: str) -> None:
         """Other rows in place of those that the day has."""
-        self._commit("WRITE", [self._new_file(day)], self.of_day(day))
+        self._commit("WRITE", self._new_files([day]), self.of_day(day))
 
     def delete(self, day: str) -> None:
         """The day without its oldest rows."""
-        self._commit("DELETE", [], self.of_day(day)[:1])
+        self._commit("DELETE", {}, dict(list(self.of_day(day).items())[:1]))
 
-    def compact(self, day: str) -> None:
-        """One file with the same rows in place of the files that the day has."""
+    def compact(self, day: str, *, again: bool = False) -> None:
+        """One file with the same rows in place of the files that the day has.
+
+        again: of all but the last, which the same commit adds once more, as for other statistics.
+        """
         self.compactions[day] += 1
-        self._commit("OPTIMIZE", [self._new_file(day, self.recount(day))], self.of_day(day), changes_data=False)
+        old = self.of_day(day)
+        kept = dict(list(old.items())[-1:]) if again else {}
+        old = {path: file for path, file in old.items() if path not in kept}
+        rows = sum((self.rows(path, file) for path, file in old.items()), Rows())
+        self._commit("OPTIMIZE", self._new_files([day], rows) | kept, old, changes_data=False)
+        if again:
+            self.versions[-1] = self.versions[-1]._replace(adds_again=True)
+            self.log_is_uncertain = True
 
     def restore(self, day: str, version: int) -> None:
         """The files that the day had in an earlier version."""
         now, then = self.of_day(day), self.of_day(day, version)
-        back = [(path, day) for path in then if path not in now]
-        self._commit("RESTORE", back, [path for path in now if path not in then])
+        back = {path: file for path, file in then.items() if now.get(path) != file}
+        self._commit("RESTORE", back, {path: file for path, file in now.items() if then.get(path) != file})
+
+    def write_again(self, day: str, path: str, *, swapped: bool = False, other_rows: bool = True) -> None:
+        """A path that the table has or had is added (again).
+
+        swapped: the same commit removes it before. other_rows: it was written anew in its place, after which nobody can
+        read what it was; else it is the file that it was.
+        """
+        known = self.files.get(path)
+        file = File(day, self._write_file(path), None) if other_rows or known is None else known
+        self._commit("WRITE", {path: file}, {path: known} if swapped and known else {})
+
+    def delete_by_vector(self, day: str) -> None:
+        """The day without one row, which stays in its file: a vector says that it is deleted."""
+        for path, file in self.of_day(day).items():
+            rows = self.rows(path, file)
+            if rows.total() > 1:
+                vector = f"vector-{len(self._vectors)}"
+                before = self._vectors[file.vector] if file.vector else Rows()
+                self._vectors[vector] = before + Rows({min(rows): 1})
+                self._commit("DELETE", {path: file._replace(vector=vector)}, {path: file})
+                return
+
+    def purge(self, day: str) -> None:
+        """The day's files that have vectors are written anew without the rows that these take away."""
+        self.compactions[day] += 1
+        old = {path: file for path, file in self.of_day(day).items() if file.vector}
+        new: dict[str, File] = {}
+        for path, file in old.items():
+            new |= self._new_files([day], self.rows(path, file))
+        self._commit("REORG", new, old, changes_data=False)
+
+    def rename_columns(self, renamed: bool) -> None:
+        """The columns get other names, or those back that they had."""
+        latest = self.versions[-1]
+        self._write(
+            [self._metadata(latest.table_id), _info("SET COLUMNS")],
+            latest._replace(renamed=renamed, adds_again=False),
+            set(),
+        )
+
+    def vacuum(self) -> None:
+        """Remove the files that the latest version does not have."""
+        self.disk = {path: written for path, written in self.disk.items() if path in self.files}
+
+    # What happens to its log
 
     def clean_log(self) -> None:
         """Remove every commit before the latest, which a checkpoint holds."""
         for version in range(self.cleaned, self.version):
             self.log.pop(_commit_file(version), None)
-        self.cleaned, self.log_was_cleaned = self.version, True
-        self.log[f"{LOG}/_last_checkpoint"] = json.dumps({"version": self.version}).encode()
+        self.cleaned, self.log_is_uncertain = self.version, True
+        self.checkpoint()
+        self.hint(self.version)
 
-    def vacuum(self) -> None:
-        """Remove the files that the latest version does not have."""
-        self.rows = {path: rows for path, rows in self.rows.items() if path in self.files}
+    def lose_commit(self, version: int) -> None:
+        """Somebody removes a commit. A checkpoint holds the latest version, so the table is what it was."""
+        self.log.pop(_commit_file(version), None)
+        self.log_is_uncertain = True
+        self.checkpoint()
+
+    def has_commit(self, version: int) -> bool:
+        """Whether the commit of a version is still in the log."""
+        return _commit_file(version) in self.log
+
+    def is_readable(self, version: int) -> bool:
+        """Whether the log still tells what the table was then: by a checkpoint, and the commits after it."""
+        if not 0 <= version <= self.version:
+            return False
+        while _checkpoint_file(version) not in self.log:
+            if not self.has_commit(version):
+                return False
+            if version == 0:
+                return True
+            version -= 1
+        return True
+
+    def checkpoint(self) -> None:
+        """A checkpoint of the latest version, which `_last_checkpoint` may not tell of."""
+        self.log[_checkpoint_file(self.version)] = b""
+
+    def hint(self, version: int | None) -> None:
+        """What `_last_checkpoint` says, be it true or not; None removes it."""
+        self.log.pop(f"{LOG}/_last_checkpoint", None)
+        if version is not None:
+            self.log[f"{LOG}/_last_checkpoint"] = json.dumps({"version": version}).encode()
 
     def put_back(self, version: int) -> None:
         """The table as it was at a version, as from a backup. Its next commits have the numbers of others."""
-        now, then = self.files, self.versions[version]
-        self.changes.update({(now | then)[path] for path in now.keys() ^ then.keys()})
+        now, then = self.files, self.versions[version].files
+        self.changes.update({(now | then)[path].day for path in now.keys() | then if now.get(path) != then.get(path)})
         for later in range(version + 1, len(self.versions)):
-            del self.log[_commit_file(later)]
+            for name in [name for name in self.log if name.startswith(f"{LOG}/{later:020}.")]:
+                del self.log[name]
+        self.replaced += self.versions[version].table_id != self.table_id
         del self.versions[version + 1 :], self.changed[version + 1 :]
+        self.disk |= {path: file.written for path, file in then.items()}
         self.was_put_back = True
+        if not self.is_readable(version):
+            self.checkpoint()  # whoever makes a backup has one that can be read
+
+    # Other tables in its place
 
     def make_anew(self) -> None:
-        """Another table in the same place, with nothing in it yet."""
-        self.number += 1
+        """The folder is deleted, and another table made in its place, with nothing in it yet."""
+        self._past.append(_Past(self.versions[:], self.changed[:], dict(self.log), self.cleaned))
+        self.replaced += 1
         self.versions.clear()
         self.changed.clear()
         self.log.clear()
         self.cleaned = 0
-        self._write([{"metaData": {"id": self.table_id}}, {"commitInfo": {"operation": "CREATE TABLE"}}], {}, set())
+        self._create()
 
-    def _new_file(self, day: str, rows: Rows | None = None) -> tuple[str, str]:
-        self._files += 1
-        path = f"event_time={day}/part-{self._files}.parquet"
+    def put_back_earlier(self) -> bool:
+        """What was there before the table was made anew is put back from a backup, files and all."""
+        if not self._past:
+            return False
+        past = self._past.pop(0)
+        self._past.append(_Past(self.versions[:], self.changed[:], dict(self.log), self.cleaned))
+        self.changes.update({file.day for file in [*self.files.values(), *past.versions[-1].files.values()]})
+        self.replaced += 1
+        self.versions[:], self.changed[:], self.cleaned = past.versions, past.changed, past.cleaned
+        self.log.clear()
+        self.log.update(past.log)
+        self.disk |= {path: file.written for path, file in self.files.items()}
+        self.was_put_back = True
+        return True
+
+    def create_over(self) -> None:
+        """`DeltaTable.create(mode="overwrite")`: in the same log another table, with nothing in it yet."""
+        self.replaced += 1
+        self._tables += 1
+        self._commit("CREATE OR REPLACE TABLE", {}, dict(self.files), table=Version(f"table-{self._tables}", {}))
+
+    def restore_table(self, version: int) -> None:
+        """All files that the table had in an earlier version, and its identity and columns, too."""
+        now, then = self.files, self.versions[version]
+        self.replaced += then.table_id != self.table_id
+        back = {path: file for path, file in then.files.items() if now.get(path) != file}
+        remove = {path: file for path, file in now.items() if then.files.get(path) != file}
+        self._commit("RESTORE", back, remove, table=then)
+
+    # How all that is written
+
+    def add_action(self, path: str, file: File, changes_data: bool = True) -> dict[str, Any]:
+        """How the log adds a file."""
+        rows = self._contents[path, file.written].total()
+        stats = json.dumps({"numRecords": rows})
+        return _action(path, file, changes_data) | {
+            "size": 100 + rows,
+            "modificationTime": _TIME + file.written,
+            "stats": stats,
+        }
+
+    def _new_files(self, days: Iterable[str], rows: Rows | None = None) -> dict[str, File]:
+        new = {}
+        for day in days:
+            self._paths += 1
+            path = f"event_time={day}/part-{self._paths}.parquet"
+            new[path] = File(day, self._write_file(path, rows))
+        return new
+
+    def _write_file(self, path: str, rows: Rows | None = None) -> int:
+        self._writes += 1
         # Its first row is in no other file, its second one is in all.
-        self.rows[path] = rows or Rows({("phone", f"device {self._files}", "1"): 1, ("tablet", "common", "1"): 1})
-        return path, day
+        if rows is None:
+            rows = Rows({("phone", f"device {self._writes}", "1"): 1, ("tablet", "common", "1"): 1})
+        self._contents[path, self._writes] = rows
+        self.disk[path] = self._writes
+        return self._writes
+
+    def _create(self) -> None:
+        self._tables += 1
+        table = Version(f"table-{self._tables}", {})
+        self._write([self._metadata(table.table_id), _info("CREATE TABLE")], table, set())
 
     def _commit(
-        self, operation: str, add: list[tuple[str, str]], remove: list[str], *, changes_data: bool = True
+        self,
+        operation: str,
+        add: Mapping[str, File],
+        remove: Mapping[str, File],
+        *,
+        changes_data: bool = True,
+        table: Version | None = None,
     ) -> None:
         if not self.versions:
-            self._write([{"metaData": {"id": self.table_id}}, {"commitInfo": {"operation": "CREATE TABLE"}}], {}, set())
-        days = {path: day for path, day in add} | {path: self.files[path] for path in remove}
-        actions: list[dict[str, Any]] = [{"commitInfo": {"operation": operation}}]
-        for path in remove:
-            actions.append({"remove": _action(path, days[path], changes_data)})
-        for path, day in add:
-            rows = self.rows[path].total()
-            actions.append({"add": _action(path, day, changes_data) | {"stats": json.dumps({"numRecords": rows})}})
-        kept = {path: day for path, day in self.files.items() if path not in remove}
-        self._write(actions, kept | dict(add), set(days.values()) if changes_data else set())
+            self._create()
+        actions: list[dict[str, Any]] = [_info(operation)]
+        if table:
+            actions.append(self._metadata(table.table_id))
+        actions += [{"remove": _action(path, file, changes_data)} for path, file in remove.items()]
+        actions += [{"add": self.add_action(path, file, changes_data)} for path, file in add.items()]
+        latest = table or self.versions[-1]
+        kept = {path: file for path, file in self.files.items() if path not in remove}
+        days = {file.day for file in [*add.values(), *remove.values()]}
+        self._write(actions, latest._replace(files=kept | dict(add), adds_again=False), days if changes_data else set())
 
-    def _write(self, actions: list[dict[str, Any]], files: dict[str, str], changed: set[str]) -> None:
-        self.versions.append(files)
+    def _metadata(self, table_id: str) -> dict[str, Any]:
+        return {"metaData": {"id": table_id}}
+
+    def _write(self, actions: list[dict[str, Any]], version: Version, changed: set[str]) -> None:
+        self.versions.append(version)
         self.changed.append(changed)
         self.changes.update(changed)
         for action in actions:
             if "commitInfo" in action:
-                action["commitInfo"]["timestamp"] = 1_704_000_000_000 + self.version
+                # Each another one, also where a table that was put back gets another commit of the same version.
+                self._commits += 1
+                action["commitInfo"]["timestamp"] = _TIME + self._commits
         self.log[_commit_file(self.version)] = b"\n".join(json.dumps(action).encode() for action in actions)
 
 
-def _action(path: str, day: str, changes_data: bool) -> dict[str, Any]:
-    return {"path": path, "partitionValues": {"event_time": day or None}, "dataChange": changes_data}
+_TIME = 1_704_000_000_000
+
+
+def _info(operation: str) -> dict[str, Any]:
+    return {"commitInfo": {"operation": operation}}
+
+
+def _action(path: str, file: File, changes_data: bool) -> dict[str, Any]:
+    action = {"path": path, "partitionValues": {"event_time": file.day or None}, "dataChange": changes_data}
+    if file.vector:
+        action["deletionVector"] = {"storageType": "u", "pathOrInlineDv": file.vector, "offset": 1, "sizeInBytes": 40}
+    return action
+
+
+def _checkpoint_file(version: int) -> str:
+    return f"{LOG}/{version:020}.checkpoint.parquet"
 
 
 def _commit_file(version: int) -> str:
@@ -164,7 +416,7 @@ class Log(DeltaLog):
         # Not the base's: it would open a folder.
         self.uri, self.partition_column = _URI, "event_time"
         self._storage_options, self._has_dates = None, None
-        self._files = _Files(table.log)
+        self._files: Any = _Files(table.log)
         self._table, self._pause = table, pause
 
     def commits(self, after: int, limit: int | None = None) -> Any:
@@ -178,15 +430,36 @@ class Log(DeltaLog):
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         self._pause("reads the snapshot")
-        if not self._table.versions:
+        table = self._table
+        if not table.versions:
             raise self._missing()
-        version = self._table.version if version is None else version
-        if version > self._table.version:
-            raise TableProblem(f"{_URI} has no version {version} any more")
-        files: dict[str, list[str]] = {}
-        for path, day in self._table.versions[version].items():
-            files.setdefault(day, []).append(f"{_URI}/{path}")
-        return Snapshot(self._table.table_id, version, {day: tuple(sorted(uris)) for day, uris in files.items()}, _URI)
+        version = table.version if version is None else version
+        if not table.is_readable(version):
+            raise TableProblem(f"{_URI}: version {version} can't be read, it is not in the log (any more)")
+        if any(file.vector for file in table.versions[version].files.values()):
+            raise UnsupportedTable(f"{_URI} has files with deletion vectors")
+        return snapshot_of(table, version)
+
+
+def snapshot_of(table: Devices, version: int) -> Snapshot:
+    """A version of the table as `DeltaLog.snapshot` has it, also of one that it would refuse."""
+    latest = table.versions[version]
+    files: dict[str, list[str]] = {}
+    logged: dict[str, dict[DataFile, Prints]] = {}
+    for path, file in latest.files.items():
+        files.setdefault(file.day, []).append(f"{_URI}/{path}")
+        added = Log(table)._file_action("add", table.add_action(path, file))
+        logged.setdefault(file.day, {})[added.file] = added.prints
+    by_day = {day: tuple(sorted(uris)) for day, uris in files.items()}
+    return _Snapshot(latest.table_id, version, by_day, _URI, logged, renamed=latest.renamed, entries=latest.files)
+
+
+@dataclass(frozen=True)
+class _Snapshot(Snapshot):
+    """And what Spark finds out by reading the files. It is not told whether a file is the one that was added."""
+
+    renamed: bool = False
+    entries: Mapping[str, File] = field(default_factory=dict)
 
 
 class _Files:
@@ -269,21 +542,24 @@ class Counts:
         table.version += 1
         before = {day: table.recorded.get((table_id, day)) for day in reflects}
         table.rows |= rows
-        # What was recorded of another table holds no more.
-        kept = {(of, day): recorded for (of, day), recorded in table.recorded.items() if day not in reflects}
-        table.recorded = kept | {(table_id, day): recorded for day, recorded in reflects.items()}
+        table.recorded = self._still_holds(reflects) | {(table_id, day): found for day, found in reflects.items()}
         table.committed(Commit(table_id, rows, reflects, before))
+
+    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], Recorded]:
+        """What is recorded, but of these days: of whichever table they were counted, they are not any more."""
+        return {(of, day): recorded for (of, day), recorded in self._table.recorded.items() if day not in days}
 
 
 def count(devices: Devices, snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
-    """What Spark counts. Raises FileNotFoundError for a file that was vacuumed."""
+    """What Spark counts. Raises FileNotFoundError for a file that was vacuumed, UnsupportedTable for other columns."""
+    assert isinstance(snapshot, _Snapshot)
+    if snapshot.renamed:
+        raise UnsupportedTable(f"{_URI} has other columns")
     counted = {day: Rows() for day in days}
     for day in days:
         for uri in snapshot.files.get(day, ()):
             path = uri.removeprefix(f"{_URI}/")
-            if path not in devices.rows:
-                raise FileNotFoundError(path)
-            counted[day] += devices.rows[path]
+            counted[day] += devices.rows(path, snapshot.entries[path])
     rows = [(date.fromisoformat(day), *device, number) for day in days for device, number in counted[day].items()]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in device_counts.SCHEMA]
     return pa.table(columns, schema=device_counts.SCHEMA)

@@ -7,13 +7,13 @@ with what happened in it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import pytest
 
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, System, fast_instance
-from tests.model.interleavings import BEGUN, CALM, DAYS, ROUGH, Action, Kinds, play, search
+from tests.model.interleavings import BEGUN, CALM, DAYS, RARE, ROUGH, TOLD, Action, Kinds, play, search
 
 _INTERLEAVINGS = int(os.environ.get("MODEL_INTERLEAVINGS", "200"))
 _AT_ONCE = 20
@@ -28,20 +28,20 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def _survives(system: System, instance: dg.DagsterInstance, kinds: Kinds, first: int) -> None:
-    broken = search(system, instance, kinds, range(first, first + _AT_ONCE))
+def _survives(system: System, instance: dg.DagsterInstance, kinds: Kinds, rare: Sequence[Kinds], first: int) -> None:
+    broken = search(system, instance, kinds, range(first, first + _AT_ONCE), rare=rare)
     if broken:
         pytest.fail(str(broken), pytrace=False)
 
 
 @pytest.mark.parametrize("first", range(0, _INTERLEAVINGS * 4 // 5, _AT_ONCE))
 def test_whatever_happens_every_closed_day_equals_a_recount_of_its_input(instance, first):
-    _survives(INTEGRATOR, instance, ROUGH, first)
+    _survives(INTEGRATOR, instance, ROUGH, RARE, first)
 
 
 @pytest.mark.parametrize("first", range(0, _INTERLEAVINGS // 5, _AT_ONCE))
 def test_while_nothing_fails_the_condition_alone_forgets_nothing(instance, first):
-    _survives(CONDITION_ALONE, instance, CALM, first)
+    _survives(CONDITION_ALONE, instance, CALM, TOLD, first)
 
 
 # What the condition does not survive, because it follows events: something happened to what came after the event.
@@ -60,6 +60,12 @@ _FORGOTTEN: dict[str, list[Action]] = {
         ("tick", COMMITS),
         ("tick", AUTOMATION),
         *[("die", 0), ("notice",), ("retry",)] * 4,
+    ],
+    # With it goes what it knew of the days that the table before had.
+    "the commit sensor's cursor is lost while another table is put in place": [
+        *BEGUN,
+        ("make anew",),
+        ("lose cursor", COMMITS),
     ],
 }
 
@@ -164,5 +170,150 @@ _AGAINST_VERSIONS: dict[str, list[Action]] = {
 
 @pytest.mark.parametrize("schedule", _AGAINST_VERSIONS.values(), ids=_AGAINST_VERSIONS)
 def test_what_a_day_consists_of_is_told_by_its_files(instance, schedule):
+    played = play(INTEGRATOR, instance, schedule)
+    assert not played.broken, played
+
+
+_HOUR: Action = ("let an hour pass",)
+_COUNTED: list[Action] = [("append", *DAYS), ("append", *DAYS), _HOUR, _HOUR]
+
+_RARE: dict[str, list[Action]] = {
+    "rows deleted by a vector, which is written out": [
+        *_COUNTED,
+        ("delete by vector", DAYS[0]),
+        _HOUR,
+        ("purge", DAYS[0]),
+    ],
+    "the same, and the day is compacted instead": [*_COUNTED, ("delete by vector", DAYS[0]), ("compact", DAYS[0])],
+    "a second vector in place of the first": [
+        *_COUNTED,
+        ("delete by vector", DAYS[0]),
+        ("purge", DAYS[0]),
+        _HOUR,
+        ("delete by vector", DAYS[0]),
+        ("delete by vector", DAYS[0]),
+        _HOUR,
+        ("purge", DAYS[0]),
+    ],
+    "a vector that is undone": [*_COUNTED, ("delete by vector", DAYS[0]), _HOUR, ("restore", DAYS[0], 1)],
+    "overwritten by another table, and restored": [
+        *_COUNTED,
+        ("create over",),
+        ("append", *DAYS),
+        _HOUR,
+        _HOUR,
+        ("restore table", 2),
+    ],
+    "overwritten by an empty table, and restored": [*_COUNTED, ("create over",), _HOUR, _HOUR, ("restore table", 1)],
+    "restored, and overwritten again": [
+        *_COUNTED,
+        ("create over",),
+        ("append", *DAYS),
+        _HOUR,
+        _HOUR,
+        ("restore table", 2),
+        _HOUR,
+        _HOUR,
+        ("restore table", 1),
+    ],
+    "restored before the other table was counted": [
+        *_COUNTED,
+        ("create over",),
+        ("append", *DAYS),
+        ("tick", COMMITS),
+        ("restore table", 2),
+    ],
+    "made anew, and a backup of the first put back": [
+        *_COUNTED,
+        ("make anew",),
+        ("append", *DAYS),
+        _HOUR,
+        _HOUR,
+        ("put back earlier",),
+    ],
+    "there and back, and there": [
+        *_COUNTED,
+        ("make anew",),
+        ("append", *DAYS),
+        _HOUR,
+        _HOUR,
+        ("put back earlier",),
+        _HOUR,
+        _HOUR,
+        ("put back earlier",),
+    ],
+    "a file is written anew in its place": [*_COUNTED, ("write again", DAYS[0], "in place")],
+    "the same, and the commit removes it before": [*_COUNTED, ("write again", DAYS[0], "swapped")],
+    "a path that was removed is used for other rows": [
+        *_COUNTED,
+        ("delete", DAYS[0]),
+        _HOUR,
+        _HOUR,
+        ("write again", DAYS[0], "removed"),
+    ],
+    "the path of a day that was overwritten, while nobody looked": [
+        *_COUNTED,
+        ("delete", DAYS[0]),
+        ("write again", DAYS[0], "removed"),
+    ],
+    "a file is added once more, as it was": [*_COUNTED, ("write again", DAYS[0], "unchanged")],
+    "a compaction that adds a file once more": [*_COUNTED, ("compact and add again", DAYS[0])],
+    "columns with other names for a while": [
+        *_COUNTED,
+        ("rename columns",),
+        ("append", *DAYS),
+        _HOUR,
+        _HOUR,
+        ("rename columns",),
+    ],
+    "the first commit of days is lost": [("append", DAYS[0]), _HOUR, ("append", *DAYS[1:]), ("append", DAYS[0])]
+    + [("hint",), ("lose commit", 1)],
+    "the commit is lost that wrote another table over the first": [
+        ("append", DAYS[2]),
+        _HOUR,
+        ("create over",),
+        ("append", *DAYS[:2]),
+        ("lose commit", 1),
+    ],
+    "a commit is lost behind which others follow": [
+        *_COUNTED,
+        ("overwrite", DAYS[0]),
+        ("overwrite", DAYS[1]),
+        ("append", DAYS[2]),
+        ("hint", 4),
+        ("lose commit", 1),
+    ],
+    "a hint that is ahead of the table": [*_COUNTED, ("hint", -3), _HOUR, ("overwrite", DAYS[0])],
+    "PostgreSQL goes before a run can tell what it wrote": [
+        ("append", *DAYS),
+        ("tick", COMMITS),
+        ("tick", AUTOMATION),
+        ("go", 0, 5),
+        ("outage begins",),
+        ("go", 0),
+        ("overwrite", DAYS[0]),
+        ("jump", 72),
+    ],
+    "every cursor is lost": [
+        *_COUNTED,
+        ("overwrite", DAYS[0]),
+        ("tick", COMMITS),
+        ("lose cursor", COMMITS),
+        ("lose cursor", AUTOMATION),
+        ("lose cursor", RECONCILIATION),
+    ],
+    "the clock is set back again and again": [
+        *_COUNTED,
+        ("overwrite", DAYS[0]),
+        ("tick", RECONCILIATION),
+        ("jump", -1),
+        ("tick", RECONCILIATION),
+        ("jump", -1),
+    ],
+}
+
+
+@pytest.mark.parametrize("schedule", _RARE.values(), ids=_RARE)
+def test_what_hardly_ever_happens_loses_nothing(instance, schedule):
     played = play(INTEGRATOR, instance, schedule)
     assert not played.broken, played

@@ -1,16 +1,19 @@
 """What each part of the integrator is for: without it, the same search finds what is lost, in a small schedule."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 from dagster import AutomationCondition as Condition
 
+from dedp_assets.late_data_integrator.delta_log import Snapshot
 from dedp_assets.late_data_integrator.device_counts import Recorded
+from dedp_assets.late_data_integrator.processing import reflected
 from sensors.automation import PartitionClosed
 from tests.model.deployment import System, fast_instance
-from tests.model.interleavings import CALM, ROUGH, Kinds, search
+from tests.model.interleavings import CALM, OVERWRITTEN_TABLES, PATHS, ROUGH, TABLES_MADE_ANEW, Kinds, search
 from tests.model.tables import Counts, Log
 
 # Far more than any of them takes. Each search begins at a seed that was found to do, since some are rare.
@@ -28,7 +31,7 @@ class RecordedAtTheEnd(Counts):
 
     def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
         now = Log(self._table.devices).snapshot()
-        super().replace(counts, table_id, {day: Recorded(now.version, now.fingerprint(day)) for day in reflects})
+        super().replace(counts, table_id, {day: reflected(now, day) for day in reflects})
 
 
 class CommittedBehindOthers(Counts):
@@ -50,6 +53,25 @@ class OpenedBehindTheInput(Counts):
         return super().recorded(table_id, day)
 
 
+class TrustedForEver(Counts):
+    """What is recorded of a table is believed, also where another one was counted since."""
+
+    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], Recorded]:
+        return dict(self._table.recorded)
+
+
+class WithoutStamps(Log):
+    """A file is not told from itself, rewritten in its place."""
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        found = super().snapshot(version)
+        logged = {
+            day: {file: prints._replace(stamp=0) for file, prints in files.items()}
+            for day, files in found.logged.items()
+        }
+        return replace(found, logged=logged)
+
+
 def _condition(condition: dg.AutomationCondition) -> System:
     return System(condition=condition & PartitionClosed(), reconciled=False)
 
@@ -60,6 +82,22 @@ _SINCE_REQUESTED = (
     & ~Condition.any_deps_missing()
     & ~Condition.in_progress()
 )
+
+# As for what is rare: with what else it takes.
+_IN_RARE_CASES: dict[str, tuple[System, Sequence[Kinds], int]] = {
+    "files not told from themselves": (System(log=WithoutStamps), [PATHS], 26),
+    "overwritten by another table, which nobody noted": (System(counts=TrustedForEver), [OVERWRITTEN_TABLES], 104),
+    "made anew and put back, which nobody noted": (System(counts=TrustedForEver), [TABLES_MADE_ANEW], 66),
+}
+
+
+@pytest.mark.parametrize(("system", "rare", "seed"), _IN_RARE_CASES.values(), ids=_IN_RARE_CASES)
+def test_without_it_something_is_lost_in_rare_cases(instance, system, rare, seed):
+    found = search(system, instance, ROUGH, range(seed, seed + _AT_MOST), {"late data lost"}, rare)
+    assert found, f"survives {_AT_MOST} schedules"
+    assert len(found.schedule) <= 15, found
+    print(found)
+
 
 _BROKEN: dict[str, tuple[System, Kinds, set[str], int]] = {
     "the version recorded at the end": (System(counts=RecordedAtTheEnd), CALM, {"late data lost"}, 8),
