@@ -145,6 +145,7 @@ class Deployment:
         self._cut_off: dict[str, _Tick] = {}
         self._run_keys: set[str] = set()
         self._numbers = 0
+        self._checked_at: float | None = None  # when the commit sensor last looked at the whole table
 
     def say(self, what: str) -> None:
         self.log.append(what)
@@ -199,7 +200,10 @@ class Deployment:
     def _commits(self) -> Steps:
         cursor = delta_commits.Cursor.from_json(self._cursors[COMMITS])
         try:
-            found = delta_commits.look(self.system.log(self.devices), cursor, now=self.now.timestamp())
+            now = self.now.timestamp()
+            is_due = delta_commits.is_due(self._checked_at, now)
+            found = delta_commits.look(self.system.log(self.devices), cursor, check=lambda commits: is_due)
+            self._checked_at = now if found.checked else self._checked_at
         except TableProblem as problem:
             self.say(f"{COMMITS}: {problem}")
             return
