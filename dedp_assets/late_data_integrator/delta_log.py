@@ -177,7 +177,8 @@ def _added_and_removed(actions: Iterable[FileAction]) -> tuple[dict[DataFile, Pr
 class Snapshot:
     """A version of the table, by its files: absolute URIs below `root`, by partition value, "" for null.
 
-    logged: the same files as the log has them.
+    logged: the same files as the log has them. schema: the type of each column, in Delta's words ("string",
+    "decimal(10,2)", "struct").
     """
 
     table_id: str
@@ -185,6 +186,7 @@ class Snapshot:
     files: dict[str, tuple[str, ...]]
     root: str
     logged: dict[str, dict[DataFile, Prints]] = field(default_factory=dict, repr=False)
+    schema: dict[str, str] = field(default_factory=dict)
 
     def fingerprint(self, partition: str) -> int:
         """Tells one set of files from another: 63 bits, in any order of the files; 0 for no files."""
@@ -308,7 +310,8 @@ class DeltaLog:
                 logged.setdefault(partition, {})[DataFile(path)] = _prints(place, None, size, modified)
                 files.setdefault(partition, []).append(f"{self.uri}/{place}")
             by_partition = {partition: tuple(sorted(uris)) for partition, uris in files.items()}
-            return Snapshot(str(table.metadata().id), table.version(), by_partition, self.uri, logged)
+            schema = {column.name: getattr(column.type, "type", str(column.type)) for column in table.schema().fields}
+            return Snapshot(str(table.metadata().id), table.version(), by_partition, self.uri, logged, schema)
 
     def _files_of(self, table: DeltaTable) -> Iterator[tuple[str, str | None, object, object]]:
         """Every file's path as the log has it, its partition value, its size in bytes, and when it was changed.

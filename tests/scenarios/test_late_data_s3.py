@@ -164,7 +164,7 @@ def test_a_worker_needs_nothing_of_ours_and_is_sent_no_credentials(lake: Lake) -
     files = [
         {"file": file.removeprefix(f"{uri}/"), "day": day} for day in (FIRST, SECOND) for file in snapshot.files[day]
     ]
-    sent = cloudpickle.dumps((counting._reader(uri), files))
+    sent = cloudpickle.dumps((counting._reader(uri, ["type", "full_name", "version"]), files))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert os.environ[name].encode() not in sent
     worker = subprocess.run([sys.executable, "-c", _WORKER], input=sent, capture_output=True, check=False)
