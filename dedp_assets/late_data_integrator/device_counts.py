@@ -27,6 +27,7 @@ from deltalake.exceptions import CommitFailedError
 from dedp_assets.days import day_of
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN
 from dedp_assets.late_data_integrator.delta_log import hash_63
+from dedp_assets.late_data_integrator.reading import read_columns
 from dedp_assets.late_data_integrator.transactions import read_transactions
 
 SCHEMA = pa.schema(
@@ -90,8 +91,8 @@ class DeviceCounts:
 
     def rows_counted(self, days: Sequence[str]) -> dict[str, int]:
         """How many input rows the counts of each day stand for."""
-        wanted = [(PARTITION_COLUMN, "in", [date.fromisoformat(day) for day in days])]
-        return rows_counted(self.table.to_pyarrow_table(filters=wanted, columns=[PARTITION_COLUMN, "count"]))
+        wanted = PARTITION_COLUMN, [date.fromisoformat(day) for day in days]
+        return rows_counted(read_columns(self.table, [PARTITION_COLUMN, "count"], wanted))
 
     def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
         """Put these counts in place of what the days of `reflects` have, and record what they reflect, in one commit.

@@ -21,6 +21,7 @@ from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded, create_if_missing
 from dedp_assets.late_data_integrator.processing import Late, NeverFinished, changed_since, reflected
+from dedp_assets.late_data_integrator.reading import read_columns
 
 # Each one is lost to another run that says how far it is.
 _ATTEMPTS = 100
@@ -186,5 +187,5 @@ def days_of(run: dg.DagsterRun) -> set[str]:
 
 
 def _rows(table: DeltaTable) -> list[PartitionState]:
-    columns = table.to_pyarrow_table(columns=SCHEMA.names)
+    columns = read_columns(table, SCHEMA.names)
     return sorted(PartitionState(*row.values()) for row in columns.to_pylist())

@@ -8,8 +8,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
+
+from dedp_assets.late_data_integrator.reading import log_files
 
 
 def read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix: str) -> dict[str, int]:
@@ -18,13 +19,13 @@ def read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix
     Reads the newest checkpoint that is a single file (what delta-rs writes), and the commits after it. One that is
     damaged is passed over. Raises FileNotFoundError where a commit is missing then.
     """
-    files = fs.PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options or None))
+    files = log_files(table, storage_options)
     found: dict[str, int] = {}
     first = 0
     for checkpoint in _checkpoints(files, table.version()):
         try:
             with files.open_input_file(f"_delta_log/{checkpoint:020}.checkpoint.parquet") as file:
-                rows = pq.ParquetFile(file).read(["txn"])["txn"].drop_null().to_pylist()
+                rows = pq.ParquetFile(pa.BufferReader(file.readall())).read(["txn"])["txn"].drop_null().to_pylist()
         except pa.ArrowInvalid:
             continue
         found, first = {row["appId"]: row["version"] for row in rows}, checkpoint + 1
