@@ -31,8 +31,8 @@ from dedp_assets.late_data_integrator.delta_log import (
     Snapshot,
     TableProblem,
     UnsupportedTable,
-    add_fingerprints,
 )
+from tests.corpora.following import Following
 
 # Of a long log the end: so many versions.
 VERSIONS = 60
@@ -72,7 +72,7 @@ def test_every_table_of_a_corpus_is_read_as_deltalake_reads_it_or_refused(tmp_pa
 
 
 def by_day(table: Path, copy: Path) -> Path | None:
-    """A copy of a table that has other partitions than days: its commits as they are, each file in one of three days.
+    """A copy of a table that has other partitions than days: its commits as they are, with all files in one day.
 
     None for a table that has days, and for one whose commits are not all there.
     """
@@ -91,7 +91,7 @@ def by_day(table: Path, copy: Path) -> Path | None:
     for version, actions in enumerate(commits):
         for kind, action in actions:
             if kind in ("add", "remove"):
-                action["partitionValues"] = {"event_time": DAYS[len(action["path"].encode()) % 3]}
+                action["partitionValues"] = {"event_time": DAYS[0]}
                 action.pop("stats", None)
             elif kind == "metaData" and "schemaString" in action:
                 schema = json.loads(action["schemaString"])
@@ -168,7 +168,7 @@ def compare_files(
         latest = opened_by_deltalake(log, versions[-1]) if version is None and versions else ""
         if isinstance(theirs, DeltaTable) or isinstance(latest, DeltaTable):
             raise Disagreement(f"deltalake opens it, and it is refused: {problem}") from None
-        outcomes.seen[f"opened by neither: {type(problem).__name__}"] += version is None
+        outcomes.seen[f"opened by neither: {kind_of(log, problem)}"] += version is None
         return
     if isinstance(theirs, str):
         # By its commits, where deltalake fails at a checkpoint that is damaged or missing.
@@ -282,18 +282,6 @@ def iter_commits(log: DeltaLog, after: int) -> Iterator[tuple[int, Commit | None
             if commit is None:
                 raise Disagreement(f"commit {version} is there, and following the log it is not")
             yield version, commit
-
-
-class Following:
-    """What each day consists of by the commits since a snapshot."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.state: dict = snapshot.fingerprints()
-        self.touched: set[str] = set()
-
-    def take(self, commit: Commit) -> None:
-        self.touched = set(commit.fingerprint_changes)
-        self.state = add_fingerprints(self.state, [commit])
 
 
 def changed_days(before: Snapshot, after: Snapshot) -> list[str]:
