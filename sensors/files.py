@@ -23,8 +23,8 @@ from dedp_assets.file_versions import FileVersion, Seen, watch
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.internal_storage import Copied
 from dedp_assets.isolated_sequencer.loader import landing
-from dedp_assets.isolated_sequencer.loader.assets import LandedFiles
 from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing, name_of, scan_landing
+from dedp_assets.isolated_sequencer.loader.requested import LandedFiles
 from dedp_assets.isolated_sequencer.loader.wanted import Copies, StoredCopies, wanted
 from dedp_assets.partition_runs import consecutive, partitions_in_progress, range_tags
 from sensors import reconciliation
@@ -173,7 +173,7 @@ def _untold(copies: Copies, situation: Situation, others: Collection[str]) -> di
     """Copies that Dagster does not know of: a command line with another instance made them, or it was lost."""
     unknown = [day for day in situation.due if day not in {*situation.materialized, *others}]
     found = {day: copies.copied(day) for day in unknown if day not in (situation.in_progress or ())}
-    return {day: copied for day, copied in found.items() if copied is not None and not copied.is_cut_off}
+    return {day: copied for day, copied in found.items() if copied is not None}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _observe(context: dg.SensorEvaluationContext) -> Observed:
     in_progress = partitions_in_progress(context.instance, contract.DEVICES_RAW, contract.LOADS)
     in_progress |= partitions_in_progress(context.instance, contract.DEVICES_AGGREGATES, contract.LOADS)
     due = contract.due_days(datetime.now(timezone.utc))
-    copies = {day: copy for day in due if (copy := _copy(day)) is not None}
+    copies = {day: copy for day in due if (copy := copy_of(day)) is not None}
     try:
         with context.resources.postgres.connect() as connection:
             ensure_tables(connection)
@@ -73,12 +73,13 @@ def _observe(context: dg.SensorEvaluationContext) -> Observed:
     return Observed(behind, in_progress, notes)
 
 
-def _copy(day: str) -> Copy | None:
+def copy_of(day: str) -> Copy | None:
+    """The day's copy; None if there is none."""
     file = contract.internal_file(day)
     if not os.path.exists(file):
         return None
-    copied = read_copied(file.parent)
-    return Copy((copied and copied.sha256) or None, is_refused(file.parent))
+    copied = read_copied(file)
+    return Copy(copied.sha256 if copied else None, is_refused(file))
 
 
 def _told(instance: dg.DagsterInstance, days: set[str]) -> dict[str, str]:

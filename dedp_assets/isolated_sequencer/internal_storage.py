@@ -5,8 +5,8 @@
                               refused.json   the aggregating team: this content can't be loaded, and why
 
 `source.json` is what the copy reflects: both teams compare it with what it should reflect, whatever events say. While
-the copy is replaced it says that this was begun, so that it never speaks of another copy, whoever dies when. A copy
-from before there was such a file has none; then nobody knows where it came from.
+the copy is replaced it holds both, what it was and what it will be, and the content tells which: so it is right at any
+moment, whoever dies when. A copy from before there was such a file has none; then nobody knows where it came from.
 """
 
 import contextlib
@@ -17,25 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dedp_assets.file_versions import FileVersion
+from dedp_assets.file_versions import FileVersion, sha256_of
 
 _SOURCE, _REFUSED = "source.json", "refused.json"
 
 
 class Copied(NamedTuple):
-    """What a copy reflects: the landed file, its version, and the SHA-256 of its content.
-
-    The SHA-256 is "" while the copy is being replaced, and for ever if the process that did so was killed.
-    """
+    """What a copy reflects: the landed file, its version, and the SHA-256 of its content."""
 
     source: str
     version: FileVersion
     sha256: str
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether nobody knows what the copy is: it was being replaced."""
-        return not self.sha256
 
 
 class Refusal(NamedTuple):
@@ -45,47 +37,68 @@ class Refusal(NamedTuple):
     reason: str
 
 
-def read_copied(folder: Path) -> Copied | None:
-    """What the copy in a load's folder reflects; None if there is none, or nobody knows."""
+def read_copied(file: Path) -> Copied | None:
+    """What a copy reflects, by the path of the copy; None if there is none, or nobody knows."""
+    stored = _read(file.with_name(_SOURCE))
+    if not isinstance(stored, dict) or not file.exists():
+        return None
+    if "after" in stored:
+        before, after = _copied(stored.get("before")), _copied(stored["after"])
+        return after if after is not None and sha256_of(file) == after.sha256 else before
+    return _copied(stored)
+
+
+@contextlib.contextmanager
+def replacing(file: Path, copied: Copied) -> Iterator[None]:
+    """The block replaces the copy by one that reflects `copied`. Hold `lock_of` its folder."""
+    before = read_copied(file)
+    both = {"before": _stored(before) if before else None, "after": _stored(copied)}
+    _write(file.with_name(_SOURCE), both)
+    yield
+    write_copied(file, copied)
+
+
+def write_copied(file: Path, copied: Copied) -> None:
+    """Say what a copy reflects. Hold `lock_of` its folder."""
+    _write(file.with_name(_SOURCE), _stored(copied))
+
+
+def _copied(stored: Any) -> Copied | None:
     try:
-        stored = _read(folder / _SOURCE)
         return Copied(str(stored["source"]), FileVersion(*map(int, stored["version"])), str(stored["sha256"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def write_copied(folder: Path, copied: Copied) -> None:
-    """Say what the copy reflects, or with a SHA-256 of "" that it is being replaced. Hold `lock_of` meanwhile."""
-    _write(folder / _SOURCE, {**copied._asdict(), "version": list(copied.version)})
+def _stored(copied: Copied) -> dict[str, Any]:
+    return {**copied._asdict(), "version": list(copied.version)}
 
 
-def read_refusal(folder: Path) -> Refusal | None:
-    """The content that could not be loaded from this folder; None if the last one could be."""
+def read_refusal(file: Path) -> Refusal | None:
+    """The content that could not be loaded from this copy's place; None if the last one could be."""
     try:
-        stored = _read(folder / _REFUSED)
+        stored = _read(file.with_name(_REFUSED))
         return Refusal(str(stored["sha256"]), str(stored["reason"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def write_refusal(folder: Path, refusal: Refusal | None) -> None:
-    """Say that content can't be loaded, or with None that all is well. Takes the lock."""
-    if refusal is None and not (folder / _REFUSED).exists():
+def write_refusal(file: Path, refusal: Refusal | None) -> None:
+    """Say that the content of a copy can't be loaded, or with None that all is well. Takes the lock."""
+    path = file.with_name(_REFUSED)
+    if refusal is None and not path.exists():
         return
-    with lock_of(folder):
+    with lock_of(file.parent):
         if refusal is None:
-            (folder / _REFUSED).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         else:
-            _write(folder / _REFUSED, refusal._asdict())
+            _write(path, refusal._asdict())
 
 
-def is_refused(folder: Path) -> bool:
-    """Whether the copy in this folder is content that could not be loaded."""
-    refusal = read_refusal(folder)
-    if refusal is None:
-        return False
-    copied = read_copied(folder)
-    return copied is not None and copied.sha256 == refusal.sha256 and not copied.is_cut_off
+def is_refused(file: Path) -> bool:
+    """Whether a copy is content that could not be loaded."""
+    refusal, copied = read_refusal(file), read_copied(file)
+    return refusal is not None and copied is not None and copied.sha256 == refusal.sha256
 
 
 @contextlib.contextmanager

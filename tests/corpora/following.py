@@ -1,7 +1,6 @@
 """What each day of a table consists of, by following its commits."""
 
-from dedp_assets.late_data_integrator import delta_log
-from dedp_assets.late_data_integrator.delta_log import Commit, Snapshot, add_fingerprints
+from dedp_assets.late_data_integrator.delta_log import Commit, Snapshot, fingerprint_of
 
 
 class Following:
@@ -10,13 +9,9 @@ class Following:
     def __init__(self, snapshot: Snapshot) -> None:
         self.touched: set[str] = set()
         self.state: dict = snapshot.fingerprints()
-        if hasattr(Snapshot, "logged_files"):
-            self._files = {day: snapshot.logged_files(day) for day in snapshot.files}
+        self._files = {day: snapshot.logged_files(day) for day in snapshot.files}
 
     def take(self, commit: Commit) -> None:
         self.touched = set(commit.fingerprint_changes)
-        if hasattr(commit, "files_after"):
-            self._files |= {day: commit.files_after(day, self._files.get(day, {})) for day in commit.actions}
-            self.state = {day: delta_log.fingerprint_of(files) for day, files in self._files.items() if files}
-        else:
-            self.state = add_fingerprints(self.state, [commit])
+        self._files |= {day: commit.files_after(day, self._files.get(day, {})) for day in commit.actions}
+        self.state = {day: fingerprint_of(files) for day, files in self._files.items() if files}

@@ -12,26 +12,29 @@ import random
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from dedp_assets.file_versions import FileVersion, Seen
-from dedp_assets.isolated_sequencer import contract
+from dedp_assets.isolated_sequencer import contract, internal_storage
+from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
 from dedp_assets.isolated_sequencer.internal_storage import (
     Copied,
     Refusal,
     is_refused,
     lock_of,
     read_copied,
-    write_copied,
+    replacing,
     write_refusal,
 )
 from dedp_assets.isolated_sequencer.loader import landing, wanted
 from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing
-from sensors import reconciliation
+from sensors import loads, reconciliation
 from sensors.files import Cursor, Request, Situation, compares_levels, plan_runs
+from sensors.reconciliation import Waiting
 
 _SCHEDULES = int(os.environ.get("FILE_SCHEDULES", "250"))
 
@@ -41,6 +44,10 @@ EPOCH = 1_800_000_000.0
 BAD = "cannot be loaded"
 
 Action = tuple[Any, ...]
+
+
+class Killed(Exception):
+    """Ends what the process of a run was doing."""
 
 
 @dataclass
@@ -91,6 +98,12 @@ class Landing:
         self.kept: dict[str, int] = {}  # the life whose content a day loaded from the undated file
         self.had_own: set[str] = set()
         self.needless = self.allowed = 0
+        # The aggregating team: loads, copies that it was told of and has not loaded, what its reconciliation knows.
+        self.loads: dict[str, LoadState] = {}
+        self.told: list[str] = []
+        self.waiting_loads: dict[str, Waiting] = {}
+        self.compared = -1e9
+        self.is_away = False
 
     # The simulated file system
 
@@ -240,18 +253,46 @@ class Landing:
         if self.runs:
             self.advance_run(self.runs[0], how)
 
-    def the_aggregating_team_loads(self):
-        for day in DAYS:
-            file = contract.internal_file(day)
-            copied = read_copied(file.parent)
-            if file.exists() and copied and not copied.is_cut_off:
-                content = file.read_text()
-                is_bad = content.startswith(BAD)
-                write_refusal(file.parent, Refusal(copied.sha256, BAD) if is_bad else None)
-                if not is_bad and not landing.is_dated(copied.source, day):
-                    lives = {life for life, final in self.final.items() if final.startswith(content)}
-                    self.kept.setdefault(day, -1)
-                    self.kept[day] = self.life_kept(day, lives)
+    def postgres_goes_away(self):
+        self.is_away = True
+
+    def postgres_comes_back(self):
+        self.is_away = False
+
+    def the_aggregating_team_loads(self, how="succeeds"):
+        """What its condition requests for the copies that it was told of. Runs that fail are not repeated by it."""
+        told, self.told = self.told, []
+        for day in dict.fromkeys(told):
+            if not self.is_away and how != "fails":
+                self.load(day, with_totals=how == "succeeds")
+
+    def load(self, day, *, with_totals=True):
+        file = contract.internal_file(day)
+        copied = read_copied(file)
+        if copied is None:
+            return
+        content = file.read_text()
+        is_bad = content.startswith(BAD)
+        write_refusal(file, Refusal(copied.sha256, BAD) if is_bad else None)
+        if is_bad:
+            return
+        self.loads[day] = LoadState(copied.sha256, with_totals)
+        if not landing.is_dated(copied.source, day):
+            lives = {life for life, final in self.final.items() if final.startswith(content)}
+            self.kept.setdefault(day, -1)
+            self.kept[day] = self.life_kept(day, lives)
+
+    def compare_loads(self):
+        """What devices_raw_reconciled does, once a minute."""
+        if self.is_away or self.real - self.compared < reconciliation.INTERVAL_SECONDS:
+            return
+        self.compared = self.real
+        copies = {day: copy for day in DAYS if (copy := loads.copy_of(day)) is not None}
+        behind = loads.loads_behind(copies, self.loads, told={})
+        decision = reconciliation.decide(behind, self.waiting_loads, (), self.now)
+        self.waiting_loads = decision.waiting
+        for day in decision.request:
+            self.load(day)
 
     def life_kept(self, day, lives):
         """The life that the day's content is of. A day that loaded one keeps it, until a file of its own comes."""
@@ -282,6 +323,8 @@ class Landing:
                 self.check_settled("" if request.sources[day] == landing.FILE_NAME else day)
         self.cursor = plan.cursor.to_json()
         self.materialized |= plan.untold.keys()
+        self.told += plan.untold
+        self.compare_loads()
         self.runs += [Run(request) for request in plan.requests]
         assert len(self.cursor) < 3000
 
@@ -293,7 +336,7 @@ class Landing:
             assert self.real - file.written >= SETTLE - 1e-6, f"{name or 'undated'} was being written to"
 
     def advance_run(self, run, how):
-        if how in ("fails", "killed before"):
+        if how == "fails":
             self.runs.remove(run)
             self.allowed += len(run.request.days)
             return
@@ -303,8 +346,8 @@ class Landing:
                 return  # it waits
         self.runs.remove(run)
         for day in run.request.days:
-            self.take_in(run, day, is_killed=how == "killed amid")
-            if how == "killed amid":
+            self.take_in(run, day, killed=how.removeprefix("killed ") if how.startswith("killed") else "")
+            if how.startswith("killed"):
                 self.allowed += len(run.request.days)
                 return
 
@@ -314,7 +357,7 @@ class Landing:
     def is_known_to_be_complete(self, run, day):
         return run.request.complete[run.request.sources[day]] == self.version(self.source_of(run, day))
 
-    def take_in(self, run, day, *, is_killed):
+    def take_in(self, run, day, *, killed):
         """What `copy_when_settled` does, for which more than the settle time has passed where it had to wait."""
         name = self.source_of(run, day)
         version = self.version(name)
@@ -329,20 +372,25 @@ class Landing:
             if beginning and not self.begins_with(landing.undated_file(), beginning.version.size, beginning.sha256):
                 self.materialized.add(day)
                 return
-        with lock_of(destination.parent):
-            source = str(landing.folder() / landing.name_of(name))
-            before = destination.read_text() if destination.exists() else None
-            write_copied(destination.parent, Copied(source, version, ""))
+        source = str(landing.folder() / landing.name_of(name))
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        before = destination.read_text() if destination.exists() else None
+        with suppress(Killed), lock_of(destination.parent), replacing(destination, Copied(source, version, sha256)):
+            if killed == "before the rename":
+                raise Killed
             destination.write_text(content)
-            if is_killed:
-                return
-            write_copied(destination.parent, Copied(source, version, hashlib.sha256(content.encode()).hexdigest()))
+            if killed:
+                raise Killed
+        if killed:
+            return
         self.needless += content == before and day in self.materialized
         self.materialized.add(day)
+        self.told.append(day)
 
     # At rest
 
     def come_to_rest(self):
+        self.is_away = False
         for file in self.files.values():
             if file.rest:
                 self.real += 1
@@ -356,7 +404,7 @@ class Landing:
             for run in list(self.runs):
                 self.advance_run(run, "succeeds")
             self.the_aggregating_team_loads()
-            waiting = Cursor.from_json(self.cursor).waiting
+            waiting = Cursor.from_json(self.cursor).waiting | self.waiting_loads
             if not self.runs and not waiting and self.is_quiet():
                 return
             self.real += min(
@@ -385,9 +433,14 @@ class Landing:
                 if content.startswith(BAD):
                     assert undated.content == content, f"{day} could not be loaded, and another file is there"
                 assert day in self.materialized, f"Dagster does not know of {day}"
-            if file.exists() and not is_refused(file.parent):
-                copied = read_copied(file.parent)
-                assert copied is None or copied.is_cut_off or copied.sha256 == self.sha256_of(file)
+            copied = read_copied(file)
+            assert (copied is not None) == file.exists()
+            if copied is not None and not is_refused(file):
+                assert copied.sha256 == self.sha256_of(file)
+                load = self.loads.get(day)
+                assert load, f"{day} is not loaded as its copy is"
+                assert load.sha256 == copied.sha256, f"{day} is not loaded as its copy is"
+                assert load.is_folded, f"{day} is loaded, and not in the totals"
         assert self.needless <= self.allowed, f"{self.needless} runs were not needed, of at most {self.allowed}"
 
 
@@ -426,9 +479,16 @@ _KINDS: dict[str, tuple[float, Callable[[random.Random, Sequence[str]], Action]]
     "the_history_of_dagster_is_lost": (0.1, lambda chance, names: ()),
     "a_run": (
         6,
-        lambda chance, names: (chance.choice((*["succeeds"] * 6, "fails", "killed before", "killed amid")),),
+        lambda chance, names: (
+            chance.choice((*["succeeds"] * 6, "fails", "killed before the rename", "killed after the rename")),
+        ),
     ),
-    "the_aggregating_team_loads": (3, lambda chance, names: ()),
+    "the_aggregating_team_loads": (
+        3,
+        lambda chance, names: (chance.choice((*["succeeds"] * 6, "fails", "without totals")),),
+    ),
+    "postgres_goes_away": (0.5, lambda chance, names: ()),
+    "postgres_comes_back": (0.7, lambda chance, names: ()),
 }
 
 
@@ -490,6 +550,10 @@ def _only_events(monkeypatch):
     monkeypatch.setattr("tests.model.test_file_versions.compares_levels", lambda cursor, now: False)
 
 
+def _loads_by_events_alone(monkeypatch):
+    monkeypatch.setattr(Landing, "compare_loads", lambda self: None)
+
+
 def _no_growth(monkeypatch):
     monkeypatch.setattr(wanted.StoredCopies, "is_beginning_of", lambda self, day, version: False)
 
@@ -502,8 +566,12 @@ def _no_refusals(monkeypatch):
     monkeypatch.setattr(wanted.StoredCopies, "is_refused", lambda self, day: False)
 
 
-def _no_copies_that_are_cut_off(monkeypatch):
-    monkeypatch.setattr(Copied, "is_cut_off", False)
+def _copies_are_what_they_will_be(monkeypatch):
+    monkeypatch.setattr(
+        internal_storage,
+        "sha256_of",
+        lambda file: internal_storage._read(file.with_name("source.json"))["after"]["sha256"],
+    )
 
 
 def _not_settled(monkeypatch):
@@ -541,20 +609,17 @@ def _content_is_not_compared(monkeypatch):
 
 
 _WITHOUT = {
-    "the comparison of levels": (_only_events, "never taken in|is not what|could not be loaded|half of", 0),
-    "growth of what was taken": (_no_growth, "half of a file", 0),
-    "refusals of what can't be loaded": (_no_refusals, "could not be loaded", 0),
-    "the mark of a copy that was cut off": (_no_copies_that_are_cut_off, "", 0),
-    "that a copy may only grow": (_later_files_replace, "unrelated later file", 0),
-    "settling": (_not_settled, "was being written to", 0),
-    "settling as we have seen it": (_settled_by_the_files_own_time, "", 0),
-    "waiting for content": (_placeholders_are_files, "is empty", 0),
-    "the time of change": (
-        _versions_without_ctime,
-        "is not what its own file is|half of a file|could not be loaded",
-        0,
-    ),
-    "the comparison of content": (_content_is_not_compared, "were not needed", 0),
+    "the comparison of levels": (_only_events, "never taken in|is not what|could not be loaded|half of", 5),
+    "the comparison of loads": (_loads_by_events_alone, "is not loaded as its copy is|not in the totals", 8),
+    "growth of what was taken": (_no_growth, "half of a file", 43),
+    "refusals of what can't be loaded": (_no_refusals, "could not be loaded", 5),
+    "what a copy was and will be": (_copies_are_what_they_will_be, "is not what its own file is", 45),
+    "that a copy may only grow": (_later_files_replace, "unrelated later file", 775),
+    "settling": (_not_settled, "was being written to", 5),
+    "settling as we have seen it": (_settled_by_the_files_own_time, "was being written to", 5),
+    "waiting for content": (_placeholders_are_files, "is empty", 38),
+    "the time of change": (_versions_without_ctime, "was being written to", 84),
+    "the comparison of content": (_content_is_not_compared, "were not needed", 290),
 }
 
 

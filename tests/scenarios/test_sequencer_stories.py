@@ -149,7 +149,7 @@ def test_a_crash_is_noticed_the_run_is_retried_and_nothing_is_counted_twice(
     sequencer.kill(RAW, **point)
     landing.drop(dataset("2024-01-02"), devices("1", "2"))
     sequencer.advance(minutes=15)
-    killed = [run for run in sequencer.timeline.runs.values() if "worker status FAILED" in run.error]
+    killed = [run for run in sequencer.timeline.runs.values() if "process of this run has ended" in run.error]
     assert [run.status for run in killed] == ["failed"]
     sequencer.expect(RAW).materialized("2024-01-02").by_retry()
     sequencer.expect(TOTALS).materialized("2024-01-02")

@@ -830,10 +830,10 @@ def test_a_file_that_is_replaced_before_the_rest_of_it_is_taken_leaves_the_day_a
 
 def refuse(day):
     """What the aggregating team does with a file that it can't load."""
-    folder = contract.internal_file(day).parent
-    copied = read_copied(folder)
+    copy = contract.internal_file(day)
+    copied = read_copied(copy)
     assert copied is not None
-    write_refusal(folder, Refusal(copied.sha256, "has the first line 'wrong'"))
+    write_refusal(copy, Refusal(copied.sha256, "has the first line 'wrong'"))
 
 
 @pytest.mark.parametrize("refused_first", [True, False])

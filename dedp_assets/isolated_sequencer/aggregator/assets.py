@@ -104,15 +104,15 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
 def _load(context: dg.AssetExecutionContext, connection: Connection, partition_key: str) -> partition_runs.Materialized:
     began = time.monotonic()
     copy = contract.internal_file(partition_key)
-    copied = read_copied(copy.parent)
+    copied = read_copied(copy)
     try:
         report = load_file(connection, contract.load_id(partition_key), copy)
     except UnusableFile as error:
         # Tells the loading team, so that the day takes the next version of the undated file.
-        if copied is not None and copied == read_copied(copy.parent):
-            write_refusal(copy.parent, Refusal(copied.sha256, str(error)))
+        if copied is not None and copied == read_copied(copy):
+            write_refusal(copy, Refusal(copied.sha256, str(error)))
         raise
-    write_refusal(copy.parent, None)
+    write_refusal(copy, None)
     seconds = time.monotonic() - began
     context.log.info(f"{partition_key}: {summary(report)}")
     return partition_runs.Materialized(report.sha256, _load_metadata(connection, report, seconds))
@@ -130,7 +130,7 @@ def summary(report: LoadReport) -> str:
 def _named(partition_key: str) -> str:
     """The file of a partition as people know it: the one that landed, of which we have a copy."""
     copy = contract.internal_file(partition_key)
-    copied = read_copied(copy.parent)
+    copied = read_copied(copy)
     return f"{copied.source} (copied to {copy})" if copied else str(copy)
 
 

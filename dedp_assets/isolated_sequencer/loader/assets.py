@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import dagster as dg
-from pydantic import Field
 
 from dedp_assets import partition_runs, settings
 from dedp_assets.file_versions import FileVersion
@@ -19,17 +18,8 @@ from dedp_assets.isolated_sequencer.loader.copying import (
     StillBeingWritten,
     copy_when_settled,
 )
+from dedp_assets.isolated_sequencer.loader.requested import LandedFiles
 from dedp_assets.isolated_sequencer.loader.wanted import StoredCopies, may_only_grow
-
-
-class LandedFiles(dg.Config):
-    """Which file each day is taken in from, and in which version: what the sensor has seen.
-
-    Left empty, as by hand: each day takes its own file if there is one, or else the undated one.
-    """
-
-    sources: dict[str, str] = Field({}, description="Day to landed file: `2024-01-03/dataset.csv` or `dataset.csv`.")
-    complete: dict[str, str] = Field({}, description="Landed file to the version that was seen to be complete.")
 
 
 @dg.asset(
@@ -88,7 +78,7 @@ def _source(day: str, requested: str | None) -> Path:
         return source
     if os.path.lexists(dated):
         return dated
-    copied = read_copied(contract.internal_file(day).parent)
+    copied = read_copied(contract.internal_file(day))
     if copied is not None and landing.is_dated(copied.source, day):
         raise NotCopied(
             f"{dated} is gone, from which {day} was taken in; its copy stays. Put the file back, or, to take {undated} "
@@ -102,7 +92,7 @@ def _source(day: str, requested: str | None) -> Path:
 def _take_in(day: str, source: Path, seen: SeenSince, beginning: Copied | None) -> partition_runs.Materialized:
     began = time.monotonic()
     destination = contract.internal_file(day)
-    before = read_copied(destination.parent)
+    before = read_copied(destination)
     copied = copy_when_settled(
         source, destination, settle_seconds=settings.settle_seconds(), seen=seen, beginning=beginning
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dedp_assets.file_versions import FileVersion, stream_begins_with
-from dedp_assets.isolated_sequencer.internal_storage import Copied, lock_of, write_copied
+from dedp_assets.isolated_sequencer.internal_storage import Copied, lock_of, replacing
 
 _CHUNK_BYTES = 1 << 20
 
@@ -97,9 +97,8 @@ def copy_when_settled(
                 copied = _copy(stream, draft, source, before)
                 # Compared before it gets its name: what changed under the copy may be half old and half new.
                 if _is_unchanged(stream, before):
-                    write_copied(destination.parent, Copied(str(source), before, ""))
-                    os.replace(draft, destination)
-                    write_copied(destination.parent, Copied(str(source), before, copied.sha256))
+                    with replacing(destination, Copied(str(source), before, copied.sha256)):
+                        os.replace(draft, destination)
                     _sync_folder(destination.parent)
                     return copied
         if time.monotonic() > give_up:

@@ -10,7 +10,6 @@ Never by a day that has, or had, a file of its own, nor by one that took an earl
 """
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Protocol
 
 from dedp_assets.file_versions import FileVersion, begins_with, sha256_of
@@ -77,11 +76,7 @@ def _wants_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: 
     if copied is None:
         # A copy that does not say where it came from was made before copies did: nobody knows better than it.
         return not is_taken_in and not copies.exists(day)
-    if landing.is_dated(copied.source, day):
-        return False
-    if copied.is_cut_off:
-        return True
-    if copied.version == undated:
+    if landing.is_dated(copied.source, day) or copied.version == undated:
         return False
     if copies.is_refused(day):
         return not copies.has_content_of(day, UNDATED, undated)
@@ -91,7 +86,7 @@ def _wants_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: 
 def may_only_grow(day: str, copies: Copies) -> Copied | None:
     """The day's copy, if it is one that only a longer version of the same undated file may replace; else None."""
     copied = copies.copied(day)
-    if copied is None or copied.is_cut_off or landing.is_dated(copied.source, day) or copies.is_refused(day):
+    if copied is None or landing.is_dated(copied.source, day) or copies.is_refused(day):
         return None
     return copied
 
@@ -100,41 +95,36 @@ class StoredCopies:
     """The copies in internal storage, held against the files in the landing folder."""
 
     def copied(self, day: str) -> Copied | None:
-        return read_copied(_folder(day))
+        return read_copied(contract.internal_file(day))
 
     def exists(self, day: str) -> bool:
         return contract.internal_file(day).exists()
 
     def is_refused(self, day: str) -> bool:
-        return is_refused(_folder(day))
+        return is_refused(contract.internal_file(day))
 
     def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
         """Also records that the copy reflects this version, so that the file is read once and not at every look."""
         copied = self.copied(day)
-        if copied is not None and copied.version == version and not copied.is_cut_off:
+        if copied is not None and copied.version == version:
             return True
         path = landing.folder() / landing.name_of(landed)
         internal = contract.internal_file(day)
         if not internal.exists() or internal.stat().st_size != version.size or version.size > MAX_READ_BYTES:
             return False
-        sha256 = copied.sha256 if copied and not copied.is_cut_off else sha256_of(internal)
+        sha256 = copied.sha256 if copied else sha256_of(internal)
         if sha256 is None or sha256_of(path) != sha256:
             return False
         with lock_of(internal.parent):
             if self.copied(day) == copied and sha256_of(internal) == sha256:
-                write_copied(internal.parent, Copied(str(path), version, sha256))
+                write_copied(internal, Copied(str(path), version, sha256))
         return True
 
     def is_beginning_of(self, day: str, version: FileVersion) -> bool:
         copied = self.copied(day)
         return (
             copied is not None
-            and not copied.is_cut_off
             and copied.version.inode == version.inode
             and copied.version.size < version.size
             and begins_with(landing.undated_file(), copied.version.size, copied.sha256)
         )
-
-
-def _folder(day: str) -> Path:
-    return contract.internal_file(day).parent
