@@ -27,6 +27,7 @@ from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing, name
 from dedp_assets.isolated_sequencer.loader.requested import LandedFiles
 from dedp_assets.isolated_sequencer.loader.wanted import Copies, StoredCopies, wanted
 from dedp_assets.partition_runs import consecutive, partitions_in_progress, range_tags
+from dedp_assets.run_processes import fail_ended_runs
 from sensors import reconciliation
 from sensors.reconciliation import Waiting
 
@@ -295,6 +296,7 @@ def devices_landed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     # First the runs, then what they have done: a run that ends in between is not taken for one that never was.
     in_progress = None
     if compares_levels(cursor, now.timestamp()):
+        fail_ended_runs(context.instance)
         in_progress = partitions_in_progress(context.instance, contract.DEVICES_FILE, contract.LOADS)
     situation = Situation(
         now=now.timestamp(),
