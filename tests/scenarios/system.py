@@ -104,6 +104,12 @@ class System:
             self.dsn = shared["DEDP_POSTGRES_DSN"]
             self.instance = self._attached.enter_context(dg.DagsterInstance.from_config(shared["DAGSTER_HOME"]))
 
+    def attach_again(self):
+        """After the database was away: connections that were open to it are of no use any more."""
+        self._attached.close()
+        self._attached = ExitStack()
+        self._attach(int(self.url.rpartition(":")[2]))
+
     def connect(self):
         return psycopg2.connect(self.dsn)
 

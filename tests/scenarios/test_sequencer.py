@@ -2,6 +2,7 @@
 
 import signal
 import textwrap
+import time
 from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta, timezone
 
@@ -14,6 +15,7 @@ import yaml
 from dedp_assets import local_stack, settings
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.resources import embedded_postgres
 from jobs import devices_aggregator
 from tests.scenarios.system import System, temporary_home
 
@@ -95,32 +97,36 @@ def days_from(first, count):
 
 
 @contextmanager
-def follower_off(system):
-    """The aggregator's automation sensor is stopped for as long as the block takes."""
-    (sensor,) = devices_aggregator.defs.sensors
-    selector = {
+def followers_off(system):
+    """The aggregator's sensors are stopped for as long as the block takes."""
+    for sensor in devices_aggregator.defs.sensors:
+        (state,) = system.graphql(
+            "query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) "
+            "{ ... on Sensor { sensorState { id } } } }",
+            selector=selector_of(sensor),
+        )["sensorOrError"].values()
+        stopped = system.graphql(
+            "mutation ($id: String!) { stopSensor(id: $id) "
+            "{ ... on StopSensorMutationResult { instigationState { status } } } }",
+            id=state["id"],
+        )
+        assert stopped == {"stopSensor": {"instigationState": {"status": "STOPPED"}}}
+    yield
+    for sensor in devices_aggregator.defs.sensors:
+        started = system.graphql(
+            "mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) "
+            "{ ... on Sensor { sensorState { status } } } }",
+            selector=selector_of(sensor),
+        )
+        assert started == {"startSensor": {"sensorState": {"status": "RUNNING"}}}
+
+
+def selector_of(sensor):
+    return {
         "repositoryLocationName": "jobs.devices_aggregator",
         "repositoryName": "__repository__",
         "sensorName": sensor.name,
     }
-    (state,) = system.graphql(
-        "query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) "
-        "{ ... on Sensor { sensorState { id } } } }",
-        selector=selector,
-    )["sensorOrError"].values()
-    stopped = system.graphql(
-        "mutation ($id: String!) { stopSensor(id: $id) "
-        "{ ... on StopSensorMutationResult { instigationState { status } } } }",
-        id=state["id"],
-    )
-    assert stopped == {"stopSensor": {"instigationState": {"status": "STOPPED"}}}
-    yield
-    started = system.graphql(
-        "mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) "
-        "{ ... on Sensor { sensorState { status } } } }",
-        selector=selector,
-    )
-    assert started == {"startSensor": {"sensorState": {"status": "RUNNING"}}}
 
 
 def test_a_burst_of_days_is_loaded_whole_with_no_further_file_arriving(system):
@@ -147,7 +153,7 @@ def test_a_file_rewritten_while_the_system_runs_is_loaded_again_and_the_totals_a
 
 def test_days_that_came_while_nobody_followed_are_all_loaded_each_with_its_own_rows(system):
     first, *later = days = days_from("2024-03-10", 3)
-    with follower_off(system):
+    with followers_off(system):
         system.drop(first, [f"unfollowed {first}"])
         system.drop(None, ["unfollowed undated"])
         system.wait_until(lambda: {first, YESTERDAY} <= system.materialized(contract.DEVICES_FILE))
@@ -177,6 +183,28 @@ def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system):
     system.wait_until_loaded({day: ["killed a", "killed b"]})
     assert system.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
     assert system.totals("killed") == {"killed a": 1, "killed b": 1}
+
+
+# Longer than every retry of a run, and than Dagster's daemon takes its threads for alive.
+OUTAGE_SECONDS = 150
+
+
+def test_a_database_that_is_away_for_minutes_costs_nothing_but_time(system):
+    before, meanwhile = days_from("2024-03-20", 2)
+    system.drop(before, ["away before"])
+    system.wait_until(lambda: before in system.materialized(contract.DEVICES_FILE))
+    folder = system.home / "postgres"
+    server = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+    server.send_signal(signal.SIGQUIT)
+    psutil.wait_procs([server], timeout=30)
+    system.drop(meanwhile, ["away meanwhile"])
+    time.sleep(OUTAGE_SECONDS)
+    # It belongs to the system, which is still there: this process's lease only starts it.
+    with embedded_postgres.server_lease(folder):
+        pass
+    system.attach_again()
+    system.wait_until_loaded({before: ["away before"], meanwhile: ["away meanwhile"]})
+    assert system.totals("away") == {"away before": 1, "away meanwhile": 1}
 
 
 LATECOMER = """
