@@ -29,8 +29,8 @@ test: setup ## every test but those that take minutes
 test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts of the running system
 	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets tests/packaging
 
-test-model: setup ## 10,000 interleavings of commits, ticks, runs and crashes of the late-data integrator
-	@MODEL_INTERLEAVINGS=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
+test-model: setup ## 10,000 schedules of each model: commits, files that land, ticks, runs, crashes, outages
+	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
 
 test-cluster: setup ## the late-data integrator on a Spark cluster of separate processes (needs a JDK 17+)
 	@$(BIN)/python -m pytest tests/cluster
