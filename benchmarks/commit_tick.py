@@ -19,7 +19,7 @@ from deltalake import DeltaTable, Field, Schema
 from measuring import compare, seconds
 
 from dedp_assets.late_data_integrator import contract
-from sensors.delta_commits import devices_committed
+from sensors.pipelines.late_data_integrator import devices_committed
 
 DAYS = [(date(2024, 1, 1) + timedelta(days=number)).isoformat() for number in range(60)]
 SCHEMA = Schema([Field(name, "string") for name in ("type", "full_name", "version", "event_time")])  # type: ignore[arg-type]

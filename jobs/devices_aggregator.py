@@ -10,7 +10,7 @@ import dagster as dg
 from dedp_assets.resources.postgres import PostgresResource
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import automation_sensor, on_input_change
-from sensors.loads import devices_raw_reconciled
+from sensors.pipelines.devices_aggregator import devices_raw_reconciled
 
 with warnings.catch_warnings():
     # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.

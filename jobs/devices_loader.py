@@ -5,7 +5,7 @@ import warnings
 import dagster as dg
 
 from dedp_assets.run_processes import in_process_executor
-from sensors.files import devices_landed
+from sensors.pipelines.devices_loader import devices_landed
 
 with warnings.catch_warnings():
     # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.

@@ -7,8 +7,7 @@ import dagster as dg
 from dedp_assets.resources.spark import SparkConnectResource
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import PartitionClosed, UntilRequested, automation_sensor, on_input_change
-from sensors.delta_commits import devices_committed
-from sensors.late_data import late_data_reconciled
+from sensors.pipelines.late_data_integrator import devices_committed, late_data_reconciled
 
 with warnings.catch_warnings():
     # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.

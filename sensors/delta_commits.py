@@ -1,4 +1,4 @@
-"""Commits to the Delta table `lake/devices`: which days changed, and by which version.
+"""Commits to a Delta table that is partitioned by day: which days changed, and by which version.
 
 Somebody else writes the table. A tick follows its log from the version where the last one stopped and reports each
 day that changed as a materialization, whose data version is the version of the table. What a change leads to is not
@@ -18,7 +18,6 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from dedp_assets.days import day_of
-from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.delta_log import (
     Commit,
     CommitUnreadable,
@@ -30,18 +29,11 @@ from dedp_assets.late_data_integrator.delta_log import (
     UnsupportedTable,
     add_fingerprints,
 )
-from dedp_assets.resources.object_store import storage_options
 from sensors.pools import ensure_limit
 
 # A tick may take 60 s. Where a log is long, or its store is slow, the next tick goes on.
 MAX_COMMITS = 1_000
 MAX_SECONDS = 20.0
-
-# In s: so often the whole table is looked at, be there something new in its log or not.
-CHECK_SECONDS = 60
-# When that was last, in s since the epoch, by the table's URI and whether there were commits in that tick. Not in the
-# cursor: it would move, without anything new in the table.
-_checked_at: dict[tuple[str, bool], float] = {}
 
 # As many are named in a tick's message.
 _NAMED = 20
@@ -140,8 +132,9 @@ class Decision:
     notes: list[str]
 
 
-def decide(look: Look, cursor: Cursor | None, *, first: str, last: str) -> Decision:
-    """Which days to report. `first` and `last`: the first and the latest day that Dagster has a partition for."""
+def decide(look: Look, cursor: Cursor | None, *, first: str, last: str, column: str) -> Decision:
+    """Which days to report. `first` and `last`: the first and the latest day that Dagster has a partition for; column:
+    of the partition values."""
     known = cursor if cursor and not look.anew else Cursor(look.table_id, -1, None)
     changes = _followed(look.commits)
     fingerprints = add_fingerprints(known.fingerprints, look.commits)
@@ -159,7 +152,7 @@ def decide(look: Look, cursor: Cursor | None, *, first: str, last: str) -> Decis
         gone = (cursor.fingerprints.keys() | cursor.touched) - fingerprints.keys() - changes.keys()
         changes |= {partition: Change(partition, look.version) for partition in gone}
 
-    unusable = {name: why for name in sorted({*fingerprints, *changes}) if (why := _unusable(name, first))}
+    unusable = {name: why for name in sorted({*fingerprints, *changes}) if (why := _unusable(name, first, column))}
     versions = known.waiting | {name: change.version for name, change in changes.items() if name not in unusable}
     waiting = {day: version for day, version in sorted(versions.items()) if day > last}
     due = sorted(versions.keys() - waiting.keys())
@@ -212,10 +205,10 @@ def _unseen(snapshot: Snapshot, found: Collection[str]) -> str:
     )
 
 
-def _unusable(partition: str, first: str) -> str | None:
+def _unusable(partition: str, first: str, column: str) -> str | None:
     """Why no day can ever be reported for this partition value, or None."""
     if not partition:
-        return f"rows without {contract.PARTITION_COLUMN}"
+        return f"rows without {column}"
     if day_of(partition) is None:
         return f"{partition!r} is not a day like 2024-01-31"
     return f"{partition} is before the first partition, {first}" if partition < first else None
@@ -267,6 +260,11 @@ def look(
         return replace(found, checked=True)
     wanted = found.is_all and (cursor is None or check(bool(found.commits)))
     return _checked(log, found, seconds) if wanted else found
+
+
+# So often, in s, the whole table is looked at, be there something new in its log or not. When that was last is kept in
+# the process and not in the cursor, which would move without anything new in the table.
+CHECK_SECONDS = 60
 
 
 def is_due(checked: float | None, now: float) -> bool:
@@ -421,7 +419,7 @@ def _is_followed(
     return snapshot.table_id == (new.table_id or cursor.table_id) and snapshot.version >= latest
 
 
-def materialization(change: Change) -> dg.AssetMaterialization:
+def materialization(key: dg.AssetKey, change: Change) -> dg.AssetMaterialization:
     """The event that tells Dagster of a change."""
     metadata: dict[str, dg.MetadataValue] = {"version": dg.MetadataValue.int(change.version)}
     if change.commits:
@@ -429,7 +427,7 @@ def materialization(change: Change) -> dg.AssetMaterialization:
     if change.files is not None:
         metadata["files"] = dg.MetadataValue.int(change.files)
     return dg.AssetMaterialization(
-        contract.DEVICES,
+        key,
         partition=change.day,
         metadata=metadata,
         tags={"dagster/data_version": str(change.version)},
@@ -458,47 +456,73 @@ def _commit_metadata(change: Change) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
-@dg.sensor(default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=1)
-def devices_committed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Reports every day of `lake/devices` that a commit changed, once it can be read. Requests nothing itself."""
-    uri = contract.uri(contract.DEVICES)
-    log = DeltaLog(uri, storage_options(uri), contract.PARTITION_COLUMN)
-    cursor = Cursor.from_json(context.cursor)
-    try:
-        found = look(log, cursor, check=lambda commits: is_due(_checked_at.get((uri, commits)), time.time()))
-    except (TableMissing, CommitUnreadable) as problem:
-        # The normal state of things, or one that passes: the tick is no failure, and the cursor stays.
-        message = _no_table(log, cursor) if isinstance(problem, TableMissing) else str(problem)
-        return dg.SensorResult(skip_reason=message, cursor=context.cursor)
-    if found.checked:
-        _checked_at[uri, bool(found.commits)] = time.time()
-    first, last = _first_and_last_day(datetime.now(timezone.utc))
-    decision = decide(found, cursor, first=first, last=last)
-    if decision.changes:
-        ensure_limit(context.instance, contract.POOL)
-    if found.notes or decision.changes:
-        # Not at every tick: the log of each is a file of its own.
-        for note in decision.notes:
-            context.log.info(note)
-    return dg.SensorResult(
-        asset_events=[materialization(change) for change in decision.changes],
-        # Dagster shows this for every tick without run requests, and takes the events all the same.
-        skip_reason="; ".join(decision.notes) or f"nothing new in {log.uri} since version {found.version}",
-        cursor=decision.cursor.to_json(),
+def commit_sensor(
+    name: str,
+    key: dg.AssetKey,
+    *,
+    open_log: Callable[[], DeltaLog],
+    partitions: dg.TimeWindowPartitionsDefinition,
+    pool: str,
+    writer: str,
+) -> dg.SensorDefinition:
+    """A sensor that reports every day of a Delta table that a commit changed. It requests nothing itself.
+
+    Args:
+        name: of the sensor.
+        key: the asset that the table is; each change becomes a materialization of it.
+        open_log: the table's log, where the settings say that it is.
+        partitions: the days that there are partitions for.
+        pool: the concurrency pool of the runs that follow, which gets its default limit before the first of them.
+        writer: what writes the table, for the message while there is none.
+    """
+    checked_at: dict[tuple[str, bool], float] = {}
+
+    @dg.sensor(
+        name=name,
+        description=f"Reports every day of {key.to_user_string()} that a commit changed, once it can be read.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=1,
     )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        log = open_log()
+        cursor = Cursor.from_json(context.cursor)
+        try:
+            found = look(log, cursor, check=lambda commits: is_due(checked_at.get((log.uri, commits)), time.time()))
+        except (TableMissing, CommitUnreadable) as problem:
+            # The normal state of things, or one that passes: the tick is no failure, and the cursor stays.
+            message = _no_table(log, cursor, writer) if isinstance(problem, TableMissing) else str(problem)
+            return dg.SensorResult(skip_reason=message, cursor=context.cursor)
+        if found.checked:
+            checked_at[log.uri, bool(found.commits)] = time.time()
+        first, last = _first_and_last_day(partitions, datetime.now(timezone.utc))
+        decision = decide(found, cursor, first=first, last=last, column=log.partition_column)
+        if decision.changes:
+            ensure_limit(context.instance, pool)
+        if found.notes or decision.changes:
+            # Not at every tick: the log of each is a file of its own.
+            for note in decision.notes:
+                context.log.info(note)
+        return dg.SensorResult(
+            asset_events=[materialization(key, change) for change in decision.changes],
+            # Dagster shows this for every tick without run requests, and takes the events all the same.
+            skip_reason="; ".join(decision.notes) or f"nothing new in {log.uri} since version {found.version}",
+            cursor=decision.cursor.to_json(),
+        )
+
+    return sensor
 
 
-def _first_and_last_day(now: datetime) -> tuple[str, str]:
+def _first_and_last_day(partitions: dg.TimeWindowPartitionsDefinition, now: datetime) -> tuple[str, str]:
     # Not by listing every day that there is: at each tick, that takes longer than all the rest.
     with dg.partition_loading_context(now):
-        days = contract.DAYS.get_first_partition_key(), contract.DAYS.get_last_partition_key()
+        days = partitions.get_first_partition_key(), partitions.get_last_partition_key()
     return days[0] or "", days[1] or ""
 
 
-def _no_table(log: DeltaLog, cursor: Cursor | None) -> str:
+def _no_table(log: DeltaLog, cursor: Cursor | None, writer: str) -> str:
     if cursor is None:
-        return f"there is no Delta table at {log.uri} yet: `dedp load-delta` writes one"
+        return f"there is no Delta table at {log.uri} yet: {writer} writes one"
     return (
         f"the Delta table at {log.uri} is gone; it was followed to version {cursor.version}. When there is one again, "
-        "whatever is different in it is reported; `dedp load-delta` writes one"
+        f"whatever is different in it is reported; {writer} writes one"
     )

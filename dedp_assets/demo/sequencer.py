@@ -17,7 +17,8 @@ from dedp_assets import settings
 from dedp_assets.demo.timeline import DemoFailed, Timeline, checked
 from dedp_assets.generator import write_csv
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.isolated_sequencer.loader import landing
+from dedp_assets.isolated_sequencer.loader.landing import landing_folder
+from dedp_assets.landing.dated import UNDATED
 
 ROWS = 50
 DAYS = 3
@@ -32,8 +33,8 @@ def act(instance: dg.DagsterInstance, database: Connection) -> bool:
 
 def _three_daily_loads(timeline: Timeline, database: Connection) -> bool:
     timeline.start(f"1. A file of {ROWS} devices lands. Nothing else is done by hand.")
-    write_csv(landing.undated_file(), ROWS, seed=1)
-    timeline.tell(f"landed         {landing.undated_file()}")
+    write_csv(landing_folder().file_of(UNDATED), ROWS, seed=1)
+    timeline.tell(f"landed         {landing_folder().file_of(UNDATED)}")
     timeline.watch_until(lambda counts: all(counts[key] >= DAYS for key in _ASSETS))
     totals = _totals(database)
     occurrences = {row[-1] for row in totals}

@@ -13,7 +13,8 @@ import pytest
 
 from dedp_assets.generator import write_csv
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.isolated_sequencer.loader import landing
+from dedp_assets.isolated_sequencer.loader.landing import landing_folder
+from dedp_assets.landing.dated import UNDATED
 from dedp_assets.resources import embedded_postgres
 from jobs import devices_aggregator, devices_loader
 
@@ -91,7 +92,7 @@ def failure_of(result):
 
 
 def test_fifty_devices_on_three_days_are_150_rows_and_50_totals_of_three(pipeline, database):
-    drop(landing.undated_file())
+    drop(landing_folder().file_of(UNDATED))
     for day in DAYS:
         assert pipeline.take_in(day).success
         assert pipeline.load(day).success
@@ -101,7 +102,7 @@ def test_fifty_devices_on_three_days_are_150_rows_and_50_totals_of_three(pipelin
 
 
 def test_a_range_of_days_as_one_run_gives_the_same(pipeline, database):
-    drop(landing.undated_file())
+    drop(landing_folder().file_of(UNDATED))
     assert pipeline.take_in(*DAYS).success
     assert pipeline.load(*DAYS).success
     assert rows_per_load(database) == {"20240101": 50, "20240102": 50, "20240103": 50}
@@ -111,7 +112,7 @@ def test_a_range_of_days_as_one_run_gives_the_same(pipeline, database):
 
 
 def test_doing_everything_again_changes_nothing(pipeline, database):
-    drop(landing.undated_file())
+    drop(landing_folder().file_of(UNDATED))
     pipeline.take_in(*DAYS)
     pipeline.load(*DAYS)
     rows = ask(database, "SELECT * FROM dedp.devices_raw ORDER BY load_id, type, full_name, version")
@@ -125,24 +126,24 @@ def test_doing_everything_again_changes_nothing(pipeline, database):
 
 def test_a_day_loaded_again_from_another_file_moves_only_its_own_share(pipeline, database):
     for day in DAYS:
-        drop(landing.dated_file(day), devices("a", "b"))
+        drop(landing_folder().file_of(day), devices("a", "b"))
     pipeline.take_in(*DAYS)
     pipeline.load(*DAYS)
-    drop(landing.dated_file(DAYS[1]), devices("b", "c"))
+    drop(landing_folder().file_of(DAYS[1]), devices("b", "c"))
     pipeline.take_in(DAYS[1])
     pipeline.load(DAYS[1])
     assert [(row[1], row[-1]) for row in totals(database)] == [("a", 2), ("b", 3), ("c", 1)]
 
 
 def test_a_load_tells_what_it_did(pipeline):
-    drop(landing.dated_file(DAYS[0]), devices("a", "b") + "no device\nphone;;v1\n")
+    drop(landing_folder().file_of(DAYS[0]), devices("a", "b") + "no device\nphone;;v1\n")
     pipeline.take_in(DAYS[0])
     pipeline.load(DAYS[0])
 
     taken_in = pipeline.metadata_of(contract.DEVICES_FILE, DAYS[0])
-    assert taken_in["source"] == str(landing.dated_file(DAYS[0]))
+    assert taken_in["source"] == str(landing_folder().file_of(DAYS[0]))
     assert taken_in["path"] == str(contract.internal_file(DAYS[0]))
-    assert taken_in["size_bytes"] == landing.dated_file(DAYS[0]).stat().st_size
+    assert taken_in["size_bytes"] == landing_folder().file_of(DAYS[0]).stat().st_size
     assert taken_in["dagster/partition_row_count"] == 4
     assert taken_in["seconds"] >= 0
 
@@ -162,7 +163,7 @@ def test_a_load_tells_what_it_did(pipeline):
 
 def test_in_a_range_each_day_tells_of_its_own_load(pipeline):
     for number, day in enumerate(DAYS, start=1):
-        drop(landing.dated_file(day), devices(*"abc"[:number]))
+        drop(landing_folder().file_of(day), devices(*"abc"[:number]))
     pipeline.take_in(*DAYS)
     pipeline.load(*DAYS)
     for key, name in [(contract.DEVICES_FILE, "dagster/partition_row_count"), (contract.DEVICES_RAW, "rows_loaded")]:
@@ -170,41 +171,40 @@ def test_in_a_range_each_day_tells_of_its_own_load(pipeline):
 
 
 def test_a_day_without_a_file_fails_by_name_while_the_others_are_taken_in(pipeline):
-    drop(landing.dated_file(DAYS[0]))
-    drop(landing.dated_file(DAYS[2]))
+    drop(landing_folder().file_of(DAYS[0]))
+    drop(landing_folder().file_of(DAYS[2]))
     result = pipeline.take_in(*DAYS, raise_on_error=False)
     assert not result.success
-    assert (
-        f"partition {DAYS[1]}: expected a file at {landing.dated_file(DAYS[1])}, or at {landing.undated_file()} for "
-        "every day; found neither"
-    ) in failure_of(result)
+    dated, undated = landing_folder().file_of(DAYS[1]), landing_folder().file_of(UNDATED)
+    expected = f"expected a file at {dated}, or at {undated} for every day; found neither"
+    assert f"partition {DAYS[1]}: {expected}" in failure_of(result)
     assert pipeline.materialized(contract.DEVICES_FILE) == [DAYS[0], DAYS[2]]
 
 
 def test_a_bad_file_fails_by_name_while_the_others_are_loaded(pipeline, database):
-    drop(landing.undated_file())
-    drop(landing.dated_file(DAYS[1]), "type,full_name,version\nphone,a,v1\n")
+    drop(landing_folder().file_of(UNDATED))
+    drop(landing_folder().file_of(DAYS[1]), "type,full_name,version\nphone,a,v1\n")
     pipeline.take_in(*DAYS)
     result = pipeline.load(*DAYS, raise_on_error=False)
     assert not result.success
-    named = f"{landing.dated_file(DAYS[1])} (copied to {contract.internal_file(DAYS[1])})"
+    named = f"{landing_folder().file_of(DAYS[1])} (copied to {contract.internal_file(DAYS[1])})"
     assert f"partition {DAYS[1]}: {named} is delimited by ','" in failure_of(result)
     assert rows_per_load(database) == {"20240101": 50, "20240103": 50}
     assert pipeline.materialized(contract.DEVICES_RAW) == [DAYS[0], DAYS[2]]
 
 
 def test_a_bad_file_leaves_the_earlier_load_of_its_day(pipeline, database):
-    drop(landing.dated_file(DAYS[0]))
+    drop(landing_folder().file_of(DAYS[0]))
     pipeline.take_in(DAYS[0])
     pipeline.load(DAYS[0])
-    drop(landing.dated_file(DAYS[0]), "no header\n")
+    drop(landing_folder().file_of(DAYS[0]), "no header\n")
     pipeline.take_in(DAYS[0])
     assert not pipeline.load(DAYS[0], raise_on_error=False).success
     assert rows_per_load(database) == {"20240101": 50}
 
 
 def test_every_run_checks_that_each_line_is_accounted_for_and_the_totals_balance(pipeline):
-    drop(landing.undated_file(), devices("a", "b") + "no device\n")
+    drop(landing_folder().file_of(UNDATED), devices("a", "b") + "no device\n")
     pipeline.take_in(*DAYS)
     evaluations = {each.check_name: each for each in pipeline.load(*DAYS).get_asset_check_evaluations()}
     assert {name: each.passed for name, each in evaluations.items()} == {
@@ -218,7 +218,7 @@ def test_every_run_checks_that_each_line_is_accounted_for_and_the_totals_balance
 
 
 def test_rows_changed_behind_everybodys_back_fail_the_checks(pipeline, database):
-    drop(landing.undated_file())
+    drop(landing_folder().file_of(UNDATED))
     pipeline.take_in(*DAYS)
     pipeline.load(*DAYS)
     ask(database, "DELETE FROM dedp_loads.devices_raw_20240102 RETURNING 1")
@@ -256,7 +256,7 @@ def test_the_command_lines_work_with_nothing_started_and_leave_nothing_running(b
         assert done.returncode == 0, done.stderr
         assert left_running(bare_home) == []
 
-    drop(landing.undated_file())
+    drop(landing_folder().file_of(UNDATED))
     materialize("jobs.devices_loader", "devices_file", "--partition", DAYS[0])
     materialize("jobs.devices_aggregator", "dedp/devices_raw*", "--partition", DAYS[0])
     rest = ("--partition-range", f"{DAYS[1]}...{DAYS[2]}")

@@ -35,7 +35,8 @@ from dedp_assets.late_data_integrator import assets, contract, lake, processing,
 from dedp_assets.late_data_integrator.delta_log import Snapshot, TableProblem
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import WHEN_CLOSED
-from sensors import delta_commits, late_data, reconciliation
+from sensors import delta_commits, reconciliation
+from sensors.pipelines import late_data_integrator as late_data
 from tests.model.tables import Commit, Counts, CountsTable, Devices, Log, Pause, count, snapshot_of
 
 START = datetime(2024, 1, 3, 12, tzinfo=timezone.utc)
@@ -208,10 +209,10 @@ class Deployment:
             self.say(f"{COMMITS}: {problem}")
             return
         days = contract.DAYS.get_partition_keys(current_time=self.now)
-        decision = delta_commits.decide(found, cursor, first=days[0], last=days[-1])
+        decision = delta_commits.decide(found, cursor, first=days[0], last=days[-1], column=contract.PARTITION_COLUMN)
         for change in decision.changes:
             yield f"is about to report version {change.version} of {change.day}"
-            self.instance.report_runless_asset_event(delta_commits.materialization(change))
+            self.instance.report_runless_asset_event(delta_commits.materialization(contract.DEVICES, change))
             self.tally.reported[change.day] += 1
         yield "is about to save its cursor"
         self._cursors[COMMITS] = decision.cursor.to_json()

@@ -10,7 +10,8 @@ import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, state
 from dedp_assets.late_data_integrator.device_counts import Recorded
-from sensors import late_data, reconciliation
+from sensors import reconciliation
+from sensors.pipelines import late_data_integrator as late_data
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
 from tests.model.tables import Devices, Rows, snapshot_of
 

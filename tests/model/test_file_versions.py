@@ -3,7 +3,7 @@
 The file system and its writers are simulated, and so is what can happen to the loading team: its daemon, its runs, its
 cursor, its clock. The decisions, and the copies with what they say they reflect, are real.
 
-    FILE_SCHEDULES=10000 python -m pytest tests/model/test_file_versions.py
+    FILE_SCHEDULES=10000 python -m pytest tests/model/test_landing/versions.py
 """
 
 import hashlib
@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from dedp_assets.file_versions import FileVersion, Seen
-from dedp_assets.isolated_sequencer import contract, internal_storage
+from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
-from dedp_assets.isolated_sequencer.internal_storage import (
+from dedp_assets.isolated_sequencer.loader.landing import landing_folder
+from dedp_assets.landing import copies, wanted
+from dedp_assets.landing.copies import (
     Copied,
     Refusal,
     is_refused,
@@ -30,10 +31,11 @@ from dedp_assets.isolated_sequencer.internal_storage import (
     replacing,
     write_refusal,
 )
-from dedp_assets.isolated_sequencer.loader import landing, wanted
-from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing
-from sensors import loads, reconciliation
-from sensors.files import Cursor, Request, Situation, compares_levels, plan_runs
+from dedp_assets.landing.dated import UNDATED, Listing, is_dated
+from dedp_assets.landing.versions import FileVersion, Seen
+from sensors import reconciliation
+from sensors.landed_files import Cursor, Request, Situation, compares_levels, plan_runs
+from sensors.pipelines import devices_aggregator
 from sensors.reconciliation import Waiting
 
 _SCHEDULES = int(os.environ.get("FILE_SCHEDULES", "250"))
@@ -120,8 +122,8 @@ class Landing:
         return content is not None and hashlib.sha256(content.encode()[:size]).hexdigest() == sha256
 
     def read(self, path):
-        if path.is_relative_to(landing.folder()):
-            name = "" if path == landing.undated_file() else path.parent.name
+        if path.is_relative_to(landing_folder().path):
+            name = "" if path == landing_folder().file_of(UNDATED) else path.parent.name
             return self.files[name].content if name in self.files else None
         return path.read_text() if path.exists() else None
 
@@ -277,7 +279,7 @@ class Landing:
         if is_bad:
             return
         self.loads[day] = LoadState(copied.sha256, with_totals)
-        if not landing.is_dated(copied.source, day):
+        if not is_dated(copied.source, day):
             lives = {life for life, final in self.final.items() if final.startswith(content)}
             self.kept.setdefault(day, -1)
             self.kept[day] = self.life_kept(day, lives)
@@ -287,8 +289,8 @@ class Landing:
         if self.is_away or self.real - self.compared < reconciliation.INTERVAL_SECONDS:
             return
         self.compared = self.real
-        copies = {day: copy for day in DAYS if (copy := loads.copy_of(day)) is not None}
-        behind = loads.loads_behind(copies, self.loads, told={})
+        copies = {day: copy for day in DAYS if (copy := devices_aggregator.copy_of(day)) is not None}
+        behind = devices_aggregator.loads_behind(copies, self.loads, told={})
         decision = reconciliation.decide(behind, self.waiting_loads, (), self.now)
         self.waiting_loads = decision.waiting
         for day in decision.request:
@@ -308,8 +310,9 @@ class Landing:
         plan = plan_runs(
             Listing({name: self.version(name) for name in self.files}),
             cursor,
-            wanted.StoredCopies(),
+            wanted.StoredCopies(landing_folder(), contract.internal_file),
             Situation(
+                landing=landing_folder(),
                 now=self.now,
                 settle_seconds=SETTLE,
                 due=DAYS[: self.due],
@@ -320,7 +323,7 @@ class Landing:
         )
         for request in plan.requests:
             for day in request.days:
-                self.check_settled("" if request.sources[day] == landing.FILE_NAME else day)
+                self.check_settled("" if request.sources[day] == landing_folder().file_name else day)
         self.cursor = plan.cursor.to_json()
         self.materialized |= plan.untold.keys()
         self.told += plan.untold
@@ -352,7 +355,7 @@ class Landing:
                 return
 
     def source_of(self, run, day):
-        return UNDATED if run.request.sources[day] == landing.FILE_NAME else day
+        return UNDATED if run.request.sources[day] == landing_folder().file_name else day
 
     def is_known_to_be_complete(self, run, day):
         return run.request.complete[run.request.sources[day]] == self.version(self.source_of(run, day))
@@ -368,11 +371,13 @@ class Landing:
             return  # still being written
         content, destination = self.files[name].content, contract.internal_file(day)
         if name == UNDATED:
-            beginning = wanted.may_only_grow(day, wanted.StoredCopies())
-            if beginning and not self.begins_with(landing.undated_file(), beginning.version.size, beginning.sha256):
+            beginning = wanted.may_only_grow(day, wanted.StoredCopies(landing_folder(), contract.internal_file))
+            if beginning and not self.begins_with(
+                landing_folder().file_of(UNDATED), beginning.version.size, beginning.sha256
+            ):
                 self.materialized.add(day)
                 return
-        source = str(landing.folder() / landing.name_of(name))
+        source = str(landing_folder().file_of(name))
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         before = destination.read_text() if destination.exists() else None
         with suppress(Killed), lock_of(destination.parent), replacing(destination, Copied(source, version, sha256)):
@@ -568,9 +573,9 @@ def _no_refusals(monkeypatch):
 
 def _copies_are_what_they_will_be(monkeypatch):
     monkeypatch.setattr(
-        internal_storage,
+        copies,
         "sha256_of",
-        lambda file: internal_storage._read(file.with_name("source.json"))["after"]["sha256"],
+        lambda file: copies._read(file.with_name("source.json"))["after"]["sha256"],
     )
 
 

@@ -25,8 +25,7 @@ from dedp_assets.late_data_integrator import contract, lake, producer, state
 from dedp_assets.late_data_integrator.delta_log import DeltaLog
 from jobs.late_data_integrator import defs
 from sensors import reconciliation
-from sensors.delta_commits import devices_committed
-from sensors.late_data import TARGETS, late_data_reconciled
+from sensors.pipelines.late_data_integrator import TARGETS, devices_committed, late_data_reconciled
 from tests.scenarios import killed_run
 
 pytestmark = pytest.mark.slow

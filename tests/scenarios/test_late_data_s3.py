@@ -21,7 +21,7 @@ from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import read_text, storage_options
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import defs
-from sensors.delta_commits import devices_committed
+from sensors.pipelines.late_data_integrator import devices_committed
 
 pytest_plugins = ["tests.s3_server"]
 

@@ -27,7 +27,8 @@ from dedp_assets.late_data_integrator.delta_log import (
     UnsupportedTable,
 )
 from sensors import delta_commits
-from sensors.delta_commits import Change, Cursor, Look, decide, devices_committed, look, materialization
+from sensors.delta_commits import Change, Cursor, Look, decide, look, materialization
+from sensors.pipelines.late_data_integrator import devices_committed
 
 FIRST, SECOND, THIRD, FOURTH = "2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"
 LAST = "2024-01-31"
@@ -61,7 +62,7 @@ def files(**days):
 
 
 def tick(found, cursor=None, *, first=FIRST, last=LAST):
-    return decide(found, cursor, first=first, last=last)
+    return decide(found, cursor, first=first, last=last, column=contract.PARTITION_COLUMN)
 
 
 def reported(decision):
@@ -251,7 +252,7 @@ def test_a_cursor_that_is_not_ours_counts_as_none(text):
 
 def test_an_event_tells_version_operation_time_rows_and_files():
     removed = replace(commit(7, FIRST, operation="DELETE"), changes={FIRST: PartitionChange(0, 2, 0, 5)})
-    event = materialization(Change(FIRST, 7, (commit(3, FIRST), commit(5, FIRST, rows=4), removed)))
+    event = materialization(contract.DEVICES, Change(FIRST, 7, (commit(3, FIRST), commit(5, FIRST, rows=4), removed)))
     assert (event.asset_key, event.partition) == (contract.DEVICES, FIRST)
     assert event.tags == {"dagster/data_version": "7"}
     assert event.metadata == {
@@ -268,12 +269,12 @@ def test_an_event_tells_version_operation_time_rows_and_files():
 
 def test_an_event_leaves_out_what_nobody_knows():
     unknown = replace(commit(7, FIRST), changes={FIRST: PartitionChange(1, 1, None, None)})
-    metadata = materialization(Change(FIRST, 7, (commit(6, FIRST), unknown))).metadata
+    metadata = materialization(contract.DEVICES, Change(FIRST, 7, (commit(6, FIRST), unknown))).metadata
     assert "rows_added" not in metadata
     assert "rows_removed" not in metadata
-    assert "commits" not in materialization(Change(FIRST, 7, (unknown,))).metadata
-    assert materialization(Change(FIRST, 7)).metadata == {"version": dg.MetadataValue.int(7)}
-    assert materialization(Change(FIRST, 7, files=3)).metadata["files"] == dg.MetadataValue.int(3)
+    assert "commits" not in materialization(contract.DEVICES, Change(FIRST, 7, (unknown,))).metadata
+    assert materialization(contract.DEVICES, Change(FIRST, 7)).metadata == {"version": dg.MetadataValue.int(7)}
+    assert materialization(contract.DEVICES, Change(FIRST, 7, files=3)).metadata["files"] == dg.MetadataValue.int(3)
 
 
 # Ticks over real tables.

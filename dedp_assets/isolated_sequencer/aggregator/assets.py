@@ -20,7 +20,7 @@ from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
-from dedp_assets.isolated_sequencer.internal_storage import Refusal, read_copied, write_refusal
+from dedp_assets.landing.copies import Refusal, read_copied, write_refusal
 from dedp_assets.resources.postgres import PostgresResource, UnusableDatabase
 
 # For what may well succeed next time: the server restarts, a connection breaks, two transactions meet. An

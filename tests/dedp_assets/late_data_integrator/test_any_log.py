@@ -199,7 +199,7 @@ def test_a_change_is_reported_by_the_tick_that_sees_it(tmp_path, seed):
             writer.step()
         is_checked = writer.choose.random() < 0.3
         found = look(DeltaLog(str(writer.uri)), cursor, check=lambda commits, is_checked=is_checked: is_checked)
-        decision = decide(found, cursor, first=DAY, last=DAY)
+        decision = decide(found, cursor, first=DAY, last=DAY, column="event_time")
         assert decision.changes or writer.rows == before, writer.done
         cursor = Cursor.from_json(decision.cursor.to_json())
         assert cursor.version == len(writer.past) - 1

@@ -4,14 +4,14 @@ import dagster as dg
 import psycopg2
 import pytest
 
-from dedp_assets.file_versions import FileVersion
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import assets
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
-from dedp_assets.isolated_sequencer.internal_storage import Copied, lock_of, read_refusal, write_copied
+from dedp_assets.landing.copies import Copied, lock_of, read_refusal, write_copied
+from dedp_assets.landing.versions import FileVersion
 from dedp_assets.resources.postgres import PostgresResource
 from jobs import devices_aggregator
-from sensors.loads import Copy, devices_raw_reconciled, loads_behind
+from sensors.pipelines.devices_aggregator import Copy, devices_raw_reconciled, loads_behind
 from sensors.reconciliation import from_json, to_json
 
 DAY = "2024-01-02"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dedp_assets.file_versions import FileVersion
-from dedp_assets.isolated_sequencer.internal_storage import read_copied
-from dedp_assets.isolated_sequencer.loader.copying import NotCopied, SeenSince, StillBeingWritten, copy_when_settled
+from dedp_assets.landing.copies import read_copied
+from dedp_assets.landing.copying import NotCopied, SeenSince, StillBeingWritten, copy_when_settled
+from dedp_assets.landing.versions import FileVersion
 
 # Enough rows for more than one read of the copier.
 ROWS = 70_000
@@ -135,14 +135,14 @@ def test_lines_are_counted_with_or_without_an_end_of_the_last_one(tmp_path, cont
 STOPS_AT_A_STEP = """
 import sys, time
 from pathlib import Path
-from dedp_assets.isolated_sequencer.loader.copying import copy_when_settled
+from dedp_assets.landing.copying import copy_when_settled
 
 source, destination, wanted_event, wanted_name, wanted_turn = sys.argv[1:]
 turns = 0
 
 def watch(frame, event, function):
     global turns
-    ours = frame.f_code.co_filename.endswith(("copying.py", "internal_storage.py"))
+    ours = frame.f_code.co_filename.endswith(("copying.py", "copies.py"))
     if ours and event == wanted_event and function.__name__ == wanted_name:
         turns += 1
         if turns == int(wanted_turn):
@@ -431,7 +431,7 @@ def test_a_name_that_the_system_refuses_is_reported_as_such(tmp_path):
 COPIES = """
 import sys
 from pathlib import Path
-from dedp_assets.isolated_sequencer.loader.copying import copy_when_settled
+from dedp_assets.landing.copying import copy_when_settled
 
 print(copy_when_settled(Path(sys.argv[1]), Path(sys.argv[2]), settle_seconds=0.01).sha256)
 """

@@ -9,20 +9,13 @@ A day's own file is wanted whenever the copy does not have its content. The unda
 Never by a day that has, or had, a file of its own, nor by one that took an earlier version and loaded it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Protocol
 
-from dedp_assets.file_versions import FileVersion, begins_with, sha256_of
-from dedp_assets.isolated_sequencer import contract
-from dedp_assets.isolated_sequencer.internal_storage import (
-    Copied,
-    is_refused,
-    lock_of,
-    read_copied,
-    write_copied,
-)
-from dedp_assets.isolated_sequencer.loader import landing
-from dedp_assets.isolated_sequencer.loader.landing import UNDATED
+from dedp_assets.landing.copies import Copied, is_refused, lock_of, read_copied, write_copied
+from dedp_assets.landing.dated import UNDATED, DatedFolder, is_dated
+from dedp_assets.landing.versions import FileVersion, begins_with, sha256_of
 
 # Up to this size a look at a file may read it, to see whether its content is new; beyond, a run finds that out.
 MAX_READ_BYTES = 256 << 20
@@ -76,7 +69,7 @@ def _wants_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: 
     if copied is None:
         # A copy that does not say where it came from was made before copies did: nobody knows better than it.
         return not is_taken_in and not copies.exists(day)
-    if landing.is_dated(copied.source, day) or copied.version == undated:
+    if is_dated(copied.source, day) or copied.version == undated:
         return False
     if copies.is_refused(day):
         return not copies.has_content_of(day, UNDATED, undated)
@@ -86,30 +79,33 @@ def _wants_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: 
 def may_only_grow(day: str, copies: Copies) -> Copied | None:
     """The day's copy, if it is one that only a longer version of the same undated file may replace; else None."""
     copied = copies.copied(day)
-    if copied is None or landing.is_dated(copied.source, day) or copies.is_refused(day):
+    if copied is None or is_dated(copied.source, day) or copies.is_refused(day):
         return None
     return copied
 
 
 class StoredCopies:
-    """The copies in internal storage, held against the files in the landing folder."""
+    """The copies in internal storage, held against the files in the landing folder. copy_of: a day's copy."""
+
+    def __init__(self, landing: DatedFolder, copy_of: Callable[[str], Path]) -> None:
+        self._landing, self._copy_of = landing, copy_of
 
     def copied(self, day: str) -> Copied | None:
-        return read_copied(contract.internal_file(day))
+        return read_copied(self._copy_of(day))
 
     def exists(self, day: str) -> bool:
-        return contract.internal_file(day).exists()
+        return self._copy_of(day).exists()
 
     def is_refused(self, day: str) -> bool:
-        return is_refused(contract.internal_file(day))
+        return is_refused(self._copy_of(day))
 
     def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
         """Also records that the copy reflects this version, so that the file is read once and not at every look."""
         copied = self.copied(day)
         if copied is not None and copied.version == version:
             return True
-        path = landing.folder() / landing.name_of(landed)
-        internal = contract.internal_file(day)
+        path = self._landing.file_of(landed)
+        internal = self._copy_of(day)
         if not internal.exists() or internal.stat().st_size != version.size or version.size > MAX_READ_BYTES:
             return False
         sha256 = copied.sha256 if copied else sha256_of(internal)
@@ -126,5 +122,5 @@ class StoredCopies:
             copied is not None
             and copied.version.inode == version.inode
             and copied.version.size < version.size
-            and begins_with(landing.undated_file(), copied.version.size, copied.sha256)
+            and begins_with(self._landing.file_of(UNDATED), copied.version.size, copied.sha256)
         )

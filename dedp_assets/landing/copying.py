@@ -2,7 +2,7 @@
 
 The source may be replaced or written to at any moment. What is copied is one opened file that nobody has
 written to for a while, from before the copy until after it; a file that takes its name meanwhile is another
-version and waits for its own turn. When it is complete, the rule in `file_versions` says.
+version and waits for its own turn. When it is complete, the rule in `landing.versions` says.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from dedp_assets.file_versions import FileVersion, stream_begins_with
-from dedp_assets.isolated_sequencer.internal_storage import Copied, lock_of, replacing
+from dedp_assets.landing.copies import Copied, lock_of, replacing
+from dedp_assets.landing.versions import FileVersion, stream_begins_with
 
 _CHUNK_BYTES = 1 << 20
 
@@ -82,7 +82,7 @@ def copy_when_settled(
     Waits until the opened file has been seen unchanged for `settle_seconds`, and gives up after `patience` seconds with
     StillBeingWritten. `seen`: what was seen before this call. `beginning`: an earlier copy, of which the file must be a
     longer version, or AnotherFile is raised. Raises NotCopied if there is no such file, it is empty, or not a file.
-    Beside the destination it records which version was copied (internal_storage).
+    Beside the destination it records which version was copied (copies).
     """
     give_up = time.monotonic() + patience
     seen = seen or SeenSince()

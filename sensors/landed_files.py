@@ -1,9 +1,9 @@
-"""Files that land: which days have something new to take in.
+"""Files that land in a folder by day: which days have something new to take in.
 
-A landed file is one of two. `devices/2024-01-03/dataset.csv` belongs to its day: every version of it is for that day.
-`devices/dataset.csv` belongs to no day: each day that is over and has not been taken in takes it once, and a later
-version is for later days. What a version is and when it is complete, `dedp_assets.file_versions` says; which day wants
-which file, `loader.wanted`.
+A landed file is one of two. `2024-01-03/dataset.csv` belongs to its day: every version of it is for that day.
+`dataset.csv` belongs to no day: each day that is over and has not been taken in takes it once, and a later version is
+for later days. What a version is and when it is complete, `landing.versions` says; which day wants which file,
+`landing.wanted`.
 
 A tick asks for what is new since the tick before. Once a minute it also compares levels: what each day's copy reflects
 with what lies there. So a run that failed, a daemon that was away or a cursor that was lost end in the right state.
@@ -11,21 +11,19 @@ Nothing waits here in the sense of holding a slot: a tick looks, decides and end
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
 
-from dedp_assets import settings
-from dedp_assets.file_versions import FileVersion, Seen, watch
-from dedp_assets.isolated_sequencer import contract
-from dedp_assets.isolated_sequencer.internal_storage import Copied
-from dedp_assets.isolated_sequencer.loader import landing
-from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing, name_of, scan_landing
-from dedp_assets.isolated_sequencer.loader.requested import LandedFiles
-from dedp_assets.isolated_sequencer.loader.wanted import Copies, StoredCopies, wanted
+from dedp_assets.landing.copies import Copied
+from dedp_assets.landing.dated import UNDATED, DatedFolder, Listing, scan_landing
+from dedp_assets.landing.taking_in import LandedFiles, materialization
+from dedp_assets.landing.versions import FileVersion, Seen, watch
+from dedp_assets.landing.wanted import Copies, StoredCopies, wanted
 from dedp_assets.partition_runs import consecutive, partitions_in_progress, range_tags
 from dedp_assets.run_processes import fail_ended_runs
 from sensors import reconciliation
@@ -114,12 +112,14 @@ class RunPlan:
 class Situation:
     """What a tick finds, beside the files.
 
-    now: s since the epoch. settle_seconds: how long a file must have been seen unchanged. due: days that are over, in
-    order. undated_due: those of them that may take the undated file. materialized: days that Dagster knows to be taken
-    in, from whichever file. in_progress: those with a run that is queued or under way; None in a tick that does not
-    compare levels.
+    landing: the folder that they arrive in, which names them.
+    now: s since the epoch. settle_seconds: how long a file must have been seen unchanged, in s.
+    due: days that are over, in order. undated_due: those of them that may take the undated file.
+    materialized: days that Dagster knows to be taken in, from whichever file.
+    in_progress: those with a run that is queued or under way; None in a tick that does not compare levels.
     """
 
+    landing: DatedFolder
     now: float
     settle_seconds: float
     due: Sequence[str]
@@ -212,22 +212,24 @@ def _watch(listing: Listing, cursor: Cursor, situation: Situation) -> _Arrivals:
         undated_days,
         [
             *listing.problems,
-            *(_waits(name, seen[name].version, situation.settle_seconds) for name in other if name in incomplete),
-            *(_not_due(day, situation.due) for day in early),
+            *(_waits(name, seen[name].version, situation) for name in other if name in incomplete),
+            *(_not_due(day, situation) for day in early),
         ],
     )
 
 
-def _waits(name: str, version: FileVersion, settle_seconds: float) -> str:
+def _waits(name: str, version: FileVersion, situation: Situation) -> str:
+    shown = situation.landing.name_of(name)
     if not version.size:
-        return f"{name_of(name)} is empty: waits for its content"
-    return f"{name_of(name)} is not complete yet: changed less than {settle_seconds:g} s ago"
+        return f"{shown} is empty: waits for its content"
+    return f"{shown} is not complete yet: changed less than {situation.settle_seconds:g} s ago"
 
 
-def _not_due(day: str, due: Sequence[str]) -> str:
+def _not_due(day: str, situation: Situation) -> str:
+    due, shown = situation.due, situation.landing.name_of(day)
     if due and day < due[0]:
-        return f"{name_of(day)} is older than the first partition, {due[0]}: not taken in"
-    return f"{name_of(day)} waits: its day (UTC) is not over"
+        return f"{shown} is older than the first partition, {due[0]}: not taken in"
+    return f"{shown} waits: its day (UTC) is not over"
 
 
 class _Requests:
@@ -238,6 +240,7 @@ class _Requests:
         self.number = cursor.requests
         self.made: list[Request] = []
         self._complete, self._due = complete, situation.due
+        self._name_of = situation.landing.name_of
 
     def add(self, sources: Mapping[str, str], waited: Mapping[str, Waiting]) -> None:
         """Runs for days, each from its source. `waited`: the days' state, where reconciliation asks for them."""
@@ -247,8 +250,8 @@ class _Requests:
                 Request(
                     days,
                     f"{label}:{self.began:.3f}:{self.number}",
-                    {day: name_of(sources[day]) for day in days},
-                    {name_of(sources[day]): self._complete[sources[day]] for day in days},
+                    {day: self._name_of(sources[day]) for day in days},
+                    {self._name_of(sources[day]): self._complete[sources[day]] for day in days},
                     reconciliation.cause_of([waited[day] for day in days]) if waited else "",
                 )
             )
@@ -260,61 +263,81 @@ def compares_levels(cursor: Cursor, now: float) -> bool:
     return not 0 <= now - cursor.compared < reconciliation.INTERVAL_SECONDS
 
 
-def run_request(request: Request) -> dg.RunRequest:
-    """One partition, or a range of partitions as a single run."""
+def run_request(request: Request, key: dg.AssetKey) -> dg.RunRequest:
+    """One partition, or a range of partitions as a single run, of the asset that the files are taken in by."""
     files = LandedFiles(
         sources=request.sources, complete={name: version.to_text() for name, version in request.complete.items()}
     )
     return dg.RunRequest(
         run_key=request.run_key,
-        asset_selection=[contract.DEVICES_FILE],
-        run_config=dg.RunConfig(ops={contract.DEVICES_FILE.to_python_identifier(): files}),
+        asset_selection=[key],
+        run_config=dg.RunConfig(ops={key.to_python_identifier(): files}),
         partition_key=request.days[0] if len(request.days) == 1 else None,
         tags=range_tags(request.days) | ({reconciliation.CAUSE_TAG: request.cause} if request.cause else {}),
     )
 
 
-def materialization(day: str, copied: Copied) -> dg.AssetMaterialization:
-    """The event that tells Dagster of a copy that it does not know of."""
-    return dg.AssetMaterialization(
-        contract.DEVICES_FILE,
-        partition=day,
-        metadata={"source": dg.MetadataValue.path(copied.source), "sha256": copied.sha256},
-        tags={"dagster/data_version": copied.sha256},
-    )
+def landed_files_sensor(
+    name: str,
+    key: dg.AssetKey,
+    *,
+    partitions: dg.PartitionsDefinition,
+    landing: Callable[[], DatedFolder],
+    copy_of: Callable[[str], Path],
+    due_days: Callable[[datetime], Sequence[str]],
+    undated_due_days: Callable[[datetime], Collection[str]],
+    settle_seconds: Callable[[], float],
+    description: str,
+) -> dg.SensorDefinition:
+    """A sensor that takes in each day's file once it is there, complete and new. Waiting costs no run.
 
+    Args:
+        name: of the sensor.
+        key: the asset that copies a day's file, with `LandedFiles` as its config.
+        partitions: of that asset.
+        landing: the folder that files arrive in, as the settings say.
+        copy_of: where a day's copy is kept.
+        due_days: the days that are over at a time, in order.
+        undated_due_days: those of them that may take the undated file.
+        settle_seconds: how long a file must have been seen unchanged, in s.
+        description: for the UI.
+    """
 
-@dg.sensor(
-    target=dg.AssetSelection.assets(contract.DEVICES_FILE),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=1,
-)
-def devices_landed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Takes in each day's devices file once it is there, complete and new. Waiting costs no run."""
-    now = datetime.now(timezone.utc)
-    cursor = Cursor.from_json(context.cursor)
-    # First the runs, then what they have done: a run that ends in between is not taken for one that never was.
-    in_progress = None
-    if compares_levels(cursor, now.timestamp()):
-        fail_ended_runs(context.instance)
-        in_progress = partitions_in_progress(context.instance, contract.DEVICES_FILE, contract.LOADS)
-    situation = Situation(
-        now=now.timestamp(),
-        settle_seconds=settings.settle_seconds(),
-        due=contract.due_days(now),
-        undated_due=contract.due_days(now, settings.start()),
-        materialized=context.instance.get_materialized_partitions(contract.DEVICES_FILE),
-        in_progress=in_progress,
+    @dg.sensor(
+        name=name,
+        description=description,
+        target=dg.AssetSelection.assets(key),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=1,
     )
-    folder = landing.folder()
-    plan = plan_runs(scan_landing(folder), cursor, StoredCopies(), situation)
-    if plan.cursor.told != cursor.told or plan.requests:
-        # Not at every tick: the log of each is a file of its own.
-        for note in plan.notes:
-            context.log.info(note)
-    return dg.SensorResult(
-        run_requests=[run_request(request) for request in plan.requests],
-        asset_events=[materialization(day, copied) for day, copied in plan.untold.items()],
-        skip_reason=None if plan.requests else "; ".join(plan.notes[:20]) or f"nothing new in {folder}",
-        cursor=plan.cursor.to_json(),
-    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now = datetime.now(timezone.utc)
+        cursor = Cursor.from_json(context.cursor)
+        # First the runs, then what they have done: a run that ends in between is not taken for one that never was.
+        in_progress = None
+        if compares_levels(cursor, now.timestamp()):
+            fail_ended_runs(context.instance)
+            in_progress = partitions_in_progress(context.instance, key, partitions)
+        folder = landing()
+        situation = Situation(
+            landing=folder,
+            now=now.timestamp(),
+            settle_seconds=settle_seconds(),
+            due=due_days(now),
+            undated_due=undated_due_days(now),
+            materialized=context.instance.get_materialized_partitions(key),
+            in_progress=in_progress,
+        )
+        plan = plan_runs(scan_landing(folder), cursor, StoredCopies(folder, copy_of), situation)
+        if plan.cursor.told != cursor.told or plan.requests:
+            # Not at every tick: the log of each is a file of its own.
+            for note in plan.notes:
+                context.log.info(note)
+        return dg.SensorResult(
+            run_requests=[run_request(request, key) for request in plan.requests],
+            asset_events=[materialization(key, day, copied) for day, copied in plan.untold.items()],
+            skip_reason=None if plan.requests else "; ".join(plan.notes[:20]) or f"nothing new in {folder.path}",
+            cursor=plan.cursor.to_json(),
+        )
+
+    return sensor

@@ -11,7 +11,7 @@ import psycopg2
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState, load_states
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
-from dedp_assets.isolated_sequencer.internal_storage import is_refused, read_copied
+from dedp_assets.landing.copies import is_refused, read_copied
 from dedp_assets.partition_runs import partitions_in_progress
 from sensors.reconciliation import NotObservable, Observed, reconciling_sensor
 

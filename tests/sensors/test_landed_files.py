@@ -14,22 +14,16 @@ import dagster as dg
 import pytest
 
 from dedp_assets import settings
-from dedp_assets.file_versions import FileVersion, Seen
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.isolated_sequencer.internal_storage import Copied, Refusal, read_copied, write_refusal
-from dedp_assets.isolated_sequencer.loader import landing
 from dedp_assets.isolated_sequencer.loader.assets import devices_file
-from dedp_assets.isolated_sequencer.loader.landing import UNDATED, Listing, scan_landing
+from dedp_assets.isolated_sequencer.loader.landing import landing_folder
+from dedp_assets.landing.copies import Copied, Refusal, read_copied, write_refusal
+from dedp_assets.landing.dated import UNDATED, DatedFolder, Listing, scan_landing
+from dedp_assets.landing.versions import FileVersion, Seen
 from jobs import devices_loader
-from sensors.files import (
-    MAX_DAYS_PER_RUN,
-    Cursor,
-    Situation,
-    compares_levels,
-    devices_landed,
-    plan_runs,
-    run_request,
-)
+from sensors.landed_files import MAX_DAYS_PER_RUN, Cursor, Situation, compares_levels, plan_runs
+from sensors.landed_files import run_request as request_for
+from sensors.pipelines.devices_loader import devices_landed
 
 SETTLE = 2.0
 NOW = 1_800_000_000.0
@@ -99,6 +93,7 @@ def tick(
         cursor or Cursor(),
         copies or Known(),
         Situation(
+            landing=DatedFolder(Path("/landing/devices"), "dataset.csv"),
             now=now,
             settle_seconds=settle,
             due=due,
@@ -444,9 +439,9 @@ def test_notes_name_what_waits_and_pass_on_what_went_wrong():
 
 def test_one_day_is_a_partition_and_more_are_one_range():
     one, range_of_days = tick({"2024-01-01": version(1), "2024-01-03": version(1), "2024-01-04": version(1)}).requests
-    assert run_request(one).partition_key == "2024-01-01"
-    assert run_request(range_of_days).partition_key is None
-    assert run_request(range_of_days).tags == {
+    assert request_for(one, contract.DEVICES_FILE).partition_key == "2024-01-01"
+    assert request_for(range_of_days, contract.DEVICES_FILE).partition_key is None
+    assert request_for(range_of_days, contract.DEVICES_FILE).tags == {
         "dagster/asset_partition_range_start": "2024-01-03",
         "dagster/asset_partition_range_end": "2024-01-04",
     }
@@ -490,7 +485,7 @@ def test_a_look_finds_the_undated_file_and_those_of_days(tmp_path):
     (tmp_path / "2024-01-06" / "_STARTED").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "empty folder").mkdir()
-    listing = scan_landing(tmp_path)
+    listing = scan_landing(DatedFolder(tmp_path, "dataset.csv"))
     assert listing == Listing(
         {
             UNDATED: FileVersion(7, 0, undated.stat().st_ctime_ns, undated.stat().st_ino),
@@ -506,20 +501,22 @@ def test_a_look_finds_the_undated_file_and_those_of_days(tmp_path):
 )
 def test_a_file_that_has_not_the_expected_name_is_named(tmp_path, name):
     put_file(tmp_path / name)
-    assert scan_landing(tmp_path) == Listing(
+    assert scan_landing(DatedFolder(tmp_path, "dataset.csv")) == Listing(
         {}, [f"{name} is ignored: expected the name dataset.csv, and plain CSV in it"]
     )
 
 
 def test_a_look_at_a_folder_that_is_not_there_says_so(tmp_path):
-    assert scan_landing(tmp_path / "devices").problems == [
+    assert scan_landing(DatedFolder(tmp_path / "devices", "dataset.csv")).problems == [
         f"{tmp_path}/devices does not exist yet: nothing has arrived"
     ]
 
 
 def test_a_look_at_a_file_in_the_place_of_the_folder_says_so(tmp_path):
     (tmp_path / "devices").touch()
-    assert scan_landing(tmp_path / "devices") == Listing({}, [f"{tmp_path}/devices can't be read: Not a directory"])
+    assert scan_landing(DatedFolder(tmp_path / "devices", "dataset.csv")) == Listing(
+        {}, [f"{tmp_path}/devices can't be read: Not a directory"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -528,7 +525,7 @@ def test_a_look_at_a_file_in_the_place_of_the_folder_says_so(tmp_path):
 )
 def test_a_folder_that_is_no_day_is_named_and_ignored(tmp_path, name):
     put_file(tmp_path / name / "dataset.csv")
-    assert scan_landing(tmp_path) == Listing(
+    assert scan_landing(DatedFolder(tmp_path, "dataset.csv")) == Listing(
         {}, [f"{name}/dataset.csv is ignored: {name!r} is not a day like 2024-01-31"]
     )
 
@@ -538,7 +535,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "dataset.csv").symlink_to(target)
     (tmp_path / "devices" / "2024-01-03").symlink_to(target.parent)
-    assert list(scan_landing(tmp_path / "devices").files) == [UNDATED, "2024-01-03"]
+    assert list(scan_landing(DatedFolder(tmp_path / "devices", "dataset.csv")).files) == [UNDATED, "2024-01-03"]
 
 
 def test_what_cannot_be_read_is_named_and_hides_nothing_else(tmp_path):
@@ -552,7 +549,7 @@ def test_what_cannot_be_read_is_named_and_hides_nothing_else(tmp_path):
     (tmp_path / "2024-01-04" / "dataset.csv").mkdir()
     os.mkfifo(tmp_path / "2024-01-05" / "dataset.csv")
     (tmp_path / "loop").symlink_to("loop")
-    listing = scan_landing(tmp_path)
+    listing = scan_landing(DatedFolder(tmp_path, "dataset.csv"))
     assert list(listing.files) == [UNDATED, "2024-01-09"]
     assert listing.problems == [
         "2024-01-01/dataset.csv can't be read: Too many levels of symbolic links",
@@ -576,7 +573,7 @@ def test_files_and_folders_of_others_are_named_and_hide_nothing_else():
         (folder / "private").chmod(0)
 
         def found():
-            listing = scan_landing(folder)
+            listing = scan_landing(DatedFolder(folder, "dataset.csv"))
             return [list(listing.files), listing.problems]
 
         try:
@@ -599,7 +596,7 @@ def test_a_folder_of_others_is_a_problem_and_no_error():
         folder.chmod(0)
 
         def found():
-            listing = scan_landing(folder)
+            listing = scan_landing(DatedFolder(folder, "dataset.csv"))
             return [list(listing.files), listing.problems]
 
         try:
@@ -625,12 +622,12 @@ def test_a_look_never_fails_while_files_come_and_go(tmp_path):
     coming_and_going = threading.Thread(target=come_and_go)
     coming_and_going.start()
     try:
-        listings = [scan_landing(tmp_path) for _ in range(500)]
+        listings = [scan_landing(DatedFolder(tmp_path, "dataset.csv")) for _ in range(500)]
     finally:
         over.set()
         coming_and_going.join()
     assert {len(listing.files) for listing in listings} <= set(range(len(DAYS) + 1))
-    assert scan_landing(tmp_path) == Listing()
+    assert scan_landing(DatedFolder(tmp_path, "dataset.csv")) == Listing()
 
 
 @pytest.fixture
@@ -710,7 +707,7 @@ def test_three_days_take_the_one_undated_file_once(instance, tick_of_sensor, thr
     assert nothing.run_requests == []
     assert "nothing has arrived" in nothing.skip_message
 
-    put_file(landing.undated_file())
+    put_file(landing_folder().file_of(UNDATED))
     (request,) = tick().run_requests
     assert days_of(request) == three_days
     assert tick().run_requests == []
@@ -718,31 +715,31 @@ def test_three_days_take_the_one_undated_file_once(instance, tick_of_sensor, thr
     assert instance.get_materialized_partitions(contract.DEVICES_FILE) == set(three_days)
     again = tick()
     assert again.run_requests == []
-    assert again.skip_message == f"nothing new in {landing.folder()}"
+    assert again.skip_message == f"nothing new in {landing_folder().path}"
 
 
 def test_a_file_that_lands_is_taken_by_the_first_tick_that_has_seen_it_settle(instance, tick_of_sensor, monkeypatch):
     day = contract.due_days(datetime.now(timezone.utc))[-1]
     monkeypatch.setenv("DEDP_SETTLE_SECONDS", "0.3")
-    put_file(landing.dated_file(day))
+    put_file(landing_folder().file_of(day))
     assert tick_of_sensor().run_requests == []
     time.sleep(0.3)
     assert tick_of_sensor.take_in(tick_of_sensor()) == [day]
 
 
 def test_a_day_takes_its_own_file_and_the_others_the_undated_one(tick_of_sensor, three_days):
-    put_file(landing.undated_file(), "for everybody")
-    put_file(landing.dated_file(three_days[1]), "for its day")
+    put_file(landing_folder().file_of(UNDATED), "for everybody")
+    put_file(landing_folder().file_of(three_days[1]), "for its day")
     assert tick_of_sensor.take_in(tick_of_sensor()) == three_days
     assert [content_of(day) for day in three_days] == ["for everybody", "for its day", "for everybody"]
 
 
 def test_a_rewritten_dated_file_is_taken_in_again(tick_of_sensor, three_days):
     tick, day = tick_of_sensor, three_days[0]
-    put_file(landing.dated_file(day), "first version")
+    put_file(landing_folder().file_of(day), "first version")
     first = tick()
     tick.take_in(first)
-    put_file(landing.dated_file(day), "second version")
+    put_file(landing_folder().file_of(day), "second version")
     second = tick()
     assert tick.take_in(second) == [day]
     assert first.run_requests[0].run_key != second.run_requests[0].run_key
@@ -752,7 +749,7 @@ def test_a_rewritten_dated_file_is_taken_in_again(tick_of_sensor, three_days):
 
 def test_the_same_size_times_and_inode_with_other_content_is_another_version(tick_of_sensor, three_days):
     tick, day = tick_of_sensor, three_days[0]
-    file = put_file(landing.dated_file(day), "one")
+    file = put_file(landing_folder().file_of(day), "one")
     tick.take_in(tick())
     before = file.stat()
     file.write_text("two")
@@ -765,9 +762,9 @@ def test_the_same_size_times_and_inode_with_other_content_is_another_version(tic
 
 def test_an_earlier_version_that_is_moved_back_into_place_is_taken_in_again(tick_of_sensor, three_days):
     tick, day = tick_of_sensor, three_days[0]
-    landed = put_file(landing.dated_file(day), "first")
-    other = put_file(landing.folder().parent / "second.csv", "second version")
-    aside = landing.folder().parent / "aside.csv"
+    landed = put_file(landing_folder().file_of(day), "first")
+    other = put_file(landing_folder().path.parent / "second.csv", "second version")
+    aside = landing_folder().path.parent / "aside.csv"
     tick.take_in(tick())
     os.rename(landed, aside)
     os.rename(other, landed)
@@ -780,20 +777,20 @@ def test_an_earlier_version_that_is_moved_back_into_place_is_taken_in_again(tick
 
 def test_a_landing_folder_that_is_copied_or_touched_costs_no_run(tick_of_sensor, three_days):
     tick = tick_of_sensor
-    put_file(landing.undated_file(), "for everybody")
-    put_file(landing.dated_file(three_days[1]), "for its day")
+    put_file(landing_folder().file_of(UNDATED), "for everybody")
+    put_file(landing_folder().file_of(three_days[1]), "for its day")
     tick.take_in(tick())
-    os.rename(landing.folder(), landing.folder().parent / "before")
-    shutil.copytree(landing.folder().parent / "before", landing.folder())
+    os.rename(landing_folder().path, landing_folder().path.parent / "before")
+    shutil.copytree(landing_folder().path.parent / "before", landing_folder().path)
     assert tick().run_requests == []
-    landing.dated_file(three_days[1]).touch()
+    landing_folder().file_of(three_days[1]).touch()
     assert tick().run_requests == []
     assert tick.compare_levels().run_requests == []
 
 
 def test_a_day_that_took_a_part_of_the_undated_file_takes_the_rest_when_it_has_come(tick_of_sensor, three_days):
     tick = tick_of_sensor
-    file = put_file(landing.undated_file(), "header\nfirst\n")
+    file = put_file(landing_folder().file_of(UNDATED), "header\nfirst\n")
     tick.take_in(tick())
     with file.open("a") as stream:
         stream.write("second\n")
@@ -805,7 +802,7 @@ def test_a_day_that_took_a_part_of_the_undated_file_takes_the_rest_when_it_has_c
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "by a rename"])
 def test_an_unrelated_later_file_is_not_for_days_that_took_an_earlier_one(tick_of_sensor, three_days, in_place):
     tick = tick_of_sensor
-    file = put_file(landing.undated_file(), "header\nfirst\n")
+    file = put_file(landing_folder().file_of(UNDATED), "header\nfirst\n")
     tick.take_in(tick())
     if in_place:
         file.write_text("header\nother, and longer\n")
@@ -818,7 +815,7 @@ def test_an_unrelated_later_file_is_not_for_days_that_took_an_earlier_one(tick_o
 
 def test_a_file_that_is_replaced_before_the_rest_of_it_is_taken_leaves_the_day_as_it_is(tick_of_sensor, three_days):
     tick = tick_of_sensor
-    file = put_file(landing.undated_file(), "header\nfirst\n")
+    file = put_file(landing_folder().file_of(UNDATED), "header\nfirst\n")
     tick.take_in(tick())
     with file.open("a") as stream:
         stream.write("second\n")
@@ -839,11 +836,11 @@ def refuse(day):
 @pytest.mark.parametrize("refused_first", [True, False])
 def test_a_day_whose_load_failed_takes_the_next_version_of_the_undated_file(tick_of_sensor, three_days, refused_first):
     tick = tick_of_sensor
-    put_file(landing.undated_file(), "wrong")
+    put_file(landing_folder().file_of(UNDATED), "wrong")
     tick.take_in(tick())
     if refused_first:
         refuse(three_days[1])
-    put_file(landing.undated_file(), "right at last")
+    put_file(landing_folder().file_of(UNDATED), "right at last")
     asked = tick.take_in(tick())
     if not refused_first:
         # Its load fails only now.
@@ -857,10 +854,10 @@ def test_a_day_whose_load_failed_takes_the_next_version_of_the_undated_file(tick
 
 def test_a_dated_file_that_is_gone_when_its_run_starts_is_replaced_by_no_other(instance, tick_of_sensor, three_days):
     day = three_days[0]
-    put_file(landing.undated_file(), "for everybody")
-    put_file(landing.dated_file(day), "for its day")
+    put_file(landing_folder().file_of(UNDATED), "for everybody")
+    put_file(landing_folder().file_of(day), "for its day")
     (request,) = tick_of_sensor().run_requests
-    landing.dated_file(day).unlink()
+    landing_folder().file_of(day).unlink()
     assert not take_in(instance, request)
     assert not contract.internal_file(day).exists()
     assert content_of(three_days[1]) == "for everybody"
@@ -868,19 +865,19 @@ def test_a_dated_file_that_is_gone_when_its_run_starts_is_replaced_by_no_other(i
 
 def test_a_run_by_hand_does_not_replace_a_days_own_file_by_the_undated_one(instance, tick_of_sensor, three_days):
     day = three_days[0]
-    put_file(landing.undated_file(), "for everybody")
-    put_file(landing.dated_file(day), "for its day")
+    put_file(landing_folder().file_of(UNDATED), "for everybody")
+    put_file(landing_folder().file_of(day), "for its day")
     tick_of_sensor.take_in(tick_of_sensor())
-    landing.dated_file(day).unlink()
+    landing_folder().file_of(day).unlink()
     result = dg.materialize([devices_file], instance=instance, partition_key=day, raise_on_error=False)
     (failure,) = (event for event in result.all_events if event.is_step_failure)
-    assert f"{landing.dated_file(day)} is gone, from which {day} was taken in" in str(failure.event_specific_data)
+    assert f"{landing_folder().file_of(day)} is gone, from which {day} was taken in" in str(failure.event_specific_data)
     assert content_of(day) == "for its day"
 
 
 def test_a_run_that_failed_is_asked_for_again_though_no_file_has_changed(tick_of_sensor, three_days):
     tick, day = tick_of_sensor, three_days[0]
-    put_file(landing.dated_file(day))
+    put_file(landing_folder().file_of(day))
     assert [days_of(request) for request in tick().run_requests] == [[day]]
     assert tick.compare_levels().run_requests == []
     assert tick.take_in(tick.compare_levels()) == [day]
@@ -890,7 +887,7 @@ def test_a_run_that_failed_is_asked_for_again_though_no_file_has_changed(tick_of
 def test_what_was_taken_in_elsewhere_is_told_to_dagster(tick_of_sensor, three_days):
     with dg.DagsterInstance.ephemeral() as elsewhere:
         for day in three_days:
-            put_file(landing.dated_file(day), day)
+            put_file(landing_folder().file_of(day), day)
             assert dg.materialize([devices_file], instance=elsewhere, partition_key=day).success
     result = tick_of_sensor()
     assert result.run_requests == []
@@ -899,14 +896,14 @@ def test_what_was_taken_in_elsewhere_is_told_to_dagster(tick_of_sensor, three_da
 
 def test_a_rewritten_undated_file_is_for_days_not_taken_in_and_for_no_other(instance, tick_of_sensor, three_days):
     tick = tick_of_sensor
-    put_file(landing.undated_file(), "first version")
+    put_file(landing_folder().file_of(UNDATED), "first version")
     (for_all,) = tick().run_requests
     assert days_of(for_all) == three_days
     assert dg.materialize([devices_file], instance=instance, partition_key=three_days[0]).success
 
-    put_file(landing.undated_file(), "second version")
+    put_file(landing_folder().file_of(UNDATED), "second version")
     assert tick.take_in(tick()) == three_days[1:]
-    put_file(landing.undated_file(), "third version")
+    put_file(landing_folder().file_of(UNDATED), "third version")
     assert tick().run_requests == []
     assert [content_of(day) for day in three_days] == ["first version", "second version", "second version"]
 
@@ -914,7 +911,7 @@ def test_a_rewritten_undated_file_is_for_days_not_taken_in_and_for_no_other(inst
 def test_a_burst_of_thirty_days_is_one_request_with_a_range(tick_of_sensor):
     days = contract.due_days(datetime.now(timezone.utc))[-30:]
     for day in days:
-        put_file(landing.dated_file(day), day)
+        put_file(landing_folder().file_of(day), day)
     result = tick_of_sensor()
     assert len(result.run_requests) == 1
     assert tick_of_sensor.take_in(result) == days
@@ -924,36 +921,36 @@ def test_a_burst_of_thirty_days_is_one_request_with_a_range(tick_of_sensor):
 @pytest.mark.parametrize("cursor", [None, "garbled", '{"unsettled": {}, "taken": {}, "undated": null}'])
 def test_a_lost_cursor_repeats_nothing(tick_of_sensor, three_days, cursor):
     tick = tick_of_sensor
-    put_file(landing.undated_file())
-    put_file(landing.dated_file(three_days[0]))
+    put_file(landing_folder().file_of(UNDATED))
+    put_file(landing_folder().file_of(three_days[0]))
     tick.take_in(tick())
     tick.cursor = cursor
     again = tick()
     assert again.run_requests == []
     assert again.asset_events == []
-    put_file(landing.dated_file(three_days[0]), "a new version")
+    put_file(landing_folder().file_of(three_days[0]), "a new version")
     assert tick.take_in(tick()) == three_days[:1]
 
 
 def test_copies_from_before_they_said_where_they_came_from_are_kept_and_compared_by_content(tick_of_sensor, three_days):
     tick = tick_of_sensor
-    put_file(landing.undated_file())
+    put_file(landing_folder().file_of(UNDATED))
     for day in three_days[:2]:
-        put_file(landing.dated_file(day), day)
+        put_file(landing_folder().file_of(day), day)
     tick.take_in(tick())
     for day in three_days:
         (contract.internal_file(day).parent / "source.json").unlink()
     tick.cursor = None
-    put_file(landing.dated_file(three_days[1]), "changed meanwhile")
+    put_file(landing_folder().file_of(three_days[1]), "changed meanwhile")
     assert tick.take_in(tick()) == [three_days[1]]
 
 
 def test_the_tick_message_names_what_waits_and_what_is_wrong(tick_of_sensor, three_days, monkeypatch):
     monkeypatch.setenv("DEDP_SETTLE_SECONDS", "7")
     today = datetime.now(timezone.utc).date().isoformat()
-    put_file(landing.dated_file(today), "")
-    put_file(landing.folder() / "backup" / "dataset.csv")
-    put_file(landing.dated_file(three_days[0]))
+    put_file(landing_folder().file_of(today), "")
+    put_file(landing_folder().path / "backup" / "dataset.csv")
+    put_file(landing_folder().file_of(three_days[0]))
     result = tick_of_sensor()
     assert result.run_requests == []
     assert result.skip_message == "; ".join(
@@ -966,20 +963,20 @@ def test_the_tick_message_names_what_waits_and_what_is_wrong(tick_of_sensor, thr
 
 
 def test_a_note_is_logged_when_it_changes_and_not_at_every_tick(instance, tick_of_sensor, capfd):
-    put_file(landing.folder() / "backup" / "dataset.csv")
+    put_file(landing_folder().path / "backup" / "dataset.csv")
     logged = []
     for _ in range(3):
         tick_of_sensor()
         logged.append("backup/dataset.csv is ignored" in capfd.readouterr().err)
-    put_file(landing.folder() / "other" / "dataset.csv")
+    put_file(landing_folder().path / "other" / "dataset.csv")
     tick_of_sensor()
     logged.append("other/dataset.csv is ignored" in capfd.readouterr().err)
     assert logged == [True, False, False, True]
 
 
 def test_a_name_that_is_not_text_does_not_break_the_tick(tick_of_sensor, three_days):
-    put_file(landing.dated_file(three_days[0]))
-    odd = os.path.join(os.fsencode(landing.folder()), b"\xff")
+    put_file(landing_folder().file_of(three_days[0]))
+    odd = os.path.join(os.fsencode(landing_folder().path), b"\xff")
     os.mkdir(odd)
     open(os.path.join(odd, b"dataset.csv"), "w").close()
     (request,) = tick_of_sensor().run_requests

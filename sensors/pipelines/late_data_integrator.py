@@ -1,4 +1,4 @@
-"""The reconciling sensor of the late-data integrator: which days don't reflect their input, whatever events say."""
+"""What the late-data integrator watches: commits to its input, and days that don't reflect it, whatever events say."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
@@ -9,6 +9,7 @@ from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import TableMissing
 from sensors import reconciliation
 from sensors.automation import closed_partitions
+from sensors.delta_commits import commit_sensor
 
 TARGETS = [contract.DEVICE_COUNTS, contract.PARTITIONS_STATE, contract.BACKFILLING_CONFIGURATION]
 
@@ -58,6 +59,15 @@ def _observe(context: dg.SensorEvaluationContext) -> reconciliation.Observed:
     notes = ["the state table was put right"] if repaired else []
     return reconciliation.Observed(behind, progress.in_progress, notes)
 
+
+devices_committed = commit_sensor(
+    "devices_committed",
+    contract.DEVICES,
+    open_log=lake.devices_log,
+    partitions=contract.DAYS,
+    pool=contract.POOL,
+    writer="`dedp load-delta`",
+)
 
 late_data_reconciled = reconciliation.reconciling_sensor(
     "late_data_reconciled",

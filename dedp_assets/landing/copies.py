@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dedp_assets.file_versions import FileVersion, sha256_of
+from dedp_assets.landing.versions import FileVersion, sha256_of
 
 _SOURCE, _REFUSED = "source.json", "refused.json"
 
