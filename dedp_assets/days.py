@@ -1,5 +1,6 @@
-"""Days as partitions name them, such as 2024-01-31: the one place that reads them from what others wrote."""
+"""Days as partitions name them, such as 2024-01-31: what is one, which comes next, and which are closed."""
 
+from collections.abc import Collection
 from datetime import date, timedelta
 
 
@@ -20,3 +21,8 @@ def day_after(text: str) -> str | None:
     """The name of the next day; None where there is none, after 9999-12-31 and after what is no day."""
     day = day_of(text)
     return (day + timedelta(days=1)).isoformat() if day and day < date.max else None
+
+
+def closed_days(days: Collection[str], appeared: Collection[str]) -> set[str]:
+    """Those of the days whose next day is among those that have appeared: nothing more is expected in them then."""
+    return {day for day in days if day_after(day) in appeared}

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dedp_assets.days import day_after
+from dedp_assets.days import closed_days
 
 SENSOR_NAME = "follow_inputs"
 SETTLE_SECONDS = "0.5"
@@ -135,13 +135,8 @@ class PartitionClosed(dg.AutomationCondition):
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         closed = context.candidate_subset.expensively_compute_partition_keys()
         for key in context.asset_graph.get(context.key).parent_keys if closed else ():
-            closed = closed_partitions(closed, context.asset_graph_view.instance.get_materialized_partitions(key))
+            closed = closed_days(closed, context.asset_graph_view.instance.get_materialized_partitions(key))
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(closed))
-
-
-def closed_partitions(days: Collection[str], appeared: Collection[str]) -> set[str]:
-    """Those of the days whose next day is among those that have appeared."""
-    return {day for day in days if day_after(day) in appeared}
 
 
 def behind_by_events(updated: Mapping[str, int], made: Mapping[str, int], requested: Mapping[str, int]) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import dagster as dg
 from deltalake import DeltaTable
 
-from dedp_assets.days import day_after
+from dedp_assets.days import closed_days
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import Commit, CommitUnreadable, DeltaLog, LogCleaned, LogIncomplete
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts
@@ -74,18 +74,13 @@ def overview(
     changed = {day: commit.version for commit in history.commits for day in commit.changes}
     counted = {*progress.recorded, *progress.recorded_before}
     appeared = {*progress.snapshot.files, *changed, *counted} & set(known)
-    late = progress.late_commits
+    closed, late = closed_days(appeared | set(progress.in_progress), appeared), progress.late_commits
     rows = [
-        _row(day, _status(day, progress, appeared, failed), changed.get(day), progress, late.get(day))
+        _row(day, _status(day, progress, closed, failed), changed.get(day), progress, late.get(day))
         for day in appeared & {*progress.snapshot.files, *counted} | set(progress.in_progress)
     ]
     order = list(STATUSES)
     return sorted(rows, key=lambda row: (order.index(row.status), row.day))
-
-
-def is_closed(day: str, appeared: Collection[str]) -> bool:
-    """Whether the day after it has appeared, with which nothing more is expected in it."""
-    return day_after(day) in appeared
 
 
 def look(in_progress: Collection[str]) -> state.Progress:
@@ -132,7 +127,7 @@ def days_failed(instance: dg.DagsterInstance) -> set[str]:
     return {day for day, status in latest.items() if status == dg.DagsterRunStatus.FAILURE}
 
 
-def _status(day: str, progress: state.Progress, appeared: Collection[str], failed: Collection[str]) -> Status:
+def _status(day: str, progress: state.Progress, closed: Collection[str], failed: Collection[str]) -> Status:
     if day in progress.in_progress:
         return "running"
     is_late = day in progress.late
@@ -142,7 +137,7 @@ def _status(day: str, progress: state.Progress, appeared: Collection[str], faile
         return "failed"
     if is_late:
         return "late"
-    return "waiting" if is_closed(day, appeared) else "open"
+    return "waiting" if day in closed else "open"
 
 
 def _row(day: str, status: Status, changed: int | None, progress: state.Progress, late: Late | None) -> Row:

@@ -4,10 +4,11 @@ import io
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timezone
 from math import ceil
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from dedp_assets.days import day_after
 from dedp_assets.late_data_integrator import state
 from dedp_assets.late_data_integrator.delta_log import Commit, Snapshot, add_fingerprints
 from dedp_assets.late_data_integrator.overview import History
@@ -104,7 +105,7 @@ class _Closed(NamedTuple):
 
 
 def _closed(day: str, commits: dict[str, list[Commit]], history: History, earlier: Collection[str]) -> _Closed | None:
-    next_day = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
+    next_day = day_after(day)
     if next_day in earlier:
         # Before all that is left of the history.
         return _Closed(history.commits[0].version - 1, history.commits[0].timestamp)

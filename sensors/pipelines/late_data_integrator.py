@@ -5,10 +5,10 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
+from dedp_assets.days import closed_days
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.delta_log import TableMissing
 from sensors import reconciliation
-from sensors.automation import closed_partitions
 from sensors.delta_commits import commit_sensor
 
 TARGETS = [contract.DEVICE_COUNTS, contract.PARTITIONS_STATE, contract.BACKFILLING_CONFIGURATION]
@@ -22,7 +22,7 @@ def days_behind(
     appeared: days of which the input has ever had data. known: days that there are partitions for. told: the version
     of the latest materialization of each day's counts that Dagster knows.
     """
-    closed = closed_partitions(known, appeared)
+    closed = closed_days(known, appeared)
     new = closed & progress.snapshot.files.keys() - progress.recorded.keys()
     changed = closed.intersection(progress.late) | set(progress.recorded_before)
     # Written by a run that died before it could say so: a run that finds nothing to do will. What was told last may

@@ -4,8 +4,7 @@ from datetime import date
 
 import pytest
 
-from dedp_assets.days import day_after, day_of
-from sensors.automation import closed_partitions
+from dedp_assets.days import closed_days, day_after, day_of
 
 NO_DAYS = [
     "",
@@ -38,4 +37,4 @@ def test_nothing_comes_after_the_last_day_there_is():
 
 def test_a_value_that_is_no_day_is_never_closed_and_keeps_no_other_from_it():
     odd = ["9999-12-31", *NO_DAYS]
-    assert closed_partitions(["2024-01-01", *odd], ["2024-01-02", *odd]) == {"2024-01-01"}
+    assert closed_days(["2024-01-01", *odd], ["2024-01-02", *odd]) == {"2024-01-01"}
