@@ -35,11 +35,14 @@ test-model: setup ## 10,000 schedules of each model: commits, files that land, t
 test-cluster: setup ## the late-data integrator on a Spark cluster of separate processes (needs a JDK 17+)
 	@$(BIN)/python -m pytest tests/cluster
 
-check: setup ## formatting, lint and types
+check: setup ## formatting, lint, types, and that every code location loads
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy dedp_assets sensors jobs
 	@MYPYPATH=benchmarks $(BIN)/mypy benchmarks
+	@said=$$(env -u DAGSTER_HOME $(BIN)/dagster definitions validate --workspace workspace.yaml 2>&1) \
+	    || { echo "$$said"; exit 1; }; \
+	    echo "$$said" | sed -n 's/.*\(Validation successful for code location [A-Za-z0-9_.]*\)\..*/\1/p'
 
 bench: setup ## the measured claims of benchmarks/README.md
 	@for script in load_rows refresh_totals import_locations scenario_ticks scenario_month \

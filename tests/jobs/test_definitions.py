@@ -1,6 +1,7 @@
 """What the code locations deploy, and what importing them does not do."""
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -112,6 +113,21 @@ def test_the_workspace_names_exactly_the_modules_under_jobs():
     named = [entry["python_module"] for entry in workspace["load_from"]]
     assert sorted(named) == sorted(module for module, path in modules_of("jobs") if path.name != "__init__.py")
     assert set(named) == set(LOCATIONS)
+
+
+def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the_same_names():
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    settings = toml.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dg"]
+    assert settings["directory_type"] == "workspace"
+    modules = []
+    for folder in (REPOSITORY / entry["path"] for entry in settings["workspace"]["projects"]):
+        project = toml.loads((folder / "dg.toml").read_text())["project"]
+        module = project["code_location_target_module"]
+        modules.append(module)
+        assert project["code_location_name"] == project["defs_module"] == module
+        assert (folder / f"{module.replace('.', '/')}.py").samefile(importlib.import_module(module).__file__)
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    assert modules == [entry["python_module"] for entry in workspace["load_from"]]
 
 
 @pytest.mark.parametrize(
