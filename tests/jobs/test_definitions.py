@@ -1,6 +1,5 @@
 """What the code locations deploy, and what importing them does not do."""
 
-import ast
 import importlib
 import json
 import os
@@ -36,28 +35,6 @@ def modules_of(package):
     for path in sorted((REPOSITORY / package).rglob("*.py")):
         parts = path.relative_to(REPOSITORY).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
-
-
-def imported_by(module, path):
-    """The full names of all that a module imports, wherever in it the import stands."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            source = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-
-
-def imports_below(importer, imported):
-    """Who below one package imports what below another."""
-    return [
-        f"{module} imports {name}"
-        for module, path in modules_of(importer.replace(".", "/"))
-        for name in imported_by(module, path)
-        if f"{name}.".startswith(f"{imported}.")
-    ]
 
 
 def after_import(module, home):
@@ -128,37 +105,6 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         assert (folder / f"{module.replace('.', '/')}.py").samefile(importlib.import_module(module).__file__)
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
     assert modules == [entry["python_module"] for entry in workspace["load_from"]]
-
-
-@pytest.mark.parametrize(
-    ("importer", "imported"),
-    [
-        ("dedp_assets", "sensors"),
-        ("dedp_assets", "jobs"),
-        ("sensors", "jobs"),
-        ("dedp_assets.isolated_sequencer.loader", "dedp_assets.isolated_sequencer.aggregator"),
-        ("dedp_assets.isolated_sequencer.aggregator", "dedp_assets.isolated_sequencer.loader"),
-        ("dedp_assets.generator", "dedp_assets.isolated_sequencer"),
-        ("dedp_assets.resources", "dedp_assets.isolated_sequencer"),
-        ("dedp_assets.resources", "dedp_assets.late_data_integrator"),
-        ("dedp_assets.late_data_integrator", "dedp_assets.isolated_sequencer"),
-        ("dedp_assets.isolated_sequencer", "dedp_assets.late_data_integrator"),
-    ],
-)
-def test_imports_go_one_way(importer, imported):
-    assert list(modules_of(importer.replace(".", "/")))
-    assert imports_below(importer, imported) == []
-
-
-def test_the_walk_over_imports_sees_those_that_are_there():
-    assert "jobs.devices_loader imports sensors.pipelines.devices_loader.devices_landed" in imports_below(
-        "jobs", "sensors"
-    )
-    # Inside a function, and relative.
-    assert "dedp_assets.cli imports dedp_assets.demo.run_demo" in imports_below("dedp_assets", "dedp_assets.demo")
-    assert "dedp_assets.generator.cli imports dedp_assets.generator.errors.GeneratorError" in imports_below(
-        "dedp_assets.generator", "dedp_assets.generator.errors"
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""Who may import whom. The rules follow from the tree, so that a new pipeline is covered without an edit here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import dedp_assets
+
+REPOSITORY = Path(dedp_assets.__file__).parent.parent
+
+# What each kind of module may import of ours, besides its own package. A module is of the first kind that fits:
+# jobs, sensors, harness: by their place; entry point: the commands, `make up` and the demo; settings;
+# pipeline: below a package of dedp_assets that has a contract.py; shared: all else in dedp_assets.
+MAY_IMPORT = {
+    "jobs": {"sensors", "pipeline", "settings", "shared"},
+    "sensors": {"sensors", "pipeline", "settings", "shared"},
+    "entry point": {"entry point", "pipeline", "settings", "shared"},
+    "pipeline": {"pipeline", "settings", "shared"},
+    "settings": {"shared"},
+    "shared": {"shared"},
+    "harness": {"harness"},
+}
+
+# Why each of these is allowed in spite of the rules. One that is not needed any more fails the test: take it out.
+KNOWN_EXCEPTIONS = {
+    (
+        "dedp_assets.resources.postgres",
+        "dedp_assets.settings",
+    ): "the default of the resource is the DSN of the settings",
+    (
+        "dedp_assets.resources.spark",
+        "dedp_assets.settings",
+    ): "the default of the resource is the server of the settings",
+    ("dedp_assets.resources.object_store", "dedp_assets.settings"): "raises SettingError for what variables hold",
+    (
+        "dedp_assets.testing.world.postgres",
+        "dedp_assets.resources.embedded_postgres",
+    ): "starts the server of the scenario's world as the product starts its own",
+}
+
+
+def modules_of(root):
+    """Every module of ours below a folder, by name, and its path."""
+    for package in ("dedp_assets", "sensors", "jobs"):
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported_by(module, path):
+    """The full names of all that a module imports, wherever in it the import stands."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def imports_below(root):
+    """Which module imports which other one of ours, as pairs."""
+    modules = dict(modules_of(root))
+    found = set()
+    for module, path in modules.items():
+        for name in imported_by(module, path):
+            # What is imported from a module is that module; a name that is in none of ours is somebody else's.
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            if name:
+                found.add((module, name))
+    return found
+
+
+def kind_of(module, pipelines):
+    """The kind of a module, see MAY_IMPORT, and the pipeline that it belongs to or None."""
+    top, _, below = module.partition(".")
+    first, last = below.split(".")[0], below.split(".")[-1]
+    if top in ("jobs", "sensors"):
+        return top, None
+    if first in ("testing", "pytest_plugin"):
+        return "harness", None
+    pipeline = first if first in pipelines else None
+    if first in ("demo", "local_stack") or last == "cli":
+        return "entry point", pipeline
+    if pipeline:
+        return "pipeline", pipeline
+    return ("settings" if first == "settings" else "shared"), None
+
+
+def is_in(module, package):
+    return f"{module}.".startswith(f"{package}.")
+
+
+def broken_rules(root):
+    """The imports that no rule allows, as pairs of the importing and the imported module."""
+    names = {name for name, _ in modules_of(root)}
+    pipelines = {name.split(".")[1] for name in names if name.count(".") == 2 and name.endswith(".contract")}
+    # Of a pipeline in several code locations, each has a package with assets of its own.
+    locations = [
+        name.rpartition(".")[0]
+        for name in names
+        if name.count(".") == 3 and name.split(".")[1] in pipelines and name.endswith(".assets")
+    ]
+    broken = set()
+    for importer, imported in imports_below(root):
+        kind, pipeline = kind_of(importer, pipelines)
+        other_kind, other_pipeline = kind_of(imported, pipelines)
+        is_of_another = pipeline and other_pipeline and pipeline != other_pipeline
+        own = [location for location in locations if is_in(importer, location)]
+        others = [location for location in locations if is_in(imported, location)]
+        if other_kind not in MAY_IMPORT[kind] or is_of_another or (own and others and own != others):
+            broken.add((importer, imported))
+    return broken
+
+
+def test_every_import_goes_the_way_the_rules_allow():
+    unexpected = broken_rules(REPOSITORY) - KNOWN_EXCEPTIONS.keys()
+    assert sorted(f"{importer} imports {imported}" for importer, imported in unexpected) == []
+
+
+def test_every_known_exception_is_still_needed():
+    assert sorted(KNOWN_EXCEPTIONS.keys() - broken_rules(REPOSITORY)) == []
+
+
+def test_the_walk_over_imports_sees_those_that_are_there():
+    found = imports_below(REPOSITORY)
+    assert ("jobs.devices_loader", "sensors.files") in found
+    # Inside a function, relative, and for the type checker alone.
+    assert ("dedp_assets.cli", "dedp_assets.demo") in found
+    assert ("dedp_assets.generator.cli", "dedp_assets.generator.errors") in found
+    assert ("dedp_assets.testing.expectations", "dedp_assets.testing.scenario") in found
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Writes a tree of ours with two pipelines, one of them in two code locations; to add an import to."""
+    for module in [
+        "jobs/tides.py",
+        "sensors/tides.py",
+        "dedp_assets/cli.py",
+        "dedp_assets/days.py",
+        "dedp_assets/resources/clock.py",
+        "dedp_assets/settings.py",
+        "dedp_assets/testing/scenario.py",
+        "dedp_assets/pytest_plugin.py",
+        "dedp_assets/tides/contract.py",
+        "dedp_assets/tides/cli.py",
+        "dedp_assets/tides/measuring.py",
+        "dedp_assets/tides/harbour/assets.py",
+        "dedp_assets/tides/harbour/gauge.py",
+        "dedp_assets/tides/open_sea/assets.py",
+        "dedp_assets/winds/contract.py",
+        "dedp_assets/winds/assets.py",
+    ]:
+        path = tmp_path / module
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def importing(importer, statement):
+        (tmp_path / f"{importer.replace('.', '/')}.py").write_text(statement)
+        return sorted(broken_rules(tmp_path))
+
+    return importing
+
+
+@pytest.mark.parametrize(
+    ("importer", "statement", "imported"),
+    [
+        ("dedp_assets.days", "from sensors.tides import anything", "sensors.tides"),
+        ("dedp_assets.tides.harbour.assets", "import sensors.tides", "sensors.tides"),
+        ("dedp_assets.cli", "from jobs.tides import defs", "jobs.tides"),
+        ("sensors.tides", "def look():\n    from jobs.tides import defs", "jobs.tides"),
+        ("dedp_assets.winds.assets", "from dedp_assets.tides import contract", "dedp_assets.tides.contract"),
+        ("dedp_assets.tides.cli", "from dedp_assets.winds import assets", "dedp_assets.winds.assets"),
+        ("dedp_assets.tides.harbour.gauge", "from ..open_sea import assets", "dedp_assets.tides.open_sea.assets"),
+        ("dedp_assets.tides.open_sea.assets", "from dedp_assets.tides.harbour.gauge import x", None),
+        ("dedp_assets.days", "from dedp_assets.winds.assets import x", "dedp_assets.winds.assets"),
+        ("dedp_assets.resources.clock", "from dedp_assets import settings", "dedp_assets.settings"),
+        ("dedp_assets.resources.clock", "from ..cli import main", "dedp_assets.cli"),
+        ("dedp_assets.tides.measuring", "from dedp_assets.cli import main", "dedp_assets.cli"),
+        ("dedp_assets.tides.measuring", "from dedp_assets.testing import scenario", "dedp_assets.testing.scenario"),
+        ("dedp_assets.testing.scenario", "from dedp_assets import days", "dedp_assets.days"),
+        ("dedp_assets.pytest_plugin", "from dedp_assets.settings import home", "dedp_assets.settings"),
+        ("dedp_assets.settings", "from dedp_assets.winds import contract", "dedp_assets.winds.contract"),
+    ],
+)
+def test_an_import_against_the_rules_is_found_in_any_pipeline(tree, importer, statement, imported):
+    assert tree(importer, statement) == [(importer, imported or "dedp_assets.tides.harbour.gauge")]
+
+
+@pytest.mark.parametrize(
+    ("importer", "statement"),
+    [
+        ("jobs.tides", "from sensors import tides\nfrom dedp_assets.tides.harbour import assets"),
+        ("sensors.tides", "from dedp_assets.tides import measuring\nfrom dedp_assets import days, settings"),
+        ("dedp_assets.cli", "from dedp_assets.tides.cli import tides\nfrom dedp_assets.winds import contract"),
+        ("dedp_assets.tides.cli", "from dedp_assets import cli, settings\nfrom . import measuring"),
+        ("dedp_assets.tides.harbour.assets", "from ..contract import X\nfrom .gauge import Y\nimport dedp_assets.days"),
+        ("dedp_assets.resources.clock", "from dedp_assets import days"),
+        ("dedp_assets.pytest_plugin", "import pytest\nfrom dedp_assets.testing.scenario import Scenario"),
+    ],
+)
+def test_an_import_by_the_rules_is_not(tree, importer, statement):
+    assert tree(importer, statement) == []
