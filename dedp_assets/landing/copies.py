@@ -12,12 +12,12 @@ moment, whoever dies when. A copy from before there was such a file has none; th
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dedp_assets.landing.versions import FileVersion, sha256_of
+from dedp_assets.whole_files import write_whole
 
 _SOURCE, _REFUSED = "source.json", "refused.json"
 
@@ -118,10 +118,5 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """As a whole or not at all. Whoever writes holds the lock, so the draft has one name, and none is left behind."""
-    draft = path.with_name(f".{path.name}.part")
-    with open(draft, "w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
+    # Whoever writes holds the lock.
+    write_whole(path, json.dumps(content).encode(), is_only_writer=True)

@@ -6,13 +6,13 @@ Credentials come from the environment's standard variables, by way of dagster-de
 
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from dedp_assets.settings import SettingError
+from dedp_assets.whole_files import write_whole
 
 if TYPE_CHECKING:
     from dagster_deltalake.config import AzureConfig, GcsConfig, S3Config
@@ -104,7 +104,9 @@ def write_bytes(uri: str, content: bytes) -> None:
         raise ValueError(f"{uri}: expected 1 to {SMALL} bytes, found {len(content)}")
     try:
         if _is_local(uri):
-            _replace(_path(uri), content)
+            path = _path(uri)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
         else:
             _put(uri, content)
     except OSError as error:
@@ -207,19 +209,6 @@ def _get(uri: str) -> bytes:
     if len(content) > SMALL:
         raise OSError(f"it is larger than {SMALL} bytes")
     return content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        with open(draft, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _what_to_check(uri: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 import socket
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dedp_assets.resources import embedded_spark
+from dedp_assets.whole_files import write_whole
 
 _LOOK_SECONDS = 1.0
 # A server that is not there by then has failed, and whoever shares it could not say so.
@@ -119,8 +119,5 @@ def _forget(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """As a whole, and for this user's eyes only: it holds a token."""
-    draft = path.with_name(f".{path.name}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
+    # For this user's eyes only: it holds a token. Whoever keeps the server is the only writer.
+    write_whole(path, text.encode(), mode=0o600, is_only_writer=True)

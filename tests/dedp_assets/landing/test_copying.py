@@ -142,7 +142,7 @@ turns = 0
 
 def watch(frame, event, function):
     global turns
-    ours = frame.f_code.co_filename.endswith(("copying.py", "copies.py"))
+    ours = frame.f_code.co_filename.endswith(("copying.py", "copies.py", "whole_files.py"))
     if ours and event == wanted_event and function.__name__ == wanted_name:
         turns += 1
         if turns == int(wanted_turn):
