@@ -18,17 +18,9 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from dedp_assets.days import day_of
-from dedp_assets.late_data_integrator.delta_log import (
-    Commit,
-    CommitUnreadable,
-    DeltaLog,
-    LogIncomplete,
-    Snapshot,
-    TableMissing,
-    TableProblem,
-    UnsupportedTable,
-    add_fingerprints,
-)
+from dedp_assets.delta.commits import Commit, Snapshot, add_fingerprints
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import CommitUnreadable, LogIncomplete, TableMissing, TableProblem, UnsupportedTable
 from sensors.pools import ensure_limit
 
 # A tick may take 60 s. Where a log is long, or its store is slow, the next tick goes on.

@@ -47,8 +47,8 @@ def late(everything: bool, as_json: bool, picture: Path | None) -> None:
     """
     from deltalake.exceptions import DeltaError
 
+    from dedp_assets.delta.problems import TableMissing, TableProblem
     from dedp_assets.late_data_integrator import lake, overview
-    from dedp_assets.late_data_integrator.delta_log import TableMissing, TableProblem
     from dedp_assets.resources.object_store import reason
 
     log, runs = lake.devices_log(), _runs()

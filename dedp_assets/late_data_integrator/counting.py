@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.problems import UnsupportedTable
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN
-from dedp_assets.late_data_integrator.delta_log import Snapshot, UnsupportedTable
 from dedp_assets.late_data_integrator.device_counts import SCHEMA
 
 if TYPE_CHECKING:

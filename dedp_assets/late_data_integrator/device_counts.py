@@ -13,7 +13,6 @@ last: another one may have been in its place meanwhile.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -25,10 +24,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from dedp_assets.days import day_of
+from dedp_assets.delta.commits import hash_63
+from dedp_assets.delta.creation import create_if_missing
+from dedp_assets.delta.reading import read_columns
+from dedp_assets.delta.transactions import read_transactions
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN
-from dedp_assets.late_data_integrator.delta_log import hash_63
-from dedp_assets.late_data_integrator.reading import read_columns
-from dedp_assets.late_data_integrator.transactions import read_transactions
 
 SCHEMA = pa.schema(
     [
@@ -130,22 +130,6 @@ class DeviceCounts:
             )
         except CommitFailedError as error:
             raise Overtaken(str(error)) from error
-
-
-def create_if_missing(uri: str, schema: pa.Schema, storage_options: dict[str, str], partition_by: list[str]) -> None:
-    """Create an empty Delta table if there is none; of several at once, one does."""
-    if DeltaTable.is_deltatable(uri, storage_options):
-        return
-    # No retries: with mode="ignore" the slower of two would commit its creation behind the first's.
-    with suppress(CommitFailedError):
-        DeltaTable.create(
-            uri,
-            schema,
-            mode="ignore",
-            partition_by=partition_by,
-            storage_options=storage_options,
-            commit_properties=CommitProperties(max_commit_retries=0),
-        )
 
 
 def rows_counted(counts: pa.Table) -> dict[str, int]:

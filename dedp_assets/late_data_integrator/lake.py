@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import dagster as dg
 
+from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract, state
-from dedp_assets.late_data_integrator.delta_log import DeltaLog
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Overtaken
 from dedp_assets.resources.object_store import storage_options
 

@@ -12,8 +12,10 @@ import dagster as dg
 from deltalake import DeltaTable
 
 from dedp_assets.days import closed_days
+from dedp_assets.delta.commits import Commit
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import CommitUnreadable, LogCleaned, LogIncomplete
 from dedp_assets.late_data_integrator import contract, lake, state
-from dedp_assets.late_data_integrator.delta_log import Commit, CommitUnreadable, DeltaLog, LogCleaned, LogIncomplete
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts
 from dedp_assets.late_data_integrator.processing import Late, lateness
 from dedp_assets.resources.object_store import storage_options

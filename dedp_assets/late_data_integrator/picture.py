@@ -9,8 +9,8 @@ from math import ceil
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from dedp_assets.days import day_after
+from dedp_assets.delta.commits import Commit, Snapshot, add_fingerprints
 from dedp_assets.late_data_integrator import state
-from dedp_assets.late_data_integrator.delta_log import Commit, Snapshot, add_fingerprints
 from dedp_assets.late_data_integrator.overview import History
 
 if TYPE_CHECKING:

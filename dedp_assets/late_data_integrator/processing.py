@@ -14,17 +14,9 @@ from datetime import date, datetime, timedelta, timezone
 
 import pyarrow as pa
 
-from dedp_assets.late_data_integrator.delta_log import (
-    Commit,
-    DataFile,
-    DeltaLog,
-    LogIncomplete,
-    Prints,
-    Snapshot,
-    TableProblem,
-    fingerprint_of,
-    stamp_of,
-)
+from dedp_assets.delta.commits import Commit, DataFile, Prints, Snapshot, fingerprint_of, stamp_of
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import LogIncomplete, TableProblem
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Overtaken, Recorded, rows_counted
 
 # Each one is lost to a commit of somebody else: another day's run, mostly.

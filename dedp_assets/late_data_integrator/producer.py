@@ -14,9 +14,10 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from dedp_assets import days
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import TableProblem
 from dedp_assets.generator import devices
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN, partition_name
-from dedp_assets.late_data_integrator.delta_log import DeltaLog, TableProblem
 from dedp_assets.resources import object_store
 
 FIELDS = ("type", "full_name", "version")

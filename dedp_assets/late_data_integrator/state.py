@@ -17,11 +17,13 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.creation import create_if_missing
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.reading import read_columns
 from dedp_assets.late_data_integrator import contract
-from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
-from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded, create_if_missing
+from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded
 from dedp_assets.late_data_integrator.processing import Late, NeverFinished, changed_since, reflected
-from dedp_assets.late_data_integrator.reading import read_columns
 
 # Each one is lost to another run that says how far it is.
 _ATTEMPTS = 100

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from dedp_assets.days import closed_days
+from dedp_assets.delta.problems import TableMissing
 from dedp_assets.late_data_integrator import contract, lake, state
-from dedp_assets.late_data_integrator.delta_log import TableMissing
 from sensors import reconciliation
 from sensors.delta_commits import commit_sensor
 

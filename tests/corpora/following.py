@@ -1,6 +1,6 @@
 """What each day of a table consists of, by following its commits."""
 
-from dedp_assets.late_data_integrator.delta_log import Commit, Snapshot, fingerprint_of
+from dedp_assets.delta.commits import Commit, Snapshot, fingerprint_of
 
 
 class Following:

@@ -23,15 +23,10 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from dedp_assets.late_data_integrator.delta_log import (
-    LOG,
-    Commit,
-    DeltaLog,
-    LogIncomplete,
-    Snapshot,
-    TableProblem,
-    UnsupportedTable,
-)
+from dedp_assets.delta.commits import Commit, Snapshot
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.log_files import LOG
+from dedp_assets.delta.problems import LogIncomplete, TableProblem, UnsupportedTable
 from tests.corpora.following import Following
 
 # Of a long log the end: so many versions.

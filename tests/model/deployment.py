@@ -31,8 +31,9 @@ from dagster._core.definitions.declarative_automation.automation_condition_evalu
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
 
+from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.problems import TableProblem
 from dedp_assets.late_data_integrator import assets, contract, lake, processing, state
-from dedp_assets.late_data_integrator.delta_log import Snapshot, TableProblem
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import WHEN_CLOSED
 from sensors import delta_commits, reconciliation

@@ -14,16 +14,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from dedp_assets.delta.actions import file_action
+from dedp_assets.delta.commits import DataFile, Prints, Snapshot
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.log_files import LOG
+from dedp_assets.delta.problems import TableProblem, UnsupportedTable, missing
 from dedp_assets.late_data_integrator import device_counts
-from dedp_assets.late_data_integrator.delta_log import (
-    LOG,
-    DataFile,
-    DeltaLog,
-    Prints,
-    Snapshot,
-    TableProblem,
-    UnsupportedTable,
-)
 from dedp_assets.late_data_integrator.device_counts import Overtaken, Recorded
 
 # type, full_name, version -> how many rows
@@ -432,7 +428,7 @@ class Log(DeltaLog):
         self._pause("reads the snapshot")
         table = self._table
         if not table.versions:
-            raise self._missing()
+            raise missing(_URI)
         version = table.version if version is None else version
         if not table.is_readable(version):
             raise TableProblem(f"{_URI}: version {version} can't be read, it is not in the log (any more)")
@@ -448,7 +444,7 @@ def snapshot_of(table: Devices, version: int) -> Snapshot:
     logged: dict[str, dict[DataFile, Prints]] = {}
     for path, file in latest.files.items():
         files.setdefault(file.day, []).append(f"{_URI}/{path}")
-        added = Log(table)._file_action("add", table.add_action(path, file))
+        added = file_action("add", table.add_action(path, file), _URI)
         logged.setdefault(file.day, {})[added.file] = added.prints
     by_day = {day: tuple(sorted(uris)) for day, uris in files.items()}
     return _Snapshot(latest.table_id, version, by_day, _URI, logged, renamed=latest.renamed, entries=latest.files)

@@ -18,8 +18,11 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.log_files import LOG
+from dedp_assets.delta.problems import LogCleaned, TableProblem
 from dedp_assets.late_data_integrator.counting import count_devices
-from dedp_assets.late_data_integrator.delta_log import LOG, DeltaLog, LogCleaned, Snapshot, TableProblem
 from dedp_assets.resources.spark import SparkConnectResource
 from tests.corpora.following import Following
 

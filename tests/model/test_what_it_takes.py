@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from dagster import AutomationCondition as Condition
 
-from dedp_assets.late_data_integrator.delta_log import Snapshot
+from dedp_assets.delta.commits import Snapshot
 from dedp_assets.late_data_integrator.device_counts import Recorded
 from dedp_assets.late_data_integrator.processing import reflected
 from sensors.automation import PartitionClosed

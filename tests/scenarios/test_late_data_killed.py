@@ -21,8 +21,8 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
+from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract, lake, producer, state
-from dedp_assets.late_data_integrator.delta_log import DeltaLog
 from jobs.late_data_integrator import defs
 from sensors import reconciliation
 from sensors.pipelines.late_data_integrator import TARGETS, devices_committed, late_data_reconciled

@@ -15,8 +15,8 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark import cloudpickle
 
 from dedp_assets.cli import dedp
+from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract, counting, state
-from dedp_assets.late_data_integrator.delta_log import DeltaLog
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import read_text, storage_options
 from dedp_assets.resources.spark import SparkConnectResource

@@ -17,15 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from dedp_assets import settings
+from dedp_assets.delta.commits import Commit, PartitionChange, Snapshot
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import TableProblem, UnsupportedTable
 from dedp_assets.late_data_integrator import contract
-from dedp_assets.late_data_integrator.delta_log import (
-    Commit,
-    DeltaLog,
-    PartitionChange,
-    Snapshot,
-    TableProblem,
-    UnsupportedTable,
-)
 from sensors import delta_commits
 from sensors.delta_commits import Change, Cursor, Look, decide, look, materialization
 from sensors.pipelines.late_data_integrator import devices_committed

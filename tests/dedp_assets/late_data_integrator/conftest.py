@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract
-from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
 from dedp_assets.late_data_integrator.device_counts import SCHEMA, DeviceCounts
 
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from deltalake import DeltaTable, Field, Schema
 
-from dedp_assets.late_data_integrator.delta_log import DeltaLog, Snapshot
+from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator.processing import changed_since, reflected
 from sensors.delta_commits import Cursor, decide, look
 

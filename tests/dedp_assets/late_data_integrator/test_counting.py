@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake.fs import DeltaStorageHandler
 
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import UnsupportedTable
 from dedp_assets.late_data_integrator.counting import count_devices, counted_columns, spark_reads
-from dedp_assets.late_data_integrator.delta_log import DeltaLog, UnsupportedTable
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import storage_options
 from dedp_assets.resources.spark import SparkConnectResource

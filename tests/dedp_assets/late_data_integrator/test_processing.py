@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from dedp_assets.late_data_integrator.delta_log import DeltaLog, UnsupportedTable, hash_63
+from dedp_assets.delta.commits import hash_63
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import UnsupportedTable
 from dedp_assets.late_data_integrator.device_counts import SCHEMA, Recorded, what_holds
 from dedp_assets.late_data_integrator.processing import process
 

@@ -1,4 +1,4 @@
-"""Reads the integrator's own tables, with no thread of Arrow calling back into Python.
+"""Reads rows of a table that is our own, with no thread of Arrow calling back into Python.
 
 deltalake hands Arrow a file system that is written in Python. A process that ends right after it has read through that
 one may abort (status 134, "terminate called without an active exception"), for a thread of Arrow is not done with a
@@ -20,7 +20,10 @@ def read_columns(
 ) -> pa.Table:
     """These columns of a table, as of its version.
 
-    dates: a column of type date, and which of its values the rows have that are wanted.
+    Args:
+        table: the table, opened.
+        columns: their names, in the order that is wanted.
+        dates: a column of type date, and which of its values the rows have that are wanted; None for all rows.
     """
     schema = pa.schema(table.schema())
     wanted = pa.schema([schema.field(column) for column in columns])
@@ -38,7 +41,7 @@ def read_columns(
     return pa.table(QueryBuilder().register("it", table).execute(query).read_all()).cast(wanted)
 
 
-def log_files(table: DeltaTable, storage_options: dict[str, str]) -> fs.FileSystem:
+def file_system_of(table: DeltaTable, storage_options: dict[str, str]) -> fs.FileSystem:
     """The files of a table, to read whole ones in the calling thread, such as those of its log."""
     return _local(table) or fs.PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options or None))
 

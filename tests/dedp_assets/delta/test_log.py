@@ -3,109 +3,35 @@
 import json
 import os
 import shutil
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
-from dedp_assets.late_data_integrator.delta_log import (
+from dedp_assets.delta import log
+from dedp_assets.delta.commits import PartitionChange, add_fingerprints, fingerprint_of
+from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.problems import (
     CommitUnreadable,
-    DeltaLog,
     LogCleaned,
     LogIncomplete,
-    PartitionChange,
     TableMissing,
     TableProblem,
-    UnsupportedTable,
-    add_fingerprints,
-    fingerprint_of,
 )
-from dedp_assets.resources.object_store import read_text, storage_options, write_text
-
-pytest_plugins = ["tests.s3_server"]
-
-FIRST, SECOND, THIRD = "2024-01-01", "2024-01-02", "2024-01-03"
-TYPES = {"string": pa.string(), "date": pa.date32()}
-
-
-def devices(day, names=("galaxy", "iphone", "pixel"), kind="string"):
-    """Rows for one partition; `day` may be any text where the column is a string, and None."""
-    value = date.fromisoformat(day) if day and kind == "date" else day
-    return pa.table(
-        {
-            "type": ["phone"] * len(names),
-            "full_name": list(names),
-            "version": ["1"] * len(names),
-            "event_time": pa.array([value] * len(names), TYPES[kind]),
-        }
-    )
-
-
-class Table:
-    """A Delta table in a folder, and a hand in its log."""
-
-    def __init__(self, uri, kind="string"):
-        self.uri, self.kind, self.options = str(uri), kind, storage_options(str(uri))
-        self.log = DeltaLog(self.uri, self.options)
-
-    @property
-    def delta(self):
-        return DeltaTable(self.uri, storage_options=self.options)
-
-    def append(self, *days, names=("galaxy", "iphone", "pixel"), **options):
-        rows = pa.concat_tables([devices(day, names, self.kind) for day in days])
-        write_deltalake(
-            self.uri, rows, mode="append", partition_by=["event_time"], storage_options=self.options, **options
-        )
-
-    def overwrite(self, day, names=("fairphone",)):
-        where = f"event_time = '{day}'"
-        write_deltalake(self.uri, devices(day, names, self.kind), mode="overwrite", predicate=where)
-
-    def commit_file(self, version):
-        return Path(self.uri) / "_delta_log" / f"{version:020}.json"
-
-    def actions(self, version, kind):
-        lines = [json.loads(line) for line in self.commit_file(version).read_text().splitlines()]
-        return [line[kind] for line in lines if kind in line]
-
-    def write_commit(self, version, *actions):
-        self.commit_file(version).write_text("".join(f"{json.dumps(action)}\n" for action in actions))
-
-    def forget_commits(self, *versions):
-        for version in versions:
-            self.commit_file(version).unlink()
-
-    def commits(self, after=-1):
-        return list(self.log.commits(after))
-
-    def last_commit(self):
-        return self.commits(self.delta.version() - 1)[0]
-
-
-@pytest.fixture
-def table(tmp_path):
-    return Table(tmp_path / "devices")
-
-
-@pytest.fixture(params=TYPES)
-def table_of_each_kind(request, tmp_path):
-    return Table(tmp_path / "devices", request.param)
-
-
-def followed(table):
-    """The fingerprints, kept commit by commit."""
-    fingerprints = {}
-    for commit in table.log.commits(-1):
-        fingerprints = add_fingerprints(fingerprints, [commit])
-    assert fingerprints == add_fingerprints({}, table.commits())
-    return fingerprints
-
-
-def days_changed(commit):
-    return sorted(commit.changes)
+from tests.dedp_assets.delta.tables import (
+    FIRST,
+    MODIFIED,
+    SECOND,
+    THIRD,
+    VECTOR,
+    days_changed,
+    devices,
+    followed,
+    removal,
+    with_features,
+)
 
 
 def update(table):
@@ -220,21 +146,6 @@ def test_an_older_snapshot_can_be_had(table):
     assert (table.log.snapshot(0).version, set(table.log.snapshot(0).files)) == (0, {FIRST})
 
 
-STRANGE_VALUES = ["a b%:/=é", "100%25", "", "not-a-date", "2024-1-2", "../up", "a=b/c"]
-
-
-def test_values_that_are_encoded_in_paths_are_the_same_in_the_log_and_in_a_snapshot(table):
-    for value in STRANGE_VALUES:
-        table.append(value)
-    table.delta.create_checkpoint()
-    snapshot = table.log.snapshot()
-    assert set(snapshot.files) == {value for commit in table.commits() for value in commit.changes}
-    assert set(snapshot.files) == set(STRANGE_VALUES)
-    assert followed(table) == snapshot.fingerprints()
-    assert sorted(file for files in snapshot.files.values() for file in files) == sorted(table.delta.file_uris())
-    assert all(os.path.exists(file) for files in snapshot.files.values() for file in files)
-
-
 @pytest.mark.parametrize("uri", ["{}/", "file://{}", "{}/../devices"])
 def test_other_ways_to_write_a_path_are_the_same_table(table, uri):
     table.append(FIRST)
@@ -247,11 +158,6 @@ def test_a_relative_path_gives_absolute_files(table, monkeypatch):
     table.append(FIRST)
     monkeypatch.chdir(Path(table.uri).parent)
     assert DeltaLog("devices").snapshot() == table.log.snapshot()
-
-
-def removal(add, **changed):
-    """What another writer may leave of a remove action: no partition values, no statistics."""
-    return {"remove": {"path": add["path"], "dataChange": True, "deletionTimestamp": 1} | changed}
 
 
 @pytest.mark.parametrize("value", [FIRST, None, "a b%:/=é"])
@@ -306,20 +212,6 @@ def test_new_statistics_for_a_file_that_is_there_change_neither_data_nor_fingerp
     assert followed(table) == table.log.snapshot().fingerprints()
 
 
-VECTOR = {
-    "storageType": "u",
-    "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA",
-    "offset": 1,
-    "sizeInBytes": 36,
-    "cardinality": 2,
-}
-
-
-def with_features(*features, reader=3):
-    versions = {"minReaderVersion": reader, "minWriterVersion": 7}
-    return {"protocol": versions | {"readerFeatures": list(features), "writerFeatures": list(features)}}
-
-
 def test_rows_deleted_by_a_vector_change_their_partition(table):
     table.append(FIRST)
     (add,) = table.actions(0, "add")
@@ -350,9 +242,6 @@ def test_another_deletion_vector_is_another_file_by_the_protocols_unique_id(tabl
         "pvBn[lx{q8@P<9BNH/isA@1",
     }
     assert len({commit.fingerprint_changes[FIRST] for commit in table.commits(1)}) == 4
-
-
-MODIFIED = datetime(2024, 5, 6, 7, 8, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
@@ -496,15 +385,15 @@ def test_a_commit_that_lands_while_we_look_is_not_taken_for_one_cleaned_up(table
     for _ in range(3):
         table.append(FIRST)
     hidden = table.commit_file(1).rename(Path(table.uri) / "later")
-    last_checkpoint = DeltaLog._last_checkpoint
+    last_checkpoint = log.last_checkpoint
 
-    def meanwhile(log):
+    def meanwhile(files):
         table.delta.create_checkpoint() if hidden.rename(table.commit_file(1)) else None
-        return last_checkpoint(log)
+        return last_checkpoint(files)
 
-    monkeypatch.setattr(DeltaLog, "_last_checkpoint", meanwhile)
-    log = table.log.commits(0)
-    assert next(log).version == 1
+    monkeypatch.setattr(log, "last_checkpoint", meanwhile)
+    commits = table.log.commits(0)
+    assert next(commits).version == 1
 
 
 MISSING = {
@@ -529,142 +418,6 @@ def test_where_there_is_no_table_that_is_said(table, make):
         with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
             table.commits(after)
     assert table.log.mark(0) is None
-
-
-def metadata(table, version=0, **changed):
-    (found,) = table.actions(version, "metaData")
-    return {"metaData": found | changed}
-
-
-def column_mapping(table, mode):
-    (found,) = table.actions(0, "metaData")
-    schema = json.loads(found["schemaString"])
-    for number, column in enumerate(schema["fields"], start=1):
-        column["metadata"] = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": column["name"]}
-    properties = {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "4"}
-    return {"metaData": found | {"schemaString": json.dumps(schema), "configuration": properties}}
-
-
-UNSUPPORTED = {
-    "deletion vectors in use": (
-        lambda t, add: [
-            with_features("deletionVectors"),
-            removal(add, partitionValues=add["partitionValues"]),
-            {"add": add | {"deletionVector": VECTOR}},
-        ],
-        "deletionVectors.*delta.enableDeletionVectors = false.*REORG TABLE",
-    ),
-    "columns mapped by name": (
-        lambda t, add: [{"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}}, column_mapping(t, "name")],
-        "columnMapping, delta.columnMapping.mode = name.*set it to 'none'",
-    ),
-    "columns mapped by id, as a feature": (
-        lambda t, add: [with_features("columnMapping"), column_mapping(t, "id")],
-        "columnMapping, delta.columnMapping.mode = id.*set it to 'none'",
-    ),
-    "a feature that delta-rs knows": (lambda t, add: [with_features("typeWidening")], "typeWidening.*DROP FEATURE"),
-    "several features": (
-        lambda t, add: [with_features("variantType", "timestampNtz", "typeWidening")],
-        "the table feature typeWidening, variantType, which",
-    ),
-    "a feature that nobody knows": (lambda t, add: [with_features("madeUp")], "madeUp.*write it without"),
-    "commits kept in a catalog": (lambda t, add: [with_features("catalogManaged")], "catalog.*write it without"),
-    "a protocol of the future": (
-        lambda t, add: [with_features(reader=4)],
-        "version 4 of the protocol.*write it without",
-    ),
-    "no partition column": (
-        lambda t, add: [metadata(t, partitionColumns=[])],
-        r"is partitioned by no column; expected event_time alone: write it with partition_by=\['event_time'\]",
-    ),
-    "files that lie elsewhere": (
-        lambda t, add: [{"add": add | {"path": "s3://bucket/devices/" + add["path"]}}],
-        "s3://bucket/devices/event_time=.* lies outside of it .a shallow clone.",
-    ),
-    "files that lie elsewhere on this machine": (
-        lambda t, add: [{"add": add | {"path": "/data/" + add["path"]}}],
-        "/data/event_time=.* lies outside of it .a shallow clone.",
-    ),
-}
-
-
-@pytest.mark.parametrize(("actions", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_a_table_that_would_be_read_wrong_is_refused_by_name_and_with_what_to_do(table, actions, message):
-    table.append(FIRST)
-    (add,) = table.actions(0, "add")
-    table.write_commit(1, *actions(table, add))
-    with pytest.raises(UnsupportedTable, match=message) as raised:
-        table.log.snapshot()
-    assert str(raised.value).startswith(table.uri)
-    assert "\n" not in str(raised.value)
-    (commit,) = table.commits(0)
-    assert commit.check_table
-
-
-OTHERWISE = {
-    "another partition column": (
-        lambda rows: (rows, ["type"]),
-        "is partitioned by type; expected event_time alone: write it with partition_by=",
-    ),
-    "a second partition column": (
-        lambda rows: (rows, ["event_time", "type"]),
-        "is partitioned by event_time, type; expected event_time alone",
-    ),
-    "a partition column of another type": (
-        lambda rows: (rows.set_column(3, "event_time", pa.array([MODIFIED] * 3)), ["event_time"]),
-        "its partition column event_time is of type timestamp; expected date, or string as in 2024-01-31",
-    ),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), OTHERWISE.values(), ids=OTHERWISE)
-def test_a_table_that_is_not_partitioned_by_day_is_refused(table, change, message):
-    rows, partition_by = change(devices(FIRST))
-    write_deltalake(table.uri, rows, partition_by=partition_by)
-    with pytest.raises(UnsupportedTable, match=f"{table.uri}.* {message}"):
-        table.log.snapshot()
-
-
-def test_deletion_vectors_that_can_be_read_are_refused_like_those_that_cannot(table):
-    table.append(FIRST, names=["nokia"] * 30)
-    (add,) = table.actions(0, "add")
-    # From the examples of Delta's protocol: rows 3, 4, 7, 11, 18 and 29 of some file, inline.
-    inline = "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L"
-    vector = {"storageType": "i", "pathOrInlineDv": inline, "sizeInBytes": 40, "cardinality": 6}
-    table.write_commit(1, with_features("deletionVectors"))
-    table.write_commit(2, removal(add), {"add": add | {"deletionVector": vector}})
-    with pytest.raises(UnsupportedTable, match=r"has files with deletion vectors \(deletionVectors\), which"):
-        table.log.snapshot()
-
-
-READABLE = {
-    "deletion vectors that no file has": lambda t: [
-        with_features("deletionVectors"),
-        metadata(t, configuration={"delta.enableDeletionVectors": "true"}),
-    ],
-    "column mapping that is not used": lambda t: [with_features("columnMapping"), column_mapping(t, "none")],
-    "features that are nothing to us": lambda t: [
-        with_features("v2Checkpoint", "timestampNtz", "vacuumProtocolCheck"),
-    ],
-}
-
-
-@pytest.mark.parametrize("actions", READABLE.values(), ids=READABLE)
-def test_a_feature_that_does_no_harm_is_none(table, actions):
-    table.append(FIRST)
-    table.write_commit(1, *actions(table))
-    assert set(table.log.snapshot().files) == {FIRST}
-
-
-def test_a_table_that_got_rid_of_its_deletion_vectors_is_read_again(table):
-    table.append(FIRST)
-    (add,) = table.actions(0, "add")
-    table.write_commit(1, with_features("deletionVectors"))
-    table.write_commit(2, removal(add), {"add": add | {"deletionVector": VECTOR}})
-    with pytest.raises(UnsupportedTable):
-        table.log.snapshot()
-    table.write_commit(3, removal(add | {"path": add["path"]}, deletionVector=VECTOR))
-    assert table.log.snapshot().files == {}
 
 
 @pytest.mark.parametrize(
@@ -701,16 +454,6 @@ def test_an_empty_commit_that_others_were_built_on_is_one_of_nothing(table):
     table.commit_file(1).touch()
     table.append(SECOND)
     assert [days_changed(commit) for commit in table.commits(0)] == [[], [SECOND]]
-
-
-def test_a_damaged_log_is_no_reason_for_a_wrong_snapshot(table):
-    table.append(FIRST)
-    table.commit_file(1).write_text('{"add":{"pa')
-    with pytest.raises(
-        TableProblem, match=f"{table.uri}: deltalake can't read the table's log .*; look at .*_delta_log"
-    ):
-        table.log.snapshot()
-    assert table.log.snapshot(0).version == 0
 
 
 def test_a_commit_is_read_however_its_json_is_laid_out(table):
@@ -796,146 +539,6 @@ def test_an_absolute_path_inside_the_table_is_that_file(table, scheme):
     assert followed(table) == snapshot.fingerprints() == before.fingerprints()
 
 
-ODD_DATES = {
-    "2024-1-1": FIRST,
-    " 2024-01-01": FIRST,
-    "+2024-01-01": FIRST,
-    "24-01-01": "0024-01-01",
-    "9999-12-31": "9999-12-31",
-    "+10000-01-01": "+10000-01-01",
-    "+12345-02-03": "+12345-02-03",
-    "+200000-02-03": "+200000-02-03",
-    "-200000-02-03": "-200000-02-03",
-    "0000-01-01": "0000-01-01",
-    "-0001-01-01": "-0001-01-01",
-    "": "",
-}
-
-
-@pytest.mark.parametrize(("written", "meant"), ODD_DATES.items())
-def test_a_date_is_what_deltalake_takes_it_for_in_a_commit_and_in_a_snapshot(tmp_path, written, meant):
-    table = Table(tmp_path / "devices", "date")
-    table.append(SECOND)
-    (add,) = table.actions(0, "add")
-    table.write_commit(1, {"add": add | {"path": "x/odd.parquet", "partitionValues": {"event_time": written}}})
-    assert set(table.log.snapshot().files) == {meant, SECOND}
-    assert followed(table) == table.log.snapshot().fingerprints()
-    # Also by a log that has not seen what type the column has.
-    assert [days_changed(commit) for commit in DeltaLog(table.uri).commits(0)] == [[meant]]
-
-
-def test_a_text_that_looks_like_a_date_is_itself(table):
-    table.append(SECOND)
-    (add,) = table.actions(0, "add")
-    table.write_commit(1, {"add": add | {"path": "x/odd.parquet", "partitionValues": {"event_time": "2024-1-1"}}})
-    assert set(table.log.snapshot().files) == {"2024-1-1", SECOND}
-    assert [days_changed(commit) for commit in DeltaLog(table.uri).commits(0)] == [["2024-1-1"]]
-
-
-def test_a_file_without_a_partition_value_belongs_to_none_whatever_its_folder_is_called(table):
-    table.append(SECOND)
-    (add,) = table.actions(0, "add")
-    table.write_commit(1, {"add": add | {"path": f"event_time={FIRST}/x.parquet", "partitionValues": {}}})
-    assert set(table.log.snapshot().files) == {"", SECOND}
-    assert followed(table) == table.log.snapshot().fingerprints()
-
-
-def log_file(table, name):
-    return Path(table.uri) / "_delta_log" / name
-
-
-def damage(table, version):
-    file = log_file(table, f"{version:020}.checkpoint.parquet")
-    file.write_bytes(file.read_bytes()[:100])
-    return file
-
-
-@pytest.mark.parametrize("hint", [3, 5, 50])
-@pytest.mark.parametrize("version", [None, 6, 2])
-def test_a_hint_at_a_checkpoint_that_is_not_there_keeps_nobody_from_whole_commits(table, hint, version):
-    for _ in range(7):
-        table.append(FIRST)
-    expected = table.log.snapshot(version)
-    log_file(table, "_last_checkpoint").write_text(f'{{"version":{hint},"size":3}}')
-    assert table.log.snapshot(version) == expected
-    assert table.commits(6) == []
-    assert [commit.version for commit in table.commits(4)] == [5, 6]
-
-
-@pytest.mark.parametrize("hint", [True, False])
-def test_a_damaged_checkpoint_keeps_nobody_from_whole_commits(table, hint):
-    for number in range(7):
-        table.append(FIRST)
-        if number in (3, 5):
-            table.delta.create_checkpoint()
-    expected = table.log.snapshot()
-    damage(table, 5)
-    if not hint:
-        log_file(table, "_last_checkpoint").unlink()
-    assert table.log.snapshot() == expected
-    # An older checkpoint serves as well as the commits before it.
-    table.forget_commits(0, 1)
-    assert table.log.snapshot() == expected
-
-
-def test_a_damaged_checkpoint_without_the_commits_before_it_is_named_as_what_to_remove(table):
-    for _ in range(4):
-        table.append(FIRST)
-    table.delta.create_checkpoint()
-    file = damage(table, 3)
-    table.forget_commits(0)
-    with pytest.raises(TableProblem, match=rf"Corrupt footer.*remove {file}, .*/_last_checkpoint") as raised:
-        table.log.snapshot()
-    assert "\n" not in str(raised.value)
-
-
-def test_a_gap_in_the_log_is_said_in_one_line_with_the_file_to_put_back(table):
-    for _ in range(5):
-        table.append(FIRST)
-    table.forget_commits(2)
-    message = rf"its log has a gap: commit 2 is not there.*latest is 4. Put back {table.commit_file(2)} from a backup"
-    with pytest.raises(TableProblem, match=message) as raised:
-        table.log.snapshot()
-    assert len(str(raised.value)) < 600
-    assert "ParsedLogPath" not in str(raised.value)
-    table.forget_commits(0, 1)
-    with pytest.raises(TableProblem, match="the commits 0 to 2 are not there"):
-        table.log.snapshot()
-
-
-@pytest.mark.parametrize("missing", ["protocol", "metaData"])
-def test_a_log_that_does_not_say_what_the_table_is_is_named(table, missing):
-    table.append(FIRST)
-    lines = table.commit_file(0).read_text().splitlines()
-    table.commit_file(0).write_text("\n".join(line for line in lines if missing not in line))
-    message = f"its log does not say what the table is .*expected protocol and metaData in {table.commit_file(0)}"
-    with pytest.raises(TableProblem, match=message) as raised:
-        table.log.snapshot()
-    assert "feature" not in str(raised.value)
-
-
-def test_a_protocol_that_contradicts_itself_is_named_with_its_commit(table):
-    table.append(FIRST)
-    features = {"readerFeatures": ["x"], "writerFeatures": ["x"]}
-    table.write_commit(1, {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2} | features})
-    message = rf"its protocol contradicts itself .*{table.commit_file(1)}; expected reader features with.*found: 1"
-    with pytest.raises(TableProblem, match=message) as raised:
-        table.log.snapshot()
-    assert "write it without" not in str(raised.value)
-
-
-def test_a_value_that_is_no_date_in_a_date_column_is_named(tmp_path):
-    table = Table(tmp_path / "devices", "date")
-    table.append(FIRST)
-    (add,) = table.actions(0, "add")
-    table.write_commit(1, {"add": add | {"partitionValues": {"event_time": "someday"}}})
-    with pytest.raises(
-        TableProblem, match="'someday' as 'date': its partition column event_time is of type date"
-    ) as raised:
-        table.log.snapshot()
-    assert "\n" not in str(raised.value)
-
-
 def test_a_mark_tells_a_commit_from_one_of_the_same_version_in_a_table_made_anew(table):
     table.append(FIRST)
     before = table.log.mark(0)
@@ -963,61 +566,3 @@ def test_a_folder_that_cannot_be_read_is_named(table):
     message = f"{table.uri}/_delta_log/.*json can't be read: Too many levels of symbolic links; check the folder"
     with pytest.raises(TableProblem, match=message):
         table.commits()
-
-
-def test_an_object_store_is_followed_in_the_same_way(s3_bucket):
-    table = Table(f"{s3_bucket}/lake/devices")
-    with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
-        table.commits()
-    with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
-        table.log.snapshot()
-    for value in (FIRST, "a b%:/=é", None):
-        table.append(value)
-    assert [days_changed(commit) for commit in table.commits()] == [[FIRST], ["a b%:/=é"], [""]]
-    assert table.commits(2) == []
-    snapshot = table.log.snapshot()
-    assert sorted(file for files in snapshot.files.values() for file in files) == sorted(table.delta.file_uris())
-    assert followed(table) == snapshot.fingerprints()
-    assert [table.log.mark(version) for version in (2, 3)] == [table.last_commit().mark, None]
-
-
-def test_an_object_store_whose_log_was_cleaned_up_is_seen_to_be_so(s3_bucket):
-    table = Table(f"{s3_bucket}/lake/devices")
-    table.append(FIRST, configuration={"delta.logRetentionDuration": "interval 0 days"})
-    for _ in range(2):
-        table.append(FIRST)
-    table.delta.create_checkpoint()
-    table.delta.cleanup_metadata()
-    with pytest.raises(LogCleaned, match="the next one there is 2"):
-        table.commits(0)
-    assert table.commits(2) == []
-
-
-def test_an_object_store_with_a_damaged_checkpoint_is_read_from_its_commits(s3_bucket):
-    table = Table(f"{s3_bucket}/lake/devices")
-    for _ in range(3):
-        table.append(FIRST)
-    expected = table.log.snapshot()
-    table.delta.create_checkpoint()
-    write_text(f"{table.uri}/_delta_log/{2:020}.checkpoint.parquet", "PAR1 and no more")
-    assert table.log.snapshot() == expected
-
-
-def test_a_file_that_one_commit_removes_and_adds_is_there_in_an_object_store(s3_bucket):
-    table = Table(f"{s3_bucket}/lake/devices")
-    table.append(FIRST)
-    before = table.log.snapshot()
-    lines = (read_text(f"{table.uri}/_delta_log/{0:020}.json") or "").splitlines()
-    add = next(found["add"] for line in lines if "add" in (found := json.loads(line)))
-    again = [removal(add, partitionValues=add["partitionValues"]), {"add": add}]
-    write_text(f"{table.uri}/_delta_log/{1:020}.json", "\n".join(json.dumps(action) for action in again))
-    assert table.log.snapshot().files == before.files
-
-
-def test_a_bucket_that_is_not_there_is_named_in_one_line(s3_bucket):
-    log = DeltaLog("s3://nobody/devices", storage_options("s3://nobody/devices"))
-    for look in (log.snapshot, lambda: next(log.commits(-1))):
-        with pytest.raises(TableProblem, match=r"s3://nobody/devices.* can't be read: .*check the bucket") as raised:
-            look()
-        assert "\n" not in str(raised.value)
-        assert not isinstance(raised.value, TableMissing)

@@ -10,35 +10,44 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from dedp_assets.late_data_integrator.reading import log_files
+from dedp_assets.delta.log_files import LOG, commit_file
+from dedp_assets.delta.reading import file_system_of
 
 
 def read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix: str) -> dict[str, int]:
     """The latest version of each application whose id begins with `prefix`, as of the table's version.
 
     Reads the newest checkpoint that is a single file (what delta-rs writes), and the commits after it. One that is
-    damaged is passed over. Raises FileNotFoundError where a commit is missing then.
+    damaged is passed over.
+
+    Args:
+        table: the table, opened.
+        storage_options: delta-rs' for the table's store; none for a folder.
+        prefix: how the ids begin that are wanted.
+
+    Raises:
+        FileNotFoundError: a commit after that checkpoint is missing.
     """
-    files = log_files(table, storage_options)
+    files = file_system_of(table, storage_options)
     found: dict[str, int] = {}
     first = 0
     for checkpoint in _checkpoints(files, table.version()):
         try:
-            with files.open_input_file(f"_delta_log/{checkpoint:020}.checkpoint.parquet") as file:
+            with files.open_input_file(f"{LOG}/{checkpoint:020}.checkpoint.parquet") as file:
                 rows = pq.ParquetFile(pa.BufferReader(file.readall())).read(["txn"])["txn"].drop_null().to_pylist()
         except pa.ArrowInvalid:
             continue
         found, first = {row["appId"]: row["version"] for row in rows}, checkpoint + 1
         break
     for version in range(first, table.version() + 1):
-        with files.open_input_stream(f"_delta_log/{version:020}.json") as commit:
+        with files.open_input_stream(commit_file(version)) as commit:
             found |= _transactions_of(commit.read())
     return {app_id: version for app_id, version in found.items() if app_id.startswith(prefix)}
 
 
 def _checkpoints(files: fs.FileSystem, version: int) -> list[int]:
-    """Up to a version, the newest first."""
-    names = files.get_file_info(fs.FileSelector("_delta_log"))
+    """The versions of the checkpoints that are a single file, up to a version, the newest first."""
+    names = files.get_file_info(fs.FileSelector(LOG))
     suffix = ".checkpoint.parquet"
     versions = [
         int(info.base_name[:20])

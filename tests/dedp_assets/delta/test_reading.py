@@ -1,23 +1,26 @@
-"""The integrator's own tables are read the same from a folder and from an object store, and processes end in order."""
+"""A table of our own is read the same from a folder and from an object store."""
 
-import os
-import subprocess
-import sys
-from collections import Counter
 from datetime import date, timedelta
 
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from dedp_assets.late_data_integrator import contract, state
-from dedp_assets.late_data_integrator.device_counts import SCHEMA, DeviceCounts, Recorded
-from dedp_assets.late_data_integrator.reading import read_columns
-from dedp_assets.late_data_integrator.transactions import read_transactions
+from dedp_assets.delta.reading import read_columns
+from dedp_assets.delta.transactions import read_transactions
 from dedp_assets.resources.object_store import storage_options
 
 pytest_plugins = ["tests.s3_server"]
 
+SCHEMA = pa.schema(
+    [
+        pa.field("event_time", pa.date32()),
+        pa.field("type", pa.string()),
+        pa.field("full_name", pa.string()),
+        pa.field("version", pa.string()),
+        pa.field("count", pa.int64()),
+    ]
+)
 DAYS = [date(2024, 1, 1) + timedelta(days=number) for number in range(50)]
 
 
@@ -65,29 +68,3 @@ def test_transactions_are_read_from_the_log_wherever_it_is(uri, checkpoint):
     if checkpoint:
         table.create_checkpoint()
     assert read_transactions(table, storage_options(uri), prefix="app/") == {"app/1": 7}
-
-
-# Reads as a run, a tick and `dedp late` do, and ends.
-_READ_AND_END = """
-from dedp_assets.late_data_integrator import contract, lake, state
-counts = lake.open_counts()
-assert counts.rows_counted(["2024-01-02", "2024-01-03"]) == {"2024-01-02": 1, "2024-01-03": 2}
-assert len(counts.all_recorded()) == 1
-assert state.read_state(contract.uri(contract.PARTITIONS_STATE), {})
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_reads_and_ends_ends_in_order():
-    """With deltalake's own file system, about one in fifteen aborts."""
-    counts_uri, state_uri = contract.uri(contract.DEVICE_COUNTS), contract.uri(contract.PARTITIONS_STATE)
-    written(counts_uri)
-    counts = DeviceCounts.open(counts_uri, {})
-    counts.record("a-table", {"2024-01-02": Recorded(1, 1)})
-    DeltaTable(counts_uri).create_checkpoint()
-    write_deltalake(state_uri, pa.table([["event_time=2024-01-02"], [False], [1]], schema=state.SCHEMA))
-    ended = Counter(
-        subprocess.run([sys.executable, "-c", _READ_AND_END], env=dict(os.environ), capture_output=True).returncode
-        for _ in range(30)
-    )
-    assert ended == {0: 30}

@@ -1,0 +1,1 @@
+"""Delta tables, whoever writes them: followed by their logs, read, made. Nothing here knows a pipeline."""

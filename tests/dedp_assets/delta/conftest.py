@@ -1,0 +1,15 @@
+"""The tables that these tests follow."""
+
+import pytest
+
+from tests.dedp_assets.delta.tables import TYPES, Table
+
+
+@pytest.fixture
+def table(tmp_path):
+    return Table(tmp_path / "devices")
+
+
+@pytest.fixture(params=TYPES)
+def table_of_each_kind(request, tmp_path):
+    return Table(tmp_path / "devices", request.param)

@@ -1,0 +1,42 @@
+"""Processes that read the integrator's own tables end in order."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from dedp_assets.late_data_integrator import contract, state
+from dedp_assets.late_data_integrator.device_counts import SCHEMA, DeviceCounts, Recorded
+
+DAYS = [date(2024, 1, 1) + timedelta(days=number) for number in range(50)]
+
+# Reads as a run, a tick and `dedp late` do, and ends.
+_READ_AND_END = """
+from dedp_assets.late_data_integrator import contract, lake, state
+counts = lake.open_counts()
+assert counts.rows_counted(["2024-01-02", "2024-01-03"]) == {"2024-01-02": 1, "2024-01-03": 2}
+assert len(counts.all_recorded()) == 1
+assert state.read_state(contract.uri(contract.PARTITIONS_STATE), {})
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_reads_and_ends_ends_in_order():
+    """With deltalake's own file system, about one in fifteen aborts."""
+    counts_uri, state_uri = contract.uri(contract.DEVICE_COUNTS), contract.uri(contract.PARTITIONS_STATE)
+    rows = pa.table([DAYS, ["phone"] * 50, ["a"] * 50, [None] * 50, list(range(50))], schema=SCHEMA)
+    write_deltalake(counts_uri, rows, partition_by=["event_time"])
+    counts = DeviceCounts.open(counts_uri, {})
+    counts.record("a-table", {"2024-01-02": Recorded(1, 1)})
+    DeltaTable(counts_uri).create_checkpoint()
+    write_deltalake(state_uri, pa.table([["event_time=2024-01-02"], [False], [1]], schema=state.SCHEMA))
+    ended = Counter(
+        subprocess.run([sys.executable, "-c", _READ_AND_END], env=dict(os.environ), capture_output=True).returncode
+        for _ in range(30)
+    )
+    assert ended == {0: 30}
