@@ -1,4 +1,4 @@
-"""What the loader and the aggregator agree on: asset keys, partitions, and where a load's file is kept."""
+"""What the loader and the aggregator agree on: asset keys, partitions, the file's format, and where it is kept."""
 
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from dedp_assets import settings
+from dedp_assets.delimited.format import Column, Format
 
 DEVICES_FILE = dg.AssetKey("devices_file")
 DEVICES_RAW = dg.AssetKey(["dedp", "devices_raw"])
@@ -14,8 +15,8 @@ DEVICES_AGGREGATES = dg.AssetKey(["dedp", "devices_aggregates"])
 # A partition is one day and one load. It exists once its day (UTC) is over.
 LOADS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC")
 
-HEADER = ("type", "full_name", "version")
-DELIMITER = ";"
+# As long as dedp.devices_raw has them.
+DEVICES_FORMAT = Format(";", (Column("type", 15), Column("full_name", 50), Column("version", 40)))
 
 
 def load_id(partition_key: str) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LINE_BYTES, UnusableFile
+from dedp_assets.delimited.header import UnusableFile
+from dedp_assets.delimited.lines import MAX_LINE_BYTES
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 
 HEADER = b"type;full_name;version"

@@ -216,7 +216,7 @@ def test_an_asset_says_whose_it_is_what_it_is_and_what_it_holds(node):
     assert len(node.description) > 40
     assert node.kinds
     columns = node.metadata["dagster/column_schema"].columns
-    assert [column.name for column in columns][:3] == list(contract.HEADER)
+    assert [column.name for column in columns][:3] == list(contract.DEVICES_FORMAT.names)
     assert all(column.type for column in columns)
 
 

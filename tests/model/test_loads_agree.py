@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import connection as Connection
 
+from dedp_assets.delimited.header import UnusableFile
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
-from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.resources.postgres import connect
 

@@ -125,9 +125,13 @@ class System:
         return self.instance.get_materialized_partitions(key)
 
     def process_of(self, run):
-        """The process that executes a run, as the run's own log has it."""
-        messages = " ".join(record.user_message for record in self.instance.all_logs(run.run_id))
-        return int(re.findall(r"pid: (\d+)", messages)[-1])
+        """The process that executes a run, as the run's own log has it; waits until it does."""
+
+        def found():
+            messages = " ".join(record.user_message for record in self.instance.all_logs(run.run_id))
+            return re.findall(r"pid: (\d+)", messages)
+
+        return int(self.wait_until(found)[-1])
 
     def wait_until(self, condition):
         """Wait until `condition` gives what counts as true, and return that."""

@@ -13,11 +13,10 @@ from psycopg2 import InterfaceError, OperationalError, errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import partition_runs
+from dedp_assets.delimited.header import UnusableFile
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
-from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
-from dedp_assets.isolated_sequencer.aggregator.lines import MAX_LENGTH
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
 from dedp_assets.landing.copies import Refusal, read_copied, write_refusal
@@ -30,7 +29,7 @@ _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL
 # What reads whole tables is not part of every run; a check with a condition of its own runs by that alone.
 _NIGHTLY: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed("0 3 * * *")
 
-_DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({length})") for name, length in MAX_LENGTH.items()]
+_DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({most})") for name, most in contract.DEVICES_FORMAT.columns]
 
 
 @contextmanager
@@ -166,7 +165,7 @@ def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -
         "file_size_bytes": report.size_bytes,
         "file_sha256": report.sha256,
         "seconds": round(seconds, 3),
-        "preview": dg.MetadataValue.md(markdown_table(contract.HEADER, rows)),
+        "preview": dg.MetadataValue.md(markdown_table(contract.DEVICES_FORMAT.names, rows)),
     }
     if quarantined:
         metadata["quarantine_reasons"] = report.reasons
@@ -235,7 +234,7 @@ def _fold(connection: Connection, partition_key: str) -> partition_runs.Material
         metadata={
             "devices_changed": report.devices_changed,
             "seconds": round(time.monotonic() - began, 3),
-            "preview": dg.MetadataValue.md(markdown_table((*contract.HEADER, "all_occurrences"), rows)),
+            "preview": dg.MetadataValue.md(markdown_table((*contract.DEVICES_FORMAT.names, "all_occurrences"), rows)),
         },
     )
 

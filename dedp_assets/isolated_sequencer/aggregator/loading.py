@@ -9,36 +9,26 @@ fast as PostgreSQL goes, and no reader waits. A load that exists is compared wit
 difference is written.
 """
 
-import csv
-import hashlib
-import io
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from psycopg2 import errors, sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from dedp_assets.isolated_sequencer.aggregator.header import RefusedLine, UnusableFile
-from dedp_assets.isolated_sequencer.aggregator.lines import CleanLines, RejectedLine, Rejection, classify
-from dedp_assets.isolated_sequencer.aggregator.values import split_values
-from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
+from dedp_assets.delimited.copying import copy_lines, opened
+from dedp_assets.delimited.lines import RejectedLine, Rejection, classify, single_lines
+from dedp_assets.delimited.quarantine import Quarantine, setting_aside
+from dedp_assets.delimited.values import split_values
+from dedp_assets.isolated_sequencer.contract import DEVICES_FORMAT
 
-_SPOOL_BYTES = 1 << 20
-_COPY_BYTES = 1 << 20
+_MISSING = "materialize devices_file for this partition first"
 
-# Of a file of which nothing is loaded, so much is told.
-_FIRST_LINES = 5
-_SHOWN_CHARACTERS = 200
-_SHOWN_IN_MESSAGE = 60
-
-_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, HEADER))
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, DEVICES_FORMAT.names))
 _ARRIVED = sql.Identifier("pg_temp", "arrived")
+_QUARANTINE = sql.Identifier("dedp", "devices_quarantine")
 
 # Equal rows are interchangeable, so any may stay. A table that one COPY has just filled is in the file's order,
 # and the ordinal leads back to the line.
@@ -116,17 +106,8 @@ def load_file(connection: Connection, load_id: str, path: Path) -> LoadReport:
     can be loaded. Then, as after any other error, the earlier load and its quarantine stay as they are: the
     quarantine tells of the file that is loaded, the error of the one that is not.
     """
-    with _opened(path) as stream, connection, connection.cursor() as cursor:
+    with opened(path, _MISSING) as stream, connection, connection.cursor() as cursor:
         return _load(cursor, load_id, stream)
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise UnusableFile("does not exist; materialize devices_file for this partition first") from None
-    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise UnusableFile(f"can't be read: {error.strerror}") from None
 
 
 def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
@@ -135,16 +116,9 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
     is_new = not _exists(cursor, partition)
     target = partition if is_new else _ARRIVED
     _create_target(cursor, target, load_id)
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-        hashed = _HashedStream(stream)
-        quarantine = _Quarantine(spool, load_id)
-        clean = _CleanStream(classify(hashed), quarantine)
-        copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {}, ENCODING 'UTF8')")
-        statement = copy.format(target, _COLUMNS, sql.Literal(DELIMITER))
-        cursor.copy_expert(statement, clean, size=_COPY_BYTES)  # type: ignore[arg-type]  # it never calls readline
-        if not clean.lines:
-            raise _no_usable_line(quarantine)
-        lines_read = clean.lines + quarantine.lines
+    with setting_aside(_QUARANTINE, {"load_id": load_id}) as quarantine:
+        copied = copy_lines(cursor, stream, DEVICES_FORMAT, target, quarantine)
+        lines_read = copied.lines + quarantine.lines
         _add_primary_key(cursor, target, stream, quarantine)
         quarantine.replace(cursor)
     if is_new:
@@ -156,8 +130,8 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
         cursor.execute(sql.SQL(_WRITE_DIFFERENCE).format(arrived=_ARRIVED, load_id=sql.Literal(load_id)))
     report = LoadReport(
         load_id=load_id,
-        sha256=hashed.sha256.hexdigest(),
-        size_bytes=hashed.size,
+        sha256=copied.sha256,
+        size_bytes=copied.size_bytes,
         lines_read=lines_read,
         rows_loaded=lines_read - quarantine.lines,
         rows_quarantined=quarantine.lines,
@@ -169,22 +143,6 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
         [report.sha256, report.lines_read, report.rows_loaded, report.rows_quarantined, load_id],
     )
     return report
-
-
-def _no_usable_line(quarantine: "_Quarantine") -> UnusableFile:
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in quarantine.reasons.most_common())
-    first = quarantine.first_lines[0]
-    detail = f", {first.detail}" if first.detail else ""
-    hint = (
-        "; is a carriage return alone the end of its lines?" if set(quarantine.reasons) == {"carriage return"} else ""
-    )
-    return UnusableFile(
-        f"has a header and no usable line; of {quarantine.lines:,} read ({reasons}), the first is "
-        f"line {first.line_number}, {first.line[:_SHOWN_IN_MESSAGE]!r}: {first.reason}{detail}{hint}",
-        lines_read=quarantine.lines,
-        reasons=quarantine.reasons,
-        first_lines=quarantine.first_lines,
-    )
 
 
 def _lock_load(cursor: Cursor, load_id: str) -> bool:
@@ -211,7 +169,7 @@ def _create_target(cursor: Cursor, target: sql.Identifier, load_id: str) -> None
     cursor.execute(create.format(target=target, load_id=sql.Literal(load_id), lifetime=lifetime))
 
 
-def _add_primary_key(cursor: Cursor, target: sql.Identifier, stream: BinaryIO, quarantine: "_Quarantine") -> None:
+def _add_primary_key(cursor: Cursor, target: sql.Identifier, stream: BinaryIO, quarantine: Quarantine) -> None:
     """Build the key in one sort, which is also the test for duplicates; set these aside and build it again."""
     add = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({}, load_id)").format(target, _COLUMNS)
     cursor.execute("SAVEPOINT without_key")
@@ -224,97 +182,21 @@ def _add_primary_key(cursor: Cursor, target: sql.Identifier, stream: BinaryIO, q
         cursor.execute(add)
 
 
-def _quarantine_duplicates(cursor: Cursor, stream: BinaryIO, quarantine: "_Quarantine") -> None:
+def _quarantine_duplicates(cursor: Cursor, stream: BinaryIO, quarantine: Quarantine) -> None:
     stream.seek(0)
-    clean_lines = _single_lines(classify(stream))
+    clean_lines = single_lines(classify(stream, DEVICES_FORMAT))
     with cursor.connection.cursor(name="duplicates_in_order") as duplicates:
         duplicates.execute("SELECT ordinal, type, full_name, version FROM duplicates ORDER BY ordinal")
         passed = 0
         for ordinal, *values in duplicates:
             line_number, line, marks = next(islice(clean_lines, ordinal - passed - 1, None))
             passed = ordinal
-            if split_values(line) != values:
+            if split_values(line, DEVICES_FORMAT) != values:
                 raise AssertionError(f"line {line_number} should be the duplicate {values}, but is {line!r}")
             raw = (marks + line).encode()
             quarantine.add(RejectedLine(line_number, raw, Rejection("duplicate", "of an earlier line")))
 
 
-def _single_lines(items: Iterator[CleanLines | RejectedLine]) -> Iterator[tuple[int, str, str]]:
-    """Each clean line's number, what is loaded of it, and the byte order marks that stood before that."""
-    for item in items:
-        if isinstance(item, CleanLines):
-            for number, line in enumerate(item.text[:-1].split("\n"), start=item.first_line_number):
-                yield number, line, item.marks
-
-
 def _attach(cursor: Cursor, partition: sql.Identifier, load_id: str) -> None:
     attach = sql.SQL("ALTER TABLE dedp.devices_raw ATTACH PARTITION {} FOR VALUES IN ({})")
     cursor.execute(attach.format(partition, sql.Literal(load_id)))
-
-
-class _HashedStream:
-    """A binary stream that knows the SHA-256 and the size in bytes of what has been read from it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int) -> bytes:
-        chunk = self._stream.read(size)
-        self.sha256.update(chunk)
-        self.size += len(chunk)
-        return chunk
-
-
-class _Quarantine:
-    """The rejected lines of one load, on disk beyond a megabyte, until COPY is over and they can be written."""
-
-    def __init__(self, spool: IO[bytes], load_id: str) -> None:
-        self._spool = spool
-        self._text = io.TextIOWrapper(spool, encoding="utf-8", newline="")
-        self._rows = csv.writer(self._text)
-        self._load_id = load_id
-        self.lines = 0
-        self.reasons: Counter[str] = Counter()
-        self.first_lines: list[RefusedLine] = []
-
-    def add(self, rejected: RejectedLine) -> None:
-        readable = rejected.raw.decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
-        raw = "\\x" + rejected.raw.hex()
-        self._rows.writerow([self._load_id, rejected.line_number, *rejected.rejection, readable, raw])
-        self.lines += 1
-        self.reasons[rejected.rejection.reason] += 1
-        if len(self.first_lines) < _FIRST_LINES:
-            shown = readable[:_SHOWN_CHARACTERS]
-            self.first_lines.append(RefusedLine(rejected.line_number, *rejected.rejection, shown))
-
-    def replace(self, cursor: Cursor) -> None:
-        """Make these lines the quarantine of the load."""
-        self._text.flush()
-        self._spool.seek(0)
-        cursor.execute("DELETE FROM dedp.devices_quarantine WHERE load_id = %s", [self._load_id])
-        cursor.copy_expert(
-            "COPY dedp.devices_quarantine (load_id, line_number, reason, detail, line, raw_line) "
-            "FROM STDIN (FORMAT csv, ENCODING 'UTF8', FORCE_NOT_NULL (detail, line))",
-            self._spool,
-        )
-
-
-class _CleanStream:
-    """What COPY reads: the clean lines. Rejected ones go to the quarantine on the way."""
-
-    def __init__(self, items: Iterator[CleanLines | RejectedLine], quarantine: _Quarantine) -> None:
-        # The first item now: what makes a file unusable must not be raised inside COPY, which would hide it.
-        self._items = chain([next(items)], items)
-        self._quarantine = quarantine
-        self.lines = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Consecutive clean lines, one block or less; empty at the end. The size that is asked for is a hint."""
-        for item in self._items:
-            if isinstance(item, CleanLines):
-                self.lines += item.text.count("\n")
-                return item.text.encode()
-            self._quarantine.add(item)
-        return b""

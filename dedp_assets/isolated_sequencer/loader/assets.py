@@ -18,7 +18,11 @@ from dedp_assets.landing.taking_in import LandedFiles, TakingIn
     group_name="devices_loader",
     owners=["team:devices-loading"],
     kinds={"csv", "file"},
-    metadata={"dagster/column_schema": dg.TableSchema([dg.TableColumn(name, "string") for name in contract.HEADER])},
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(name, "string") for name in contract.DEVICES_FORMAT.names]
+        )
+    },
     retry_policy=dg.RetryPolicy(max_retries=3, delay=20),
 )
 def devices_file(context: dg.AssetExecutionContext, config: LandedFiles) -> dg.MaterializeResult:

@@ -18,8 +18,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
+from dedp_assets.delimited.header import RefusedLine, UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
-from dedp_assets.isolated_sequencer.aggregator.header import RefusedLine, UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 
 HEADER = b"type;full_name;version\n"

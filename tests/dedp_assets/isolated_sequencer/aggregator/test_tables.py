@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
@@ -195,3 +196,13 @@ def test_a_role_that_may_make_nothing_is_named_with_what_was_refused(empty_dsn, 
         ensure_tables(connection)
     connection.close()
     execute(empty_database, "DROP ROLE reader")
+
+
+def test_the_columns_are_as_long_as_the_table_has_them(database):
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT column_name, character_maximum_length FROM information_schema.columns "
+            "WHERE table_schema = 'dedp' AND table_name = 'devices_raw' AND column_name <> 'load_id' "
+            "ORDER BY ordinal_position"
+        )
+        assert cursor.fetchall() == list(contract.DEVICES_FORMAT.columns)

@@ -8,18 +8,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dedp_assets.isolated_sequencer.aggregator import lines
-from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile
-from dedp_assets.isolated_sequencer.aggregator.lines import (
-    MAX_LENGTH,
-    CleanLines,
-    RejectedLine,
-    Rejection,
-    classify,
-    rejection,
-)
-from dedp_assets.isolated_sequencer.aggregator.values import split_values
+from dedp_assets.delimited import lines
+from dedp_assets.delimited.format import Column, Format
+from dedp_assets.delimited.header import UnusableFile
+from dedp_assets.delimited.lines import CleanLines, RejectedLine, Rejection, classify, rejection
+from dedp_assets.delimited.values import split_values
 
+FORMAT = Format(";", (Column("type", 15), Column("full_name", 50), Column("version", 40)))
+MAX_LENGTH = dict(FORMAT.columns)
 HEADER = b"type;full_name;version\n"
 MARK = "\ufeff".encode()
 
@@ -28,7 +24,7 @@ def classified(content: bytes) -> tuple[dict[int, str], dict[int, tuple[bytes, s
     """The clean and the rejected lines of a file, by line number."""
     clean: dict[int, str] = {}
     rejected: dict[int, tuple[bytes, str, str]] = {}
-    for item in classify(io.BytesIO(content)):
+    for item in classify(io.BytesIO(content), FORMAT):
         if isinstance(item, CleanLines):
             numbered = enumerate(item.text.removesuffix("\n").split("\n"), start=item.first_line_number)
             for number, line in numbered:
@@ -56,8 +52,8 @@ def classified(content: bytes) -> tuple[dict[int, str], dict[int, tuple[bytes, s
     ],
 )
 def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
-    assert rejection(line.encode()) is None
-    assert split_values(line) == values
+    assert rejection(line.encode(), FORMAT) is None
+    assert split_values(line, FORMAT) == values
     assert classified(HEADER + line.encode() + b"\n") == ({2: line}, {})
 
 
@@ -114,7 +110,7 @@ def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
     ],
 )
 def test_a_line_that_is_no_row_is_set_aside_alone_with_its_reason(raw: bytes, reason: str, detail: str):
-    assert rejection(raw) == Rejection(reason, detail)
+    assert rejection(raw, FORMAT) == Rejection(reason, detail)
     before_and_after = classified(HEADER + b"a;b;1\n" + raw + b"\na;b;2\n")
     assert before_and_after == ({2: "a;b;1", 4: "a;b;2"}, {3: (raw, reason, detail)})
 
@@ -130,7 +126,7 @@ def test_a_row_that_has_a_word_of_the_header_is_a_row(line: str):
 @pytest.mark.parametrize("marks", [MARK, MARK * 3])
 @pytest.mark.parametrize("line", ["a;b;1", '"a;b";c;d', "é;😀;" + "x" * 40])
 def test_byte_order_marks_at_the_start_of_a_line_are_taken_off(line: str, marks: bytes):
-    assert rejection(marks + line.encode()) is None
+    assert rejection(marks + line.encode(), FORMAT) is None
     content = HEADER + b"a;b;0\n" + marks + line.encode() + b"\r\na;b;2\n"
     assert classified(content) == ({2: "a;b;0", 3: line, 4: "a;b;2"}, {})
 
@@ -158,21 +154,11 @@ def test_lengths_are_counted_in_characters(column: str, character: str):
 
     most = MAX_LENGTH[column]
     too_long = Rejection("value too long", f"{column}: {most + 1} characters, {most} fit")
-    assert rejection(line(most)) is None
-    assert rejection(line(most + 1)) == too_long
+    assert rejection(line(most), FORMAT) is None
+    assert rejection(line(most + 1), FORMAT) == too_long
     clean, rejected = classified(HEADER + line(most) + b"\n" + line(most + 1) + b"\n")
     assert clean == {2: line(most).decode()}
     assert rejected == {3: (line(most + 1), *too_long)}
-
-
-def test_the_columns_are_as_long_as_the_table_has_them(database):
-    with database.cursor() as cursor:
-        cursor.execute(
-            "SELECT column_name, character_maximum_length FROM information_schema.columns "
-            "WHERE table_schema = 'dedp' AND table_name = 'devices_raw' AND column_name <> 'load_id' "
-            "ORDER BY ordinal_position"
-        )
-        assert cursor.fetchall() == list(MAX_LENGTH.items())
 
 
 def test_a_quoted_line_break_sets_both_its_lines_aside_and_no_other():
@@ -274,7 +260,7 @@ def test_lines_before_an_overlong_one_are_lines_of_their_own():
 )
 def test_an_unusable_file_is_told_by_what_was_found_and_what_was_expected(content: bytes, found: str):
     with pytest.raises(UnusableFile) as raised:
-        list(classify(io.BytesIO(content)))
+        list(classify(io.BytesIO(content), FORMAT))
     message = str(raised.value)
     assert found in message
     assert len(message) < 2000
@@ -324,7 +310,7 @@ def as_parquet() -> bytes:
 )
 def test_a_file_of_another_kind_is_called_by_its_name_with_what_to_do(content: bytes, kind: str, what_to_do: str):
     with pytest.raises(UnusableFile) as raised:
-        list(classify(io.BytesIO(content)))
+        list(classify(io.BytesIO(content), FORMAT))
     message = str(raised.value)
     assert message.startswith(f"is {kind}")
     assert what_to_do in message
@@ -351,11 +337,11 @@ def test_a_file_of_another_kind_is_called_by_its_name_with_what_to_do(content: b
 )
 def test_a_header_that_differs_is_told_in_what(header: str, difference: str):
     with pytest.raises(UnusableFile) as raised:
-        list(classify(io.BytesIO(f"{header}\na;b;1\n".encode())))
+        list(classify(io.BytesIO(f"{header}\na;b;1\n".encode()), FORMAT))
     assert str(raised.value) == (
         f"has the first line {header!r}, {difference}; expected the header type;full_name;version"
     )
 
 
 def test_a_file_whose_only_line_is_blank_is_a_file_with_one_rejected_line():
-    assert list(classify(io.BytesIO(HEADER + b"\n"))) == [RejectedLine(2, b"", Rejection("empty line", ""))]
+    assert list(classify(io.BytesIO(HEADER + b"\n"), FORMAT)) == [RejectedLine(2, b"", Rejection("empty line", ""))]

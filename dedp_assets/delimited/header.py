@@ -1,14 +1,16 @@
-"""Tells from its beginning whether a file is a devices file, and if not, what it is instead."""
+"""Tells from its beginning whether a file has the format that is expected, and if not, what it is instead."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dedp_assets.isolated_sequencer.aggregator.values import split_values
-from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
+from dedp_assets.delimited.format import Format
+from dedp_assets.delimited.values import split_values
 
-_EXPECTED = f"expected the header {DELIMITER.join(HEADER)}"
 _SHOWN_BYTES = 200
+
+# What other files are delimited by.
+_DELIMITERS = ",;\t|:"
 
 
 class RefusedLine(NamedTuple):
@@ -42,13 +44,15 @@ class UnusableFile(ValueError):
 
 
 class _Kind(NamedTuple):
+    """What a file is instead. `{delimiter}` in `what_to_do` is the one that is expected."""
+
     name: str
     what_to_do: str
 
 
 _UNPACK = "unpack it"
-_SAVE_AS_CSV = f"save its sheet as CSV, in UTF-8 and delimited by {DELIMITER!r}"
-_EXPORT_AS_CSV = f"export it as CSV, in UTF-8 and delimited by {DELIMITER!r}"
+_SAVE_AS_CSV = "save its sheet as CSV, in UTF-8 and delimited by {delimiter!r}"
+_EXPORT_AS_CSV = "export it as CSV, in UTF-8 and delimited by {delimiter!r}"
 _WRITE_AS_UTF_8 = "write it in UTF-8"
 
 _UTF_32 = _Kind("text in UTF-32", _WRITE_AS_UTF_8)
@@ -86,49 +90,70 @@ _TEXTS = {
 }
 
 
-def check_header(first: bytes, beginning: bytes) -> None:
-    """Raise UnusableFile unless `first`, a file's first line without marks and line end, is the header.
+def check_header(first: bytes, beginning: bytes, format: Format) -> None:
+    """Make sure that a file begins with the header.
 
-    `beginning` is the file's first block as it came, the first line in it.
+    Args:
+        first: The file's first line without marks and line end.
+        beginning: Its first block as it came, with the first line in it.
+        format: What is expected.
+
+    Raises:
+        UnusableFile: The first line is not the header.
     """
-    found = _readable(first)
-    if split_values(found) == list(HEADER):
+    # Of an endless line so much that the header would be in it, however it is quoted.
+    found = _readable(first[: max(_SHOWN_BYTES, 3 * len(format.header.encode()))])
+    header, delimiter = list(format.names), format.delimiter
+    if split_values(found, format) == header:
         return
+    expected = f"expected the header {format.header}"
     kind = _kind(beginning)
     if kind is not None:
-        raise UnusableFile(f"is {kind.name}, not CSV text in UTF-8: {kind.what_to_do}; {_EXPECTED} in its first line")
-    if "\r" in found and split_values(found[: found.index("\r")]) == list(HEADER):
+        what_to_do = kind.what_to_do.format(delimiter=delimiter)
+        raise UnusableFile(f"is {kind.name}, not CSV text in UTF-8: {what_to_do}; {expected} in its first line")
+    if "\r" in found and split_values(found[: found.index("\r")], format) == header:
         raise UnusableFile("has lines that end in a carriage return alone; expected line feeds, or both")
-    for delimiter in ",\t|:":
-        if _names(found, delimiter) == list(HEADER):
-            raise UnusableFile(f"is delimited by {delimiter!r}, not by {DELIMITER!r}: found {found!r}; {_EXPECTED}")
-    for delimiter in (DELIMITER, *",\t|:"):
-        difference = _difference(_names(found, delimiter))
+    others = _DELIMITERS.replace(delimiter, "")
+    for other in others:
+        if _names(found, other) == header:
+            raise UnusableFile(f"is delimited by {other!r}, not by {delimiter!r}: found {found!r}; {expected}")
+    for other in (delimiter, *others):
+        difference = _difference(_names(found, other), format)
         if difference:
-            if delimiter != DELIMITER:
-                difference = f"{difference}, delimited by {delimiter!r}"
-            raise UnusableFile(f"has the first line {found!r}, the header {difference}; {_EXPECTED}")
+            if other != delimiter:
+                difference = f"{difference}, delimited by {other!r}"
+            raise UnusableFile(f"has the first line {found!r}, the header {difference}; {expected}")
     if not first.strip():
-        raise UnusableFile(f"has the first line {found!r}, which is blank; {_EXPECTED} there")
-    raise UnusableFile(f"has the first line {found!r}; {_EXPECTED}")
+        raise UnusableFile(f"has the first line {found!r}, which is blank; {expected} there")
+    raise UnusableFile(f"has the first line {found!r}; {expected}")
 
 
-def is_header(values: Sequence[str]) -> bool:
-    """Whether these are the header's names, in whatever order, case and blanks."""
-    return sorted(value.strip(" \t").lower() for value in values) == sorted(HEADER)
+def is_header(values: Sequence[str], format: Format) -> bool:
+    """Tell whether these are the header's names, in whatever order, case and blanks.
+
+    Args:
+        values: The values of a line.
+        format: Whose header it may be.
+
+    Returns:
+        True if they are.
+    """
+    return sorted(value.strip(" \t").lower() for value in values) == sorted(name.lower() for name in format.names)
 
 
 def _names(line: str, delimiter: str) -> list[str]:
     return [value.strip('" ') for value in line.split(delimiter)]
 
 
-def _difference(names: list[str]) -> str | None:
+def _difference(names: list[str], format: Format) -> str | None:
     """In what these names differ from the header, or None if they are no header of ours at all."""
+    header = list(format.names)
+    header_lower = [name.lower() for name in header]
     lower = [name.strip().lower() for name in names]
-    missing = [name for name in HEADER if name not in lower]
-    extra = [name for name in names if name.strip().lower() not in HEADER]
+    missing = [name for name in header if name.lower() not in lower]
+    extra = [name for name in names if name.strip().lower() not in header_lower]
     # One of three may be a coincidence, and a column that has another name is both missing and extra.
-    if len(missing) == len(HEADER) or (missing and extra):
+    if len(missing) == len(header) or (missing and extra):
         return None
     if len(set(lower)) < len(lower):
         return "with a column twice"
@@ -136,9 +161,9 @@ def _difference(names: list[str]) -> str | None:
         return f"without {' and '.join(missing)}"
     if extra:
         return f"with more columns: {', '.join(extra)}"
-    if lower != list(HEADER):
+    if lower != header_lower:
         return "in another order"
-    if names != list(HEADER) and [name.strip() for name in names] != list(HEADER):
+    if names != header and [name.strip() for name in names] != header:
         return "in another case"
     return "with blanks around its names"
 
@@ -168,4 +193,4 @@ def _kind(beginning: bytes) -> _Kind | None:
 
 
 def _readable(raw: bytes) -> str:
-    return raw[:_SHOWN_BYTES].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
+    return raw.decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")

@@ -1,4 +1,4 @@
-"""Tells the clean lines of a devices file from the lines to set aside, in one pass and flat memory.
+"""Tells the clean lines of a delimited file from the lines to set aside, in one pass and flat memory.
 
 One line is one row. A line break inside quotes is therefore an error of the two lines that it makes, and a
 stray quote costs its own line and not the rest of the file. CRLF ends, byte order marks and a missing last
@@ -10,15 +10,13 @@ belongs to no value, and its line is set aside.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import NamedTuple, Protocol
 
-from dedp_assets.isolated_sequencer.aggregator.header import UnusableFile, check_header, is_header
-from dedp_assets.isolated_sequencer.aggregator.values import split_values
-from dedp_assets.isolated_sequencer.contract import DELIMITER, HEADER
-
-# The columns of dedp.devices_raw, in characters.
-MAX_LENGTH = {"type": 15, "full_name": 50, "version": 40}
+from dedp_assets.delimited.format import Format
+from dedp_assets.delimited.header import UnusableFile, check_header, is_header
+from dedp_assets.delimited.values import split_values
 
 BLOCK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20
@@ -33,7 +31,7 @@ class Readable(Protocol):
 
 
 class CleanLines(NamedTuple):
-    """Consecutive lines that hold three values each: CSV text for COPY, every line ended by a line feed.
+    """Consecutive lines that hold a value for each column: CSV text for COPY, every line ended by a line feed.
 
     `marks` are the byte order marks that were taken off, at the start of what is then a line alone.
     """
@@ -58,43 +56,59 @@ class RejectedLine(NamedTuple):
     rejection: Rejection
 
 
-def _clean_value(most: int) -> str:
-    plain = rf'[^ \t;"\r\n\0{_MARK}][^;"\r\n\0{_MARK}]{{0,{most - 1}}}'
-    # A quoted value is taken as it stands, doubled quotes and all, if even so it is not too long.
-    inner = rf'[^;"\r\n\0{_MARK}]*'
-    quoted = rf'"(?=[^;\n]{{2,{most + 1}}}[;\n])[^ \t;"\r\n\0{_MARK}]{inner}(?:""{inner})*"'
-    return f"(?:{plain}|{quoted})"
+def classify(stream: Readable, format: Format) -> Iterator[CleanLines | RejectedLine]:
+    """Read a file line by line and tell the clean lines from the others.
 
+    Args:
+        stream: The file from its first byte on.
+        format: What its header and its lines should look like.
 
-# What most lines are, told apart at C speed. It errs on one side only: a line that it does not match is looked
-# at by itself, and may still be clean.
-_MAY_BE_HEADER = rf'[" \t]*(?i:{"|".join(HEADER)})[" \t]*{DELIMITER}'
-_CLEAN_LINE = DELIMITER.join(map(_clean_value, MAX_LENGTH.values())) + "\n"
-_CLEAN_LINES = re.compile(f"(?:(?!{_MAY_BE_HEADER}){_CLEAN_LINE})+")
+    Returns:
+        Every line after the header, in the file's order, clean or rejected.
 
-
-def classify(stream: Readable) -> Iterator[CleanLines | RejectedLine]:
-    """Every line after the header, in the file's order, clean or rejected.
-
-    Raises UnusableFile for an empty file, a header without lines, and a wrong header or delimiter.
+    Raises:
+        UnusableFile: The file is empty, is a header without lines, or has a wrong header or delimiter.
     """
     lines = _Lines(stream)
-    lines.header()
+    lines.header(format)
     number = 2
     for block in lines.blocks():
         if isinstance(block, RejectedLine):
             yield block._replace(line_number=number)
             number += 1
         else:
-            for item in _classify_block(block, number):
+            for item in _classify_block(block, number, format):
                 yield item
                 number += item.text.count("\n") if isinstance(item, CleanLines) else 1
     if number == 2:
         raise UnusableFile("has a header and no lines")
 
 
-def rejection(raw: bytes) -> Rejection | None:
-    """Why one line (without its line end) can't be loaded, or None if it can."""
+def single_lines(items: Iterable[CleanLines | RejectedLine]) -> Iterator[tuple[int, str, str]]:
+    """Take the clean lines one by one.
+
+    Args:
+        items: What `classify` gives.
+
+    Returns:
+        Each clean line's number, what is loaded of it, and the byte order marks that stood before that.
+    """
+    for item in items:
+        if isinstance(item, CleanLines):
+            for number, line in enumerate(item.text[:-1].split("\n"), start=item.first_line_number):
+                yield number, line, item.marks
+
+
+def rejection(raw: bytes, format: Format) -> Rejection | None:
+    """Tell why a line can't be loaded.
+
+    Args:
+        raw: The line without its end.
+        format: What it should look like.
+
+    Returns:
+        The first reason that is found, or None if the line is clean.
+    """
     if b"\0" in raw:
         return Rejection("NUL byte", f"at position {raw.index(0) + 1}")
     try:
@@ -109,49 +123,74 @@ def rejection(raw: bytes) -> Rejection | None:
         return Rejection("carriage return", f"at position {marks + line.index(chr(13)) + 1}")
     if _MARK in line:
         return Rejection("byte order mark", f"at position {marks + line.index(_MARK) + 1}")
-    values = split_values(line)
+    values = split_values(line, format)
     if values is None:
         unclosed = line.count('"') % 2 == 1
         return Rejection("unclosed quote" if unclosed else "misplaced quote", "one line is one row")
-    if len(values) != len(HEADER):
-        fewer = len(values) < len(HEADER)
-        return Rejection("missing field" if fewer else "extra field", f"{len(values)} of {len(HEADER)} fields")
-    if is_header(values):
+    if len(values) != len(format.columns):
+        fewer = len(values) < len(format.columns)
+        return Rejection("missing field" if fewer else "extra field", f"{len(values)} of {len(format.columns)} fields")
+    if is_header(values, format):
         return Rejection("repeated header", "were files joined?")
-    for column, value in zip(HEADER, values, strict=True):
+    for (column, most), value in zip(format.columns, values, strict=True):
         if not value.strip(" \t"):
             return Rejection("missing value", column)
-        if len(value) > MAX_LENGTH[column]:
-            return Rejection("value too long", f"{column}: {len(value)} characters, {MAX_LENGTH[column]} fit")
+        if most is not None and len(value) > most:
+            return Rejection("value too long", f"{column}: {len(value)} characters, {most} fit")
     return None
 
 
-def _classify_block(block: bytes, number: int) -> Iterator[CleanLines | RejectedLine]:
+@cache
+def _clean_lines(format: Format) -> re.Pattern[str]:
+    """What most lines are, told apart at C speed.
+
+    It errs on one side only: a line that it does not match is looked at by itself, and may still be clean.
+    """
+    delimiter = re.escape(format.delimiter)
+    names = "|".join(map(re.escape, format.names))
+    may_be_header = rf'[" \t]*(?i:{names})[" \t]*{delimiter}'
+    clean_line = delimiter.join(_clean_value(column.max_length, delimiter) for column in format.columns) + "\n"
+    return re.compile(f"(?:(?!{may_be_header}){clean_line})+")
+
+
+def _clean_value(most: int | None, delimiter: str) -> str:
+    inner = rf'[^{delimiter}"\r\n\0{_MARK}]'
+    plain_rest, fits = f"{inner}*", ""
+    if most is not None:
+        plain_rest = f"{inner}{{0,{most - 1}}}"
+        # A quoted value is taken as it stands, doubled quotes and all, if even so it is not too long.
+        fits = rf"(?=[^{delimiter}\n]{{2,{most + 1}}}[{delimiter}\n])"
+    first = rf'[^ \t{delimiter}"\r\n\0{_MARK}]'
+    return rf'(?:{first}{plain_rest}|"{fits}{first}{inner}*(?:""{inner}*)*")'
+
+
+def _classify_block(block: bytes, number: int, format: Format) -> Iterator[CleanLines | RejectedLine]:
     """The lines of a block of whole lines, of which the first is line `number`."""
+    pattern = _clean_lines(format)
     try:
         text = block.decode("utf-8")
     except UnicodeDecodeError:
         for raw in block[:-1].split(b"\n"):
-            yield _classify_line(raw.removesuffix(b"\r"), number)
+            yield _classify_line(raw.removesuffix(b"\r"), number, format)
             number += 1
         return
     text = text.replace("\r\n", "\n")
     position = 0
     while position < len(text):
-        match = _CLEAN_LINES.match(text, position)
+        match = pattern.match(text, position)
         if match:
             yield CleanLines(number, match[0])
             number += match[0].count("\n")
             position = match.end()
         else:
             end = text.index("\n", position)
-            yield _classify_line(text[position:end].encode(), number)
+            yield _classify_line(text[position:end].encode(), number, format)
             number += 1
             position = end + 1
 
 
-def _classify_line(raw: bytes, number: int) -> CleanLines | RejectedLine:
-    rejected = rejection(raw)
+def _classify_line(raw: bytes, number: int, format: Format) -> CleanLines | RejectedLine:
+    rejected = rejection(raw, format)
     if rejected:
         return RejectedLine(number, raw, rejected)
     line = raw.decode()
@@ -166,7 +205,7 @@ class _Lines:
         self._stream = stream
         self._rest = b""
 
-    def header(self) -> None:
+    def header(self, format: Format) -> None:
         """Read past the header. Raises UnusableFile if it is not there."""
         chunk = self._stream.read(BLOCK_BYTES)
         if not chunk:
@@ -175,7 +214,7 @@ class _Lines:
         mark = _MARK.encode()
         while first.startswith(mark):
             first = first.removeprefix(mark)
-        check_header(first.removesuffix(b"\r"), chunk)
+        check_header(first.removesuffix(b"\r"), chunk, format)
 
     def blocks(self) -> Iterator[bytes | RejectedLine]:
         """Blocks that end with a line feed, and each overlong line as a rejected line without its number."""

@@ -1,0 +1,101 @@
+"""Keeps the lines that are set aside, and writes them to a quarantine table."""
+
+import csv
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from dedp_assets.delimited.header import RefusedLine
+from dedp_assets.delimited.lines import RejectedLine
+
+_SPOOL_BYTES = 1 << 20
+
+# Of a file of which nothing is loaded, so much is told.
+_FIRST_LINES = 5
+_SHOWN_CHARACTERS = 200
+
+_LINE_COLUMNS = ("line_number", "reason", "detail", "line", "raw_line")
+
+
+@contextmanager
+def setting_aside(table: sql.Identifier, key: Mapping[str, str]) -> Iterator["Quarantine"]:
+    """Keep the lines that are set aside of one file, on disk beyond a megabyte, until the block ends.
+
+    Args:
+        table: The quarantine table. Besides the columns of the key it has `line_number bigint` (1 is the header),
+            `reason text`, `detail text`, `line text` (to read: what is not UTF-8, and NUL, stands as \\xNN) and
+            `raw_line bytea` (the bytes as they came, without the line's end).
+        key: The columns, one or more, with their values, that say in the table whose lines these are.
+
+    Returns:
+        A quarantine without lines.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+        yield Quarantine(spool, table, key)
+
+
+class Quarantine:
+    """The rejected lines of one file until they are written. `setting_aside` makes one.
+
+    Attributes:
+        lines: How many there are.
+        reasons: How many for which reason.
+        first_lines: The first few that were added, to show.
+    """
+
+    def __init__(self, spool: IO[bytes], table: sql.Identifier, key: Mapping[str, str]) -> None:
+        self._spool = spool
+        self._text = io.TextIOWrapper(spool, encoding="utf-8", newline="")
+        self._rows = csv.writer(self._text)
+        self._table = table
+        self._key = dict(key)
+        self.lines = 0
+        self.reasons: Counter[str] = Counter()
+        self.first_lines: list[RefusedLine] = []
+
+    def add(self, rejected: RejectedLine) -> None:
+        """Set one line aside.
+
+        Args:
+            rejected: The line with its number and the reason.
+        """
+        readable = rejected.raw.decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
+        raw = "\\x" + rejected.raw.hex()
+        self._rows.writerow([*self._key.values(), rejected.line_number, *rejected.rejection, readable, raw])
+        self.lines += 1
+        self.reasons[rejected.rejection.reason] += 1
+        if len(self.first_lines) < _FIRST_LINES:
+            shown = readable[:_SHOWN_CHARACTERS]
+            self.first_lines.append(RefusedLine(rejected.line_number, *rejected.rejection, shown))
+
+    def replace(self, cursor: Cursor) -> None:
+        """Make these lines all that the table has for the key, in the transaction of the cursor.
+
+        Args:
+            cursor: Writes them. What it does is not committed here.
+
+        Raises:
+            psycopg2.Error: The table is not as `setting_aside` says, or the database failed.
+            AssertionError: There are not as many new rows as lines.
+        """
+        self._text.flush()
+        self._spool.seek(0)
+        key = list(map(sql.Identifier, self._key))
+        ours = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(column) for column in key)
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self._table, ours), list(self._key.values()))
+        copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, ENCODING 'UTF8', FORCE_NOT_NULL ({}))").format(
+            self._table,
+            sql.SQL(", ").join([*key, *map(sql.Identifier, _LINE_COLUMNS)]),
+            sql.SQL(", ").join([*key, *map(sql.Identifier, ("detail", "line"))]),
+        )
+        cursor.copy_expert(copy, self._spool)
+        if cursor.rowcount != self.lines:
+            raise AssertionError(
+                f"{self._table.as_string(cursor)} took {cursor.rowcount:,} rows of {self.lines:,} lines"
+            )
