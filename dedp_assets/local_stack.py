@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import psutil
@@ -169,7 +169,7 @@ def free_port() -> int:
     """A port that nobody uses right now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -249,7 +249,7 @@ def _instance_folder(home: Path) -> Path:
 
 
 @contextmanager
-def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen]:
+def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE)),
@@ -276,7 +276,7 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -310,7 +310,7 @@ def _no_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait_until_ready(stack: Stack, process: subprocess.Popen) -> None:
+def _wait_until_ready(stack: Stack, process: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + _READY_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
@@ -326,7 +326,7 @@ def _wait_until_ready(stack: Stack, process: subprocess.Popen) -> None:
     raise StackError(f"Dagster is not ready after {_READY_SECONDS} s.\n{log_tail(stack.log)}")
 
 
-def _location_entries(url: str) -> list[dict]:
+def _location_entries(url: str) -> list[dict[str, Any]]:
     """The code locations as the web server sees them; none while it is not up."""
     with requests.Session() as session:
         session.trust_env = False  # a machine's proxy has no business with a loopback address
@@ -334,7 +334,7 @@ def _location_entries(url: str) -> list[dict]:
             answer = session.post(f"{url}/graphql", json={"query": _LOCATIONS}, timeout=5).json()
         except (requests.RequestException, ValueError):
             return []
-    return answer["data"]["workspaceOrError"].get("locationEntries", [])
+    return list(answer["data"]["workspaceOrError"].get("locationEntries", []))
 
 
 def log_tail(log: Path, lines: int = 25) -> str:

@@ -33,7 +33,7 @@ def materialize_each(
     retryable: tuple[type[Exception], ...] = (),
     explain: Callable[[str, Exception], Problem] = _as_it_is,
     checks: Callable[[], Sequence[dg.AssetCheckResult]] = list,
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Do `work` for every partition key of the run, each with its own metadata.
 
     A partition whose work raises one of `failures` is reported at the end, in one dg.Failure, after the others

@@ -64,7 +64,7 @@ def has_ended(tag: str) -> bool:
     try:
         *where, process, began = json.loads(tag)
         if len(where) == 1:  # as it was written before there were places
-            return where[0] == socket.gethostname() and _created(int(process)) != began
+            return bool(where[0] == socket.gethostname() and _created(int(process)) != began)
         place, now = Place(*map(str, where)), here()
         if (place.host, place.machine) != (now.host, now.machine):
             return False
@@ -72,7 +72,7 @@ def has_ended(tag: str) -> bool:
             return place.is_like_no_other
         if place.namespace != now.namespace:
             return place.is_container
-        return _began(int(process)) != began
+        return bool(_began(int(process)) != began)
     except (TypeError, ValueError):
         return False
 

@@ -13,7 +13,7 @@ SENSOR_NAME = "follow_inputs"
 SETTLE_SECONDS = "0.5"
 
 
-def on_input_change() -> dg.AutomationCondition:
+def on_input_change() -> dg.AutomationCondition[dg.AssetKey]:
     """A partition is missing, or an input was updated, since it was last requested; and its inputs are all there.
 
     Unlike `AutomationCondition.eager()` it acts on every time window, so late partitions run. And an update that
@@ -30,14 +30,14 @@ def on_input_change() -> dg.AutomationCondition:
     ).with_label("on_input_change")
 
 
-class UntilRequested(dg.AutomationCondition):
+class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
     """The operand has become true, and since then no tick has requested the asset.
 
     What Dagster's `since(newly_requested())` says, but for the tick that follows a request: if the operand is true
     in that tick, it became so after the request, and this stays true. `since` would take it back.
     """
 
-    def __init__(self, operand: dg.AutomationCondition) -> None:
+    def __init__(self, operand: dg.AutomationCondition[Any]) -> None:
         self.operand = operand
 
     @property
@@ -45,10 +45,10 @@ class UntilRequested(dg.AutomationCondition):
         return "until requested"
 
     @property
-    def children(self) -> Sequence[dg.AutomationCondition]:
+    def children(self) -> Sequence[dg.AutomationCondition[Any]]:
         return [self.operand]
 
-    async def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:  # type: ignore[override]
+    async def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:  # type: ignore[override]
         # Over every partition, whatever else holds of it: what became true now is not seen again later.
         everything = context.asset_graph_view.get_full_subset(key=context.key)
         now = await context.for_child_condition(self.operand, [0], everything).evaluate_async()
@@ -58,7 +58,7 @@ class UntilRequested(dg.AutomationCondition):
         return dg.AutomationResult(context, pending, child_results=[now])
 
 
-class UpdatedBeforeFirstTick(dg.AutomationCondition):
+class UpdatedBeforeFirstTick(dg.AutomationCondition[dg.AssetKey]):
     """This is the first tick, and the input was updated after the last run of the asset was requested.
 
     In a first tick, which may also be one whose cursor was lost, Dagster takes no update for new. An asset that was
@@ -69,7 +69,7 @@ class UpdatedBeforeFirstTick(dg.AutomationCondition):
     def name(self) -> str:
         return "updated before the first tick"
 
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         target, definition = context.root_context.key, context.partitions_def
         is_comparable = definition is not None and definition == context.asset_graph.get(target).partitions_def
         if context.previous_evaluation_time is not None or not is_comparable:
@@ -83,7 +83,7 @@ class UpdatedBeforeFirstTick(dg.AutomationCondition):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(behind))
 
 
-class AlreadyFollowed(dg.AutomationCondition):
+class AlreadyFollowed(dg.AutomationCondition[dg.AssetKey]):
     """Nothing is left to follow: the asset is updated together with this input, or its run was requested since.
 
     Together: by the same run or backfill. Dagster's own `executed_with_root_target()` knows this of an asset's latest
@@ -98,7 +98,7 @@ class AlreadyFollowed(dg.AutomationCondition):
     def name(self) -> str:
         return "already followed"
 
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         instance, graph = context.asset_graph_view.instance, context.asset_graph
         target = context.root_context.key
         # Of an asset without partitions, the one partition is None.
@@ -125,14 +125,14 @@ class AlreadyFollowed(dg.AutomationCondition):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(followed))
 
 
-class PartitionClosed(dg.AutomationCondition):
+class PartitionClosed(dg.AutomationCondition[dg.AssetKey]):
     """The partition after it has appeared in every input, in each of which nothing more is expected in it then."""
 
     @property
     def name(self) -> str:
         return "partition closed"
 
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         closed = context.candidate_subset.expensively_compute_partition_keys()
         for key in context.asset_graph.get(context.key).parent_keys if closed else ():
             closed = closed_days(closed, context.asset_graph_view.instance.get_materialized_partitions(key))

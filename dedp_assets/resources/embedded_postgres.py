@@ -85,7 +85,7 @@ def server_lease(folder: Path) -> Iterator[str]:
 def binary(name: str) -> Path:
     """The path of one of PostgreSQL's own programs, such as `psql`."""
     postgres_server = _library()
-    return postgres_server.POSTGRES_VERSIONS[postgres_server.TARGET_POSTGRES_VERSION] / name
+    return Path(postgres_server.POSTGRES_VERSIONS[postgres_server.TARGET_POSTGRES_VERSION] / name)
 
 
 def _start(data: Path) -> Any:
@@ -141,7 +141,7 @@ def _database_url(server: Any) -> str:
             cursor.execute(f"CREATE DATABASE {DATABASE}")
     finally:
         connection.close()
-    return server.get_uri(database=DATABASE)
+    return str(server.get_uri(database=DATABASE))
 
 
 def _library() -> Any:

@@ -100,7 +100,7 @@ def as_server_error(error: BaseException) -> ServerError:
 
 @dataclass(frozen=True)
 class _Server:
-    keeper: subprocess.Popen
+    keeper: subprocess.Popen[bytes]
     port: int = 0
     token: str = ""
 
@@ -262,7 +262,7 @@ def _stop(server: _Server) -> None:
         server.keeper.wait()
 
 
-def _port(keeper: subprocess.Popen) -> int | None:
+def _port(keeper: subprocess.Popen[bytes]) -> int | None:
     """The port that the server of this keeper listens on; None if it ended, or took too long."""
     assert keeper.stdout
     said = b""
@@ -381,7 +381,7 @@ def _keep(owner: int, own: Path, command: list[str]) -> None:
             shutil.rmtree(own, ignore_errors=True)
 
 
-def _watch(owner: int, java: subprocess.Popen) -> None:
+def _watch(owner: int, java: subprocess.Popen[bytes]) -> None:
     """Until the owner or the server ends: pass on the port that the server says it listens on."""
     assert java.stdout
     # The pipe's end tells it at once. But a forked child of the owner holds the pipe open too, so look who our parent

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 import psycopg2
@@ -98,7 +99,7 @@ def _begin(connection: Connection) -> None:
         )
 
 
-class PostgresResource(dg.ConfigurableResource):
+class PostgresResource(dg.ConfigurableResource[Any]):
     """Connections to the project's database. `dsn` overrides the environment, for tests."""
 
     dsn: str | None = None

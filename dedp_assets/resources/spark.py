@@ -22,7 +22,7 @@ class SparkUnreachable(RuntimeError):
     """The Spark Connect server can't be used. The message names the endpoint, what it said, and what to do."""
 
 
-class SparkConnectResource(dg.ConfigurableResource):
+class SparkConnectResource(dg.ConfigurableResource[Any]):
     """Spark, by the Spark Connect session that all assets of this process share."""
 
     @property
@@ -78,7 +78,7 @@ def _opened(remote: str) -> "SparkSession":
 
     _check_is_first()
     _avoid_proxy(remote)
-    session = LazyPySparkResource(spark_config={"spark.remote": remote}).spark_session
+    session: SparkSession = LazyPySparkResource(spark_config={"spark.remote": remote}).spark_session
     # About 8 s of tries. By default there are more than ten minutes of them, of which nobody hears.
     policy = DefaultPolicy(max_retries=6, initial_backoff=50, backoff_multiplier=4, max_backoff=2000, jitter=0)
     session.client.set_retry_policies([policy])
