@@ -1,4 +1,4 @@
-"""`dedp demo`: the pipelines on the real system, one act each, with their results checked."""
+"""`dedp demo`: the pipelines on the real system, an act each, side by side, with their results checked."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import psycopg2
 
 from dedp_assets import local_stack, settings
 from dedp_assets.demo import late_data, sequencer
-from dedp_assets.demo.timeline import DemoFailed
+from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 
 def run_demo() -> bool:
@@ -28,7 +28,8 @@ def run_demo() -> bool:
         ):
             database.autocommit = True
             try:
-                passed = sequencer.act(instance, database) and late_data.act(instance)
+                timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS])
+                passed = timeline.play([late_data.act(timeline), sequencer.act(timeline, database)])
             except DemoFailed as error:
                 click.echo(f"\n{error}\n{local_stack.log_tail(stack.log)}", err=True)
                 passed = False

@@ -3,62 +3,65 @@
 from datetime import date
 
 import click
-import dagster as dg
 
-from dedp_assets.demo.timeline import Timeline, checked
+from dedp_assets.demo.timeline import Act, Timeline, checked, headline, results
 from dedp_assets.late_data_integrator import contract, lake, producer, state
 from dedp_assets.resources.object_store import read_text, storage_options
 
 DAYS = [date(2024, 1, day) for day in range(1, 8)]
 LATE = [date(2024, 1, 2), date(2024, 1, 3)]
 ROWS = 100
+ASSETS = [contract.DEVICES, contract.DEVICE_COUNTS, contract.BACKFILLING_CONFIGURATION]
 
 
-def act(instance: dg.DagsterInstance) -> bool:
-    """Play it; True only if everything was as it should be. Raises DemoFailed."""
-    timeline = Timeline(instance, [contract.DEVICES, contract.DEVICE_COUNTS, contract.BACKFILLING_CONFIGURATION])
-    return _closed_days(timeline) and _late_data(timeline)
+def act(timeline: Timeline) -> Act:
+    """Play it; returns True only if everything was as it should be. Raises DemoFailed."""
+    return (yield from _closed_days(timeline)) and (yield from _late_data(timeline))
 
 
-def _closed_days(timeline: Timeline) -> bool:
-    timeline.start(
-        "3. Somebody else commits seven days to a Delta table. The six that are closed are processed by Spark."
+def _closed_days(timeline: Timeline) -> Act:
+    headline(
+        "Late data, 1 of 2: somebody else commits seven days to a Delta table. "
+        "The six that are closed are processed by Spark."
     )
     for day in DAYS:
         _commit(timeline, day)
-    timeline.watch_until(lambda counts: counts[contract.BACKFILLING_CONFIGURATION] >= len(DAYS) - 1)
-    click.echo("")
-    rows = _rows_counted()
-    return all(
-        [
-            checked("days processed", len(rows), len(DAYS) - 1),
-            *[checked(f"devices counted in {day}", rows[day], ROWS) for day in sorted(rows)],
-        ]
+    yield lambda: timeline.counts[contract.BACKFILLING_CONFIGURATION] >= len(DAYS) - 1
+    with results("Late data, 1 of 2: closed days"):
+        rows = _rows_counted()
+        return all(
+            [
+                checked("days processed", len(rows), len(DAYS) - 1),
+                *[checked(f"devices counted in {day}", rows[day], ROWS) for day in sorted(rows)],
+            ]
+        )
+
+
+def _late_data(timeline: Timeline) -> Act:
+    headline(
+        "Late data, 2 of 2: late data comes into 2024-01-02 and 2024-01-03. "
+        "Those two are processed again, and no other."
     )
-
-
-def _late_data(timeline: Timeline) -> bool:
-    timeline.start("4. Late data comes into 2024-01-02 and 2024-01-03. Those two are processed again, and no other.")
     before = len(timeline.partitions[contract.DEVICE_COUNTS])
     for day in LATE:
         _commit(timeline, day)
-    timeline.watch_until(lambda counts: counts[contract.BACKFILLING_CONFIGURATION] >= before + len(LATE))
+    yield lambda: timeline.counts[contract.BACKFILLING_CONFIGURATION] >= before + len(LATE)
     again = sorted(timeline.partitions[contract.DEVICE_COUNTS][before:])
-    click.echo("")
-    rows = _rows_counted()
-    processing = _show_what_others_see()
-    return all(
-        [
-            checked("days still being processed", processing, 0),
-            checked(f"days processed again: {', '.join(again)}", len(again), len(LATE)),
-            *[checked(f"devices counted in {day}", rows[day.isoformat()], 2 * ROWS) for day in LATE],
-            *[
-                checked(f"devices counted in {day}", rows[day.isoformat()], ROWS)
-                for day in DAYS[:-1]
-                if day not in LATE
-            ],
-        ]
-    )
+    with results("Late data, 2 of 2: the late days, and what others see"):
+        rows = _rows_counted()
+        processing = _show_what_others_see()
+        return all(
+            [
+                checked("days still being processed", processing, 0),
+                checked(f"days processed again: {', '.join(again)}", len(again), len(LATE)),
+                *[checked(f"devices counted in {day}", rows[day.isoformat()], 2 * ROWS) for day in LATE],
+                *[
+                    checked(f"devices counted in {day}", rows[day.isoformat()], ROWS)
+                    for day in DAYS[:-1]
+                    if day not in LATE
+                ],
+            ]
+        )
 
 
 def _commit(timeline: Timeline, day: date) -> None:

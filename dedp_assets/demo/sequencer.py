@@ -7,14 +7,13 @@ everything downstream, in the other code location, follows.
 import shlex
 import subprocess
 import sys
+import tempfile
 from datetime import datetime, timezone
 
-import click
-import dagster as dg
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import settings
-from dedp_assets.demo.timeline import DemoFailed, Timeline, checked
+from dedp_assets.demo.timeline import Act, DemoFailed, Timeline, checked, headline, results
 from dedp_assets.generator import write_csv
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
@@ -22,52 +21,65 @@ from dedp_assets.landing.dated import UNDATED
 
 ROWS = 50
 DAYS = 3
-_ASSETS = [contract.DEVICES_FILE, contract.DEVICES_RAW, contract.DEVICES_AGGREGATES]
+ASSETS = [contract.DEVICES_FILE, contract.DEVICES_RAW, contract.DEVICES_AGGREGATES]
 
 
-def act(instance: dg.DagsterInstance, database: Connection) -> bool:
-    """Play it; True only if everything was as it should be. Raises DemoFailed."""
-    timeline = Timeline(instance, _ASSETS)
-    return _three_daily_loads(timeline, database) and _once_more(timeline, database)
+def act(timeline: Timeline, database: Connection) -> Act:
+    """Play it; returns True only if everything was as it should be. Raises DemoFailed."""
+    return (yield from _three_daily_loads(timeline, database)) and (yield from _once_more(timeline, database))
 
 
-def _three_daily_loads(timeline: Timeline, database: Connection) -> bool:
-    timeline.start(f"1. A file of {ROWS} devices lands. Nothing else is done by hand.")
+def _three_daily_loads(timeline: Timeline, database: Connection) -> Act:
+    headline(f"Sequencer, 1 of 2: a file of {ROWS} devices lands. Nothing else is done by hand.")
     write_csv(landing_folder().file_of(UNDATED), ROWS, seed=1)
     timeline.tell(f"landed         {landing_folder().file_of(UNDATED)}")
-    timeline.watch_until(lambda counts: all(counts[key] >= DAYS for key in _ASSETS))
+    yield lambda: all(timeline.counts[key] >= DAYS for key in ASSETS)
     totals = _totals(database)
     occurrences = {row[-1] for row in totals}
-    click.echo("")
-    return all(
-        [
-            checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
-            checked("rows in dedp.devices_aggregates", len(totals), ROWS),
-            *[checked("all_occurrences of each", value, DAYS) for value in occurrences],
-        ]
-    )
+    with results("Sequencer, 1 of 2: three daily loads of one file"):
+        return all(
+            [
+                checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
+                checked("rows in dedp.devices_aggregates", len(totals), ROWS),
+                *[checked("all_occurrences of each", value, DAYS) for value in occurrences],
+            ]
+        )
 
 
-def _once_more(timeline: Timeline, database: Connection) -> bool:
+def _once_more(timeline: Timeline, database: Connection) -> Act:
     days = contract.due_days(datetime.now(timezone.utc), settings.start())
     command = [
         *("dagster", "asset", "materialize", "-m", "jobs.devices_loader", "--select", "devices_file"),
         *("--partition-range", f"{days[0]}...{days[-1]}"),
     ]
-    timeline.start(f"2. The first asset again, for all days (the recursive clear):\n   dedp exec {shlex.join(command)}")
-    totals, counts = _totals(database), timeline.counts.copy()
-    done = subprocess.run([sys.executable, "-m", *command], cwd=settings.REPOSITORY, capture_output=True, text=True)
-    if done.returncode:
-        raise DemoFailed(f"that command failed:\n{done.stderr[-2000:]}")
-    timeline.watch_until(lambda now: all(now[key] >= counts[key] + len(days) for key in _ASSETS))
-    changed = len(set(_totals(database)) ^ set(totals))
-    click.echo("")
-    return all(
-        [
-            checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
-            checked("totals that have changed", changed, 0),
-        ]
+    headline(
+        "Sequencer, 2 of 2: the first asset again, for all days (the recursive clear):\n"
+        f"   dedp exec {shlex.join(command)}"
     )
+    totals, counts = _totals(database), timeline.counts
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=settings.REPOSITORY, stdout=subprocess.DEVNULL, stderr=errors
+        ) as process,
+    ):
+        try:
+            yield lambda: process.poll() is not None
+        except BaseException:
+            process.kill()
+            raise
+        if process.returncode:
+            errors.seek(0)
+            raise DemoFailed(f"that command failed:\n{errors.read()[-2000:]}")
+    yield lambda: all(timeline.counts[key] >= counts[key] + len(days) for key in ASSETS)
+    changed = len(set(_totals(database)) ^ set(totals))
+    with results("Sequencer, 2 of 2: the same again"):
+        return all(
+            [
+                checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
+                checked("totals that have changed", changed, 0),
+            ]
+        )
 
 
 def _raw_rows(database: Connection) -> int:

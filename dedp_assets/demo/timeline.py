@@ -1,12 +1,17 @@
 """What happens on the real system, printed as it happens."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import click
 import dagster as dg
 
+# Without anything that happens. On a busy machine all of it may take minutes.
 _PATIENCE_SECONDS = 120
+
+# An act begins something and yields what it waits for; it returns whether everything was as it should be.
+Act = Generator[Callable[[], bool], None, bool]
 
 
 class DemoFailed(RuntimeError):
@@ -35,29 +40,49 @@ class Timeline:
         """How often each asset has been materialized."""
         return {key: len(partitions) for key, partitions in self.partitions.items()}
 
-    def start(self, headline: str) -> None:
-        """Begin a chapter: its seconds count from here."""
-        self._began = time.monotonic()
-        click.echo("\n" + click.style(headline, bold=True))
-
     def tell(self, what: str) -> None:
         """One line, now."""
         click.echo(f"   {time.monotonic() - self._began:5.1f} s  {what}")
 
-    def watch_until(self, done: Callable[[dict[dg.AssetKey, int]], bool]) -> None:
-        """Print events until `done` says so of the number of materializations per asset.
+    def play(self, acts: Sequence[Act]) -> bool:
+        """Play the acts side by side, each at its own pace, and print events; True only if all of them return True.
 
-        Raises DemoFailed if a run fails, or nothing comes of it in time.
+        Raises DemoFailed if a run fails, or nothing happens for too long.
         """
+        with ExitStack() as cleanup:
+            for act in acts:
+                cleanup.callback(act.close)
+            return self._play(acts)
+
+    def _play(self, acts: Sequence[Act]) -> bool:
+        waiting = [(act, _begun) for act in acts]
+        results: list[bool] = []
         give_up = time.monotonic() + _PATIENCE_SECONDS
-        while not done(self.counts):
-            for line in [*self._runs(), *self._materializations()]:
-                self.tell(line)
-            if time.monotonic() > give_up:
-                raise DemoFailed(f"not done after {_PATIENCE_SECONDS} s")
+        while waiting:
+            going_on: list[tuple[Act, Callable[[], bool]]] = []
+            happened = self._tell_events()
+            for act, done in waiting:
+                if not done():
+                    going_on.append((act, done))
+                    continue
+                happened = True
+                try:
+                    going_on.append((act, next(act)))
+                except StopIteration as end:
+                    results.append(end.value)
+            waiting = going_on
+            if happened:
+                give_up = time.monotonic() + _PATIENCE_SECONDS
+            elif time.monotonic() > give_up:
+                raise DemoFailed(f"nothing has happened for {_PATIENCE_SECONDS} s")
             time.sleep(0.3)
-        for line in self._runs():
+        return all(results)
+
+    def _tell_events(self) -> bool:
+        lines = [*self._runs(), *self._materializations()]
+        for line in lines:
             self.tell(line)
+        return bool(lines)
 
     def _runs(self) -> Iterator[str]:
         for run in reversed(self._instance.get_runs(limit=100)):
@@ -81,6 +106,23 @@ class Timeline:
                 self._last_event[key] = record.storage_id
                 self.partitions[key].append(record.partition_key or "")
                 yield f"materialized   {key.to_user_string()} {record.partition_key}"
+
+
+@contextmanager
+def results(of: str) -> Iterator[None]:
+    """Set the checks of the block apart from what goes on beside them."""
+    click.echo(f"\n   {of}:")
+    yield
+    click.echo("")
+
+
+def _begun() -> bool:
+    return True
+
+
+def headline(text: str) -> None:
+    """Begin a chapter."""
+    click.echo("\n" + click.style(text, bold=True))
 
 
 def _assets_of(run: dg.DagsterRun) -> str:

@@ -7,10 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dedp_assets import local_stack
-from dedp_assets.demo import _demo_home, _use_own_home
+from dedp_assets.demo import _demo_home, _use_own_home, timeline
+from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 DEDP = str(Path(sys.executable).with_name("dedp"))
 
@@ -104,3 +106,71 @@ def test_the_demo_refuses_a_home_whose_system_is_running(tmp_path, monkeypatch):
     with local_stack._only_one(tmp_path), pytest.raises(local_stack.StackError, match="is running; stop it first"):
         _use_own_home()
     assert (tmp_path / "demo").exists()
+
+
+@pytest.fixture
+def asset_timeline():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Timeline(instance, [dg.AssetKey("asset")]), instance
+
+
+def test_acts_play_side_by_side_and_each_at_its_own_pace(asset_timeline):
+    played, instance = asset_timeline
+    order = []
+
+    def slow():
+        order.append("slow begins")
+        yield lambda: played.counts[dg.AssetKey("asset")] == 1
+        order.append("slow goes on")
+        return True
+
+    def quick():
+        order.append("quick begins")
+        yield lambda: True
+        order.append("quick goes on")
+        instance.report_runless_asset_event(dg.AssetMaterialization("asset"))
+        return True
+
+    assert played.play([slow(), quick()])
+    assert order == ["slow begins", "quick begins", "quick goes on", "slow goes on"]
+
+
+def test_one_act_that_is_not_as_it_should_be_fails_the_demo_and_the_others_end(asset_timeline):
+    ended = []
+
+    def act(result):
+        yield lambda: True
+        ended.append(result)
+        return result
+
+    assert not asset_timeline[0].play([act(False), act(True)])
+    assert ended == [False, True]
+
+
+def test_a_demo_that_fails_ends_every_act(asset_timeline):
+    ended = []
+
+    def fails():
+        yield lambda: True
+        raise DemoFailed("a run failed")
+
+    def waits():
+        try:
+            yield lambda: False
+        finally:
+            ended.append("waits")
+
+    with pytest.raises(DemoFailed, match="a run failed"):
+        asset_timeline[0].play([waits(), fails()])
+    assert ended == ["waits"]
+
+
+def test_a_demo_in_which_nothing_happens_any_more_is_given_up(asset_timeline, monkeypatch):
+    monkeypatch.setattr(timeline, "_PATIENCE_SECONDS", 0)
+
+    def waits():
+        yield lambda: False
+        return True
+
+    with pytest.raises(DemoFailed, match="nothing has happened"):
+        asset_timeline[0].play([waits()])
