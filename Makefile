@@ -4,20 +4,24 @@
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.installed-dev
 BIN := $(VENV)/bin
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-setup: $(INSTALLED) ## install everything into .venv
+setup: $(TOOLS) ## install everything into .venv; `make demo` and `make up` do without the tests' packages
 
 $(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
 	@./scripts/setup.sh
 
-demo: setup ## the pipelines end to end, with their results checked
+$(TOOLS): $(INSTALLED) requirements-dev.txt
+	@./scripts/setup.sh dev
+
+demo: $(INSTALLED) ## the pipelines end to end, with their results checked
 	@$(BIN)/dedp demo
 
-up: setup ## PostgreSQL, Spark, Dagster's daemon and UI on http://127.0.0.1:3000, until Ctrl-C or `make down`
+up: $(INSTALLED) ## PostgreSQL, Spark, Dagster's daemon and UI on http://127.0.0.1:3000, until Ctrl-C or `make down`
 	@$(BIN)/dedp up
 
 down: ## stop what `make up` started
