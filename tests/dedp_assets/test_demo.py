@@ -160,8 +160,9 @@ def test_a_demo_that_fails_ends_every_act(asset_timeline):
         finally:
             ended.append("waits")
 
+    acts = [waits(), fails()]  # held, so that it is not the garbage collector who ends them
     with pytest.raises(DemoFailed, match="a run failed"):
-        asset_timeline[0].play([waits(), fails()])
+        asset_timeline[0].play(acts)
     assert ended == ["waits"]
 
 
