@@ -221,7 +221,7 @@ def test_what_changed_between_a_run_by_hand_and_the_daemons_first_look_is_follow
 
 
 def test_a_disk_that_is_full_for_a_moment_costs_a_retry(sequencer: Scenario, landing: Folder, dsn: str) -> None:
-    copying = "dedp_assets.isolated_sequencer.loader.assets.copy_when_settled"
+    copying = "dedp_assets.landing.taking_in.copy_when_settled"
     sequencer.fail(FILE, before=copying, error=OSError(28, "No space left on device"))
     landing.drop(dataset("2024-01-02"), devices("1"))
     sequencer.advance(minutes=5)
@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_for_a_moment_costs_a_retry(sequencer: Scenario, lan
 def test_a_disk_that_stays_full_is_a_failed_run_and_is_tried_again_when_nobody_does_anything(
     sequencer: Scenario, landing: Folder, dsn: str
 ) -> None:
-    copying = "dedp_assets.isolated_sequencer.loader.assets.copy_when_settled"
+    copying = "dedp_assets.landing.taking_in.copy_when_settled"
     sequencer.fail(FILE, times=8, before=copying, error=OSError(28, "No space left on device"))
     landing.drop(dataset("2024-01-02"), devices("1"))
     sequencer.advance(minutes=30)
