@@ -250,6 +250,8 @@ class Landing:
 
     def the_history_of_dagster_is_lost(self):
         self.materialized.clear()
+        # Days whose runs are on their way are asked for again.
+        self.allowed += len(DAYS) if self.runs else 0
 
     def a_run(self, how):
         if self.runs:
