@@ -107,7 +107,7 @@ def consecutive(partitions: Sequence[str], order: Sequence[str], at_most: int) -
     position = {partition: number for number, partition in enumerate(order)}
     group: list[str] = []
     for partition in partitions:
-        if group and (position[partition] != position[group[-1]] + 1 or len(group) == at_most):
+        if group and (len(group) == at_most or position[partition] != position[group[-1]] + 1):
             yield group
             group = []
         group.append(partition)
@@ -128,11 +128,14 @@ def partitions_of(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> se
     return set(definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, run.tags[_RANGE_END])))
 
 
+def runs_in_progress(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dg.DagsterRun]:
+    """The runs that are to update an asset and are queued or under way."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_PROGRESS)))
+    return [run for run in runs if key in (run.asset_selection or ())]
+
+
 def partitions_in_progress(
     instance: dg.DagsterInstance, key: dg.AssetKey, definition: dg.PartitionsDefinition
 ) -> set[str]:
     """The partitions of an asset that a run is to update which is queued or under way."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_PROGRESS)))
-    return {
-        partition for run in runs if key in (run.asset_selection or ()) for partition in partitions_of(run, definition)
-    }
+    return {partition for run in runs_in_progress(instance, key) for partition in partitions_of(run, definition)}

@@ -139,7 +139,7 @@ def plan_runs(listing: Listing, cursor: Cursor, copies: Copies, situation: Situa
             complete,
             copies,
             unusable={*listing.files, *listing.unusable},
-            undated_days=situation.undated_due,
+            undated_days=set(situation.undated_due),
             taken_in=situation.materialized,
         )
 
@@ -172,8 +172,8 @@ def plan_runs(listing: Listing, cursor: Cursor, copies: Copies, situation: Situa
 
 def _untold(copies: Copies, situation: Situation, others: Collection[str]) -> dict[str, Copied]:
     """Copies that Dagster does not know of: a command line with another instance made them, or it was lost."""
-    unknown = [day for day in situation.due if day not in {*situation.materialized, *others}]
-    found = {day: copies.copied(day) for day in unknown if day not in (situation.in_progress or ())}
+    known = {*situation.materialized, *others, *(situation.in_progress or ())}
+    found = {day: copies.copied(day) for day in situation.due if day not in known}
     return {day: copied for day, copied in found.items() if copied is not None}
 
 

@@ -181,9 +181,7 @@ def reconciling_sensor(
         if ended:
             notes.append(f"reported as failed, because their processes have ended: {', '.join(ended)}")
         return dg.SensorResult(
-            run_requests=range_requests(decision.request, targets, order(), partitions_per_run)
-            if partitions_per_run > 1
-            else [run_request(partition, waited, targets) for partition, waited in decision.request.items()],
+            run_requests=range_requests(decision.request, targets, order(), partitions_per_run),
             skip_reason=None if decision.request else "; ".join(notes),
             cursor=to_json(decision.waiting),
         )

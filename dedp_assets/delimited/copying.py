@@ -10,7 +10,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from dedp_assets.delimited.format import Format
-from dedp_assets.delimited.header import UnusableFile
+from dedp_assets.delimited.header import UnreadableFile, UnusableFile
 from dedp_assets.delimited.lines import CleanLines, Readable, RejectedLine, classify, single_lines
 from dedp_assets.delimited.quarantine import Quarantine
 
@@ -40,14 +40,14 @@ def opened(path: Path, when_missing: str) -> BinaryIO:
         The file as a stream of bytes. The caller closes it.
 
     Raises:
-        UnusableFile: It does not exist, or can't be read.
+        UnreadableFile: It does not exist, or can't be read.
     """
     try:
         return open(path, "rb")
     except FileNotFoundError:
-        raise UnusableFile(f"does not exist; {when_missing}") from None
+        raise UnreadableFile(f"does not exist; {when_missing}") from None
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise UnusableFile(f"can't be read: {error.strerror}") from None
+        raise UnreadableFile(f"can't be read: {error.strerror}") from None
 
 
 def copy_lines(

@@ -43,6 +43,10 @@ class UnusableFile(ValueError):
         self.first_lines = tuple(first_lines)
 
 
+class UnreadableFile(UnusableFile):
+    """The file is not there, or nobody may read it: that says nothing of what is in it, and may pass."""
+
+
 class _Kind(NamedTuple):
     """What a file is instead. `{delimiter}` in `what_to_do` is the one that is expected."""
 

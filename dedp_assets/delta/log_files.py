@@ -6,6 +6,7 @@ What is in a commit's file is read in `actions`.
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -91,7 +92,7 @@ class LogNames:
         return [name for name in self.names if name.startswith(f"{checkpoint:020}.checkpoint")]
 
 
-class Files:
+class Files(ABC):
     """The files of a table's folder, by their paths in it.
 
     Every method raises TableProblem if the folder or the store can't be read.
@@ -129,14 +130,19 @@ class Files:
         except OSError as error:
             raise unreachable(f"{self.uri}/{path}", error) from error
 
+    # Each of these raises OSError, FileNotFoundError for what is not there.
+
+    @abstractmethod
     def _read(self, path: str, length: int | None) -> tuple[int, bytes]:
-        raise NotImplementedError
+        """The file's size, and so many bytes from its beginning; all with None."""
 
+    @abstractmethod
     def _modified(self, path: str) -> datetime:
-        raise NotImplementedError
+        """When the file was written (UTC)."""
 
+    @abstractmethod
     def _names(self, folder: str) -> list[str]:
-        raise NotImplementedError
+        """The names in a folder."""
 
 
 class LocalFiles(Files):

@@ -102,19 +102,22 @@ def is_refused(file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock_of(folder: Path) -> Iterator[None]:
-    """The right to write in a load's folder, which is made if it is not there: one process at a time."""
+def lock_of(folder: Path, *, waits: bool = True) -> Iterator[None]:
+    """The right to write in a load's folder, which is made if it is not there: one process at a time.
+
+    Waits for it, or raises BlockingIOError if it is somebody else's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         yield
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except OSError:
-        return None
+    except (OSError, ValueError):
+        return None  # not there, or damaged: then nobody knows, as with a copy that never had one
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

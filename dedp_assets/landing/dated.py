@@ -15,6 +15,9 @@ from dedp_assets.landing.versions import FileVersion
 # Stands for the file that belongs to no day.
 UNDATED = ""
 
+# How names end under which a file is written before it is renamed: nobody has meant them to be taken.
+_DRAFTS = (".part", ".partial", ".filepart", ".tmp", ".temp", "~")
+
 
 @dataclass(frozen=True)
 class DatedFolder:
@@ -109,7 +112,7 @@ def _misnamed(landing: DatedFolder, day: str, names: list[str]) -> list[str]:
     return [
         f"{_shown(os.path.join(day, name))} is ignored: expected the name {expected}, and plain CSV in it"
         for name in wrong
-        if os.path.isfile(landing.path / day / name)
+        if not name.endswith(_DRAFTS) and os.path.isfile(landing.path / day / name)
     ]
 
 

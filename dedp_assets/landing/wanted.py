@@ -10,6 +10,7 @@ Never by a day that has, or had, a file of its own, nor by one that took an earl
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +18,9 @@ from dedp_assets.landing.copies import Copied, is_refused, lock_of, read_copied,
 from dedp_assets.landing.dated import UNDATED, DatedFolder, is_dated
 from dedp_assets.landing.versions import FileVersion, begins_with, sha256_of
 
-# Up to this size a look at a file may read it, to see whether its content is new; beyond, a run finds that out.
-MAX_READ_BYTES = 256 << 20
+# So much of landed files one look may read, to see whether their content is new; beyond, a run finds that out. A tick
+# may take 60 s, and one that is cut off would begin anew.
+MAX_READ_BYTES = 1 << 30
 
 
 class Copies(Protocol):
@@ -85,42 +87,56 @@ def may_only_grow(day: str, copies: Copies) -> Copied | None:
 
 
 class StoredCopies:
-    """The copies in internal storage, held against the files in the landing folder. copy_of: a day's copy."""
+    """The copies in internal storage, held against the files in the landing folder, for one look.
+
+    copy_of: where a day's copy is.
+    """
 
     def __init__(self, landing: DatedFolder, copy_of: Callable[[str], Path]) -> None:
         self._landing, self._copy_of = landing, copy_of
+        self._may_read = MAX_READ_BYTES
+        self._begins: dict[tuple[int, str], bool] = {}
 
     def copied(self, day: str) -> Copied | None:
         return read_copied(self._copy_of(day))
 
     def exists(self, day: str) -> bool:
-        return self._copy_of(day).exists()
+        return _size(self._copy_of(day)) is not None
 
     def is_refused(self, day: str) -> bool:
         return is_refused(self._copy_of(day))
 
     def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
         """Also records that the copy reflects this version, so that the file is read once and not at every look."""
-        copied = self.copied(day)
+        copied, copy = self.copied(day), self._copy_of(day)
         if copied is not None and copied.version == version:
             return True
-        path = self._landing.file_of(landed)
-        internal = self._copy_of(day)
-        if not internal.exists() or internal.stat().st_size != version.size or version.size > MAX_READ_BYTES:
+        if _size(copy) != version.size or version.size > self._may_read:
             return False
-        sha256 = copied.sha256 if copied else sha256_of(internal)
+        self._may_read -= version.size
+        path = self._landing.file_of(landed)
+        sha256 = copied.sha256 if copied else sha256_of(copy)
         if sha256 is None or sha256_of(path) != sha256:
             return False
-        with lock_of(internal.parent):
-            if self.copied(day) == copied and sha256_of(internal) == sha256:
-                write_copied(internal, Copied(str(path), version, sha256))
+        # Not where a run is just replacing the copy: that will record what it reflects.
+        with suppress(BlockingIOError), lock_of(copy.parent, waits=False):
+            if self.copied(day) == copied:
+                write_copied(copy, Copied(str(path), version, sha256))
         return True
 
     def is_beginning_of(self, day: str, version: FileVersion) -> bool:
         copied = self.copied(day)
-        return (
-            copied is not None
-            and copied.version.inode == version.inode
-            and copied.version.size < version.size
-            and begins_with(self._landing.file_of(UNDATED), copied.version.size, copied.sha256)
-        )
+        if copied is None or copied.version.inode != version.inode or copied.version.size >= version.size:
+            return False
+        # Many days took the same file, which is read once for all of them.
+        beginning = copied.version.size, copied.sha256
+        if beginning not in self._begins:
+            self._begins[beginning] = begins_with(self._landing.file_of(UNDATED), *beginning)
+        return self._begins[beginning]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -18,6 +18,7 @@ from dedp_assets.delta.problems import CommitUnreadable, LogCleaned, LogIncomple
 from dedp_assets.late_data_integrator import contract, lake, state
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts
 from dedp_assets.late_data_integrator.processing import Late, lateness
+from dedp_assets.partition_runs import partitions_of
 from dedp_assets.resources.object_store import storage_options
 
 # Of a long log only the end is looked at: each commit is a file of its own.
@@ -125,7 +126,7 @@ def days_failed(instance: dg.DagsterInstance) -> set[str]:
     latest: dict[str, dg.DagsterRunStatus] = {}
     for run in instance.get_runs(dg.RunsFilter(statuses=over), limit=MAX_RUNS):  # the latest first
         if contract.DEVICE_COUNTS in (run.asset_selection or ()):
-            latest = {day: run.status for day in state.days_of(run)} | latest
+            latest = {day: run.status for day in partitions_of(run, contract.DAYS)} | latest
     return {day for day, status in latest.items() if status == dg.DagsterRunStatus.FAILURE}
 
 

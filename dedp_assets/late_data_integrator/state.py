@@ -24,6 +24,7 @@ from dedp_assets.delta.reading import read_columns
 from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Recorded
 from dedp_assets.late_data_integrator.processing import Late, NeverFinished, changed_since, reflected
+from dedp_assets.partition_runs import partitions_of, runs_in_progress
 
 # Each one is lost to another run that says how far it is.
 _ATTEMPTS = 100
@@ -151,12 +152,11 @@ def days_in_progress(instance: dg.DagsterInstance, without_run: str | None = Non
 
     `without_run` leaves one of them out.
     """
-    runs = instance.get_runs(dg.RunsFilter(statuses=list(IN_PROGRESS)))
     return {
         day
-        for run in runs
-        if run.run_id != without_run and contract.DEVICE_COUNTS in (run.asset_selection or ())
-        for day in days_of(run) - _counted_by(instance, run)
+        for run in runs_in_progress(instance, contract.DEVICE_COUNTS)
+        if run.run_id != without_run
+        for day in partitions_of(run, contract.DAYS) - _counted_by(instance, run)
     }
 
 
@@ -168,24 +168,6 @@ def _counted_by(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
     return {
         event.partition_key for event in events if event.asset_key == contract.DEVICE_COUNTS and event.partition_key
     }
-
-
-IN_PROGRESS = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-
-
-def days_of(run: dg.DagsterRun) -> set[str]:
-    """The days that a run is for."""
-    first = run.tags.get("dagster/asset_partition_range_start")
-    if first is None:
-        return {run.tags["dagster/partition"]} if "dagster/partition" in run.tags else set()
-    last = run.tags["dagster/asset_partition_range_end"]
-    return set(contract.DAYS.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
 
 
 def _rows(table: DeltaTable) -> list[PartitionState]:

@@ -17,7 +17,8 @@ from dedp_assets import settings
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.assets import devices_file
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
-from dedp_assets.landing.copies import Copied, Refusal, read_copied, write_refusal
+from dedp_assets.landing import wanted
+from dedp_assets.landing.copies import Copied, Refusal, lock_of, read_copied, write_refusal
 from dedp_assets.landing.dated import UNDATED, DatedFolder, Listing, scan_landing
 from dedp_assets.landing.versions import FileVersion, Seen
 from jobs import devices_loader
@@ -483,6 +484,7 @@ def test_a_look_finds_the_undated_file_and_those_of_days(tmp_path):
     (tmp_path / "2024-01-06").mkdir()
     (tmp_path / "2024-01-06" / ".dataset.csv.part").touch()
     (tmp_path / "2024-01-06" / "_STARTED").touch()
+    (tmp_path / "2024-01-06" / "dataset.csv.part").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "empty folder").mkdir()
     listing = scan_landing(DatedFolder(tmp_path, "dataset.csv"))
@@ -786,6 +788,37 @@ def test_a_landing_folder_that_is_copied_or_touched_costs_no_run(tick_of_sensor,
     landing_folder().file_of(three_days[1]).touch()
     assert tick().run_requests == []
     assert tick.compare_levels().run_requests == []
+
+
+def test_what_a_look_may_read_is_bounded_and_a_run_finds_out_the_rest(tick_of_sensor, three_days, monkeypatch):
+    tick = tick_of_sensor
+    for day in three_days:
+        put_file(landing_folder().file_of(day), "ten bytes.")
+    tick.take_in(tick())
+    for day in three_days:
+        landing_folder().file_of(day).touch()
+    monkeypatch.setattr(wanted, "MAX_READ_BYTES", 20)
+    assert tick.take_in(tick()) == three_days[2:]
+    assert tick().run_requests == []
+
+
+def test_a_tick_does_not_wait_for_a_copy_that_is_being_replaced(tick_of_sensor, three_days):
+    tick, day = tick_of_sensor, three_days[0]
+    put_file(landing_folder().file_of(day))
+    tick.take_in(tick())
+    landing_folder().file_of(day).touch()
+    with lock_of(contract.internal_file(day).parent):
+        assert tick().run_requests == []
+
+
+def test_many_days_that_took_the_same_file_cost_one_look_at_it(tick_of_sensor, three_days, monkeypatch):
+    tick, looks = tick_of_sensor, []
+    file = put_file(landing_folder().file_of(UNDATED), "header\nfirst\n")
+    tick.take_in(tick())
+    file.write_text("header\nother, and longer\n")
+    monkeypatch.setattr(wanted, "begins_with", lambda *arguments: looks.append(arguments))
+    tick()
+    assert len(looks) == 1
 
 
 def test_a_day_that_took_a_part_of_the_undated_file_takes_the_rest_when_it_has_come(tick_of_sensor, three_days):

@@ -13,7 +13,7 @@ from psycopg2 import InterfaceError, OperationalError, errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import partition_runs
-from dedp_assets.delimited.header import UnusableFile
+from dedp_assets.delimited.header import UnreadableFile, UnusableFile
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
@@ -108,7 +108,8 @@ def _load(context: dg.AssetExecutionContext, connection: Connection, partition_k
         report = load_file(connection, contract.load_id(partition_key), copy)
     except UnusableFile as error:
         # Tells the loading team, so that the day takes the next version of the undated file.
-        if copied is not None and copied == read_copied(copy):
+        is_content = not isinstance(error, UnreadableFile)
+        if is_content and copied is not None and copied == read_copied(copy):
             write_refusal(copy, Refusal(copied.sha256, str(error)))
         raise
     write_refusal(copy, None)

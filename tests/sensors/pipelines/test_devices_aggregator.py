@@ -95,6 +95,37 @@ def test_a_database_that_does_not_answer_is_a_tick_that_says_so_and_forgets_noth
     assert tick(instance, away.cursor or first.cursor, dsn).run_requests
 
 
+@pytest.mark.parametrize("name", ["source.json", "refused.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"after": 1}'])
+def test_a_damaged_record_beside_a_copy_stops_no_tick(instance, dsn, name, content):
+    put_copy(DAY, "type;full_name;version\nphone;a;1\n")
+    put_copy("2024-01-03", "type;full_name;version\nphone;a;1\n")
+    contract.internal_file(DAY).with_name(name).write_bytes(content)
+    assert "2 behind their input" in tick(instance, dsn=dsn).skip_message
+
+
+def test_a_database_that_cannot_be_used_is_a_tick_that_says_so(instance, empty_dsn):
+    connection = psycopg2.connect(empty_dsn)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA dedp; CREATE TABLE dedp.devices_raw (mine text)")
+    connection.close()
+    assert "dedp.devices_raw" in tick(instance, dsn=empty_dsn).skip_message
+    assert "DEDP_POSTGRES_DSN is" in tick(instance, dsn="nonsense").skip_message
+
+
+def test_a_copy_that_nobody_may_read_is_not_taken_for_one_that_cannot_be_loaded(instance, dsn):
+    put_copy(DAY, "type;full_name;version\nphone;a;1\n")
+    copy = contract.internal_file(DAY)
+    content = copy.read_text()
+    copy.unlink()
+    copy.mkdir()  # as good as unreadable, also to root
+    assert not load(instance, dsn)
+    copy.rmdir()
+    copy.write_text(content)
+    assert read_refusal(copy) is None
+    assert tick(instance, tick(instance, dsn=dsn).cursor, dsn).run_requests
+
+
 def load(instance, dsn):
     resources = {"postgres": PostgresResource(dsn=dsn)}
     selected = [assets.devices_raw, assets.devices_aggregates]
