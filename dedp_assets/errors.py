@@ -1,0 +1,29 @@
+"""The base of every error that this project can name.
+
+The text of such an error is for people. It says what happened, in which file, partition or setting, what was expected,
+and what to do. It has no password in it. Commands print it, ticks show it and runs fail with it, without a traceback.
+An exception of another class is a fault of ours, and keeps its traceback.
+"""
+
+
+class DedpError(Exception):
+    """An error that we can name. Raise one of the two below.
+
+    Attributes:
+        may_pass: whether the same work may succeed later, although nobody has changed anything. Only such work is
+            repeated by a retry policy.
+    """
+
+    may_pass: bool
+
+
+class PermanentError(DedpError):
+    """The same work fails again until somebody acts: a file is unusable, a setting is wrong, a table is damaged."""
+
+    may_pass = False
+
+
+class TransientError(DedpError):
+    """The same work may succeed later: a server restarts, a connection breaks, two writers meet."""
+
+    may_pass = True
