@@ -34,7 +34,7 @@ KNOWN_EXCEPTIONS = {
     ): "the default of the resource is the server of the settings",
     ("dedp_assets.resources.object_store", "dedp_assets.settings"): "raises SettingError for what variables hold",
     (
-        "dedp_assets.testing.world.postgres",
+        "dagster_scenario.world.postgres",
         "dedp_assets.resources.embedded_postgres",
     ): "starts the server of the scenario's world as the product starts its own",
 }
@@ -131,7 +131,7 @@ def test_the_walk_over_imports_sees_those_that_are_there():
     # Inside a function, relative, and for the type checker alone.
     assert ("dedp_assets.cli", "dedp_assets.demo") in found
     assert ("dedp_assets.generator.cli", "dedp_assets.generator.errors") in found
-    assert ("dedp_assets.testing.expectations", "dedp_assets.testing.scenario") in found
+    assert ("dagster_scenario.expectations", "dagster_scenario.scenario") in found
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def tree(tmp_path):
         "dedp_assets/days.py",
         "dedp_assets/resources/clock.py",
         "dedp_assets/settings.py",
-        "dedp_assets/testing/scenario.py",
+        "packages/dagster-scenario/src/dagster_scenario/scenario.py",
         "dedp_assets/pytest_plugin.py",
         "dedp_assets/tides/contract.py",
         "dedp_assets/tides/cli.py",
@@ -181,9 +181,9 @@ def tree(tmp_path):
         ("dedp_assets.resources.clock", "from dedp_assets import settings", "dedp_assets.settings"),
         ("dedp_assets.resources.clock", "from ..cli import main", "dedp_assets.cli"),
         ("dedp_assets.tides.measuring", "from dedp_assets.cli import main", "dedp_assets.cli"),
-        ("dedp_assets.tides.measuring", "from dedp_assets.testing import scenario", "dedp_assets.testing.scenario"),
-        ("dedp_assets.testing.scenario", "from dedp_assets import days", "dedp_assets.days"),
-        ("dedp_assets.pytest_plugin", "from dedp_assets.settings import home", "dedp_assets.settings"),
+        ("dedp_assets.tides.measuring", "from dagster_scenario import scenario", "dagster_scenario.scenario"),
+        ("dagster_scenario.scenario", "from dedp_assets import days", "dedp_assets.days"),
+        ("dagster_scenario.plugin", "from dedp_assets.settings import home", "dedp_assets.settings"),
         ("dedp_assets.settings", "from dedp_assets.winds import contract", "dedp_assets.winds.contract"),
     ],
 )
@@ -200,7 +200,7 @@ def test_an_import_against_the_rules_is_found_in_any_pipeline(tree, importer, st
         ("dedp_assets.tides.cli", "from dedp_assets import cli, settings\nfrom . import measuring"),
         ("dedp_assets.tides.harbour.assets", "from ..contract import X\nfrom .gauge import Y\nimport dedp_assets.days"),
         ("dedp_assets.resources.clock", "from dedp_assets import days"),
-        ("dedp_assets.pytest_plugin", "import pytest\nfrom dedp_assets.testing.scenario import Scenario"),
+        ("dagster_scenario.plugin", "import pytest\nfrom dagster_scenario.scenario import Scenario"),
     ],
 )
 def test_an_import_by_the_rules_is_not(tree, importer, statement):

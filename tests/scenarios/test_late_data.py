@@ -11,12 +11,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster_scenario import Scenario
 from deltalake import DeltaTable
 
 from dedp_assets import settings
 from dedp_assets.cli import dedp
 from dedp_assets.late_data_integrator import assets, contract, state
-from dedp_assets.testing import Scenario
 
 LOCATION = "jobs.late_data_integrator"
 DEVICES, COUNTS, STATE, CONFIGURATION = (

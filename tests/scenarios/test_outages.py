@@ -6,12 +6,12 @@ Dagster's own storage is up all the time here. What is away is the database that
 from pathlib import Path
 
 import pytest
+from dagster_scenario import Scenario
+from dagster_scenario.world.files import Folder
+from dagster_scenario.world.postgres import PostgresServer
 
 from dedp_assets import settings
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.testing import Scenario
-from dedp_assets.testing.world.files import Folder
-from dedp_assets.testing.world.postgres import PostgresServer
 
 LOADER, AGGREGATOR = "jobs.devices_loader", "jobs.devices_aggregator"
 FILE, RAW, TOTALS = (

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from dagster_scenario import Scenario
+from dagster_scenario.world.files import Folder
 
 from dedp_assets import settings
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.testing import Scenario
-from dedp_assets.testing.world.files import Folder
 
 LOADER, AGGREGATOR = "jobs.devices_loader", "jobs.devices_aggregator"
 FILE, RAW, TOTALS = (

@@ -1,0 +1,118 @@
+"""The simulated clock. While a scenario is open, the whole process sees its time, and only the scenario moves it.
+
+`datetime.now()`, `time.time()` and whatever is built on them give simulated time, in Dagster and in the code under
+test alike, a millisecond after what `Scenario.now` says. `time.monotonic()` and `time.perf_counter()` stay real.
+`time.sleep()` is simulated where it would keep Dagster waiting: see `sleeps`.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import time_machine
+
+from dagster_scenario.errors import ScenarioError
+
+# Nobody looks at a clock at the very moment at which something falls due, and Dagster's cron conditions hold twice for
+# one who does. So the process sees the time a little later; Dagster's own scheduler waits as long for the same reason.
+_A_MOMENT = timedelta(milliseconds=1)
+
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
+
+
+class Clock:
+    """Simulated time. It is kept in UTC, where every day has 24 hours, and shown in one time zone."""
+
+    def __init__(self, start: datetime | str, zone: str = "UTC") -> None:
+        try:
+            self._zone = ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ScenarioError(f"{zone!r} is not a time zone; expected a name such as 'Europe/Berlin'") from None
+        self._travel: Any = None
+        self._traveller: Any = None
+        self.instant = self.parse(start)
+
+    def freeze(self) -> None:
+        """From here on the process sees simulated time."""
+        self._travel = time_machine.travel(self._seen, tick=False)
+        self._traveller = self._travel.start()
+
+    def unfreeze(self) -> None:
+        """Give the process its real time back."""
+        if self._travel is not None:
+            self._travel.stop()
+            self._travel = self._traveller = None
+
+    def now(self) -> datetime:
+        """The simulated time, in the scenario's time zone. For showing; count with `instant`, which is UTC."""
+        return self.instant.astimezone(self._zone)
+
+    def show(self, moment: datetime) -> str:
+        """A moment in the scenario's time zone, as text."""
+        return f"{moment.astimezone(self._zone):%Y-%m-%d %H:%M:%S}"
+
+    def set(self, moment: datetime) -> None:
+        """Jump to a moment, in either direction; `move` is for time that passes."""
+        self.instant = moment.astimezone(timezone.utc)
+        if self._traveller is not None:
+            self._traveller.move_to(self._seen, tick=False)
+
+    def move(self, moment: datetime) -> None:
+        """Let time pass until a moment that has not passed yet."""
+        if moment.astimezone(timezone.utc) < self.instant:
+            raise ScenarioError(f"time can't go back: it is {self.now():%Y-%m-%d %H:%M:%S}, not {self.show(moment)}")
+        self.set(moment)
+
+    def parse(self, moment: datetime | str) -> datetime:
+        """A moment, in UTC, from a datetime or an ISO text; without an offset it is in the scenario's time zone."""
+        if isinstance(moment, str):
+            try:
+                moment = datetime.fromisoformat(moment)
+            except ValueError:
+                raise ScenarioError(
+                    f"{moment!r} is not a time; expected one such as '2024-01-31 16:00' or '2024-01-31'"
+                ) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=self._zone)
+        return moment.astimezone(timezone.utc)
+
+    def next(self, moment: datetime | str) -> datetime:
+        """A moment, in UTC; a time of day such as '16:00' is its next occurrence, which may be now."""
+        if not isinstance(moment, str) or not _TIME_OF_DAY.fullmatch(moment):
+            return self.parse(moment)
+        try:
+            hour, minute, second = (int(part) for part in f"{moment}:0".split(":")[:3])
+            today = self.now().replace(hour=hour, minute=minute, second=second, microsecond=0, fold=0)
+        except ValueError:
+            raise ScenarioError(f"{moment!r} is not a time of day; expected one such as '16:00'") from None
+        if self.parse(today) < self.instant:
+            # In the time zone a day later is the same time of day, whatever the clocks have done.
+            today += timedelta(days=1)
+        return self.parse(today)
+
+    @property
+    def _seen(self) -> datetime:
+        """What the process sees; in the time zone, so that its local time is the scenario's."""
+        return (self.instant + _A_MOMENT).astimezone(self._zone)
+
+
+@contextmanager
+def sleeps(sleep: Callable[[float, Callable[[float], None]], None]) -> Iterator[None]:
+    """Send every `time.sleep(seconds)` of this process to `sleep(seconds, real_sleep)` instead.
+
+    A function that was imported by `from time import sleep` before the scenario began sleeps for real.
+    """
+    real = time.sleep
+
+    def simulated(seconds: float, /) -> None:
+        sleep(seconds, real)
+
+    time.sleep = simulated  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        time.sleep = real

@@ -1,0 +1,447 @@
+"""The scenario: a clock, a world, Dagster's daemons and runs, and what to expect of them."""
+
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_scenario import timeline as timeline_
+from dagster_scenario.breaking import Breaking
+from dagster_scenario.clock import Clock, sleeps
+from dagster_scenario.daemons import Chance, Daemons
+from dagster_scenario.errors import ScenarioError, unknown
+from dagster_scenario.execution import Execution, never_hit
+from dagster_scenario.expectations import AssetExpectation, RunsExpectation, SensorExpectation
+from dagster_scenario.instance import make_instance
+from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.requests import Requests
+from dagster_scenario.runs import delta
+from dagster_scenario.storage import ScenarioStorage
+from dagster_scenario.timeline import Mark, Timeline
+from dagster_scenario.world import World
+
+# Dagster's slowest daemon makes a pass every 30 s; so does a scenario.
+TICK = timedelta(seconds=30)
+
+
+class Scenario(World, Requests, Breaking):
+    """A Dagster deployment in this process, on a simulated clock that only the scenario moves.
+
+    settings: the project's dagster.yaml, as a path or a mapping, for its run queue, limits, monitoring and retries.
+    start: the simulated time at which it begins. timezone: of every time that is given without an offset.
+    folder: becomes DAGSTER_HOME and keeps what Dagster stores; a temporary one by default. tick: simulated time
+    between two passes of the daemons.
+
+    Use it in a `with` statement, or `close()` it: until then the whole process sees simulated time. One at a time.
+    """
+
+    _current: "Scenario | None" = None
+
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, Any] | str | Path | None = None,
+        start: datetime | str = "2024-01-01 00:00",
+        timezone: str = "UTC",
+        folder: str | Path | None = None,
+        tick: timedelta = TICK,
+    ) -> None:
+        if Scenario._current is not None:
+            raise ScenarioError("another scenario is open in this process; close it first: there is one clock")
+        self.clock = Clock(start, timezone)
+        self.timeline = Timeline(self.clock.now)
+        self._tick = tick
+        self._folder = Path(folder or tempfile.mkdtemp(prefix="dagster-scenario-")).resolve()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._keep_folder = folder is not None
+        self.timeline.private_paths = (str(self._folder),)
+        self._locations = Locations()
+        self._daemons: Daemons | None = None
+        self._chance = Chance()
+        self._execution = Execution(self._folder, self.clock, self.timeline, self._locations)
+        self._twice: set[str] = set()
+        self._settled = False
+        # When something last changed, in the world or in Dagster.
+        self._changed_at = self.clock.instant.timestamp()
+        self._ticking = False
+        self._ticked: datetime | None = None
+        self._closing = ExitStack()
+        Scenario._current = self
+        self._closing.callback(self._forget)
+        try:
+            self._open(settings)
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _open(self, settings: Mapping[str, Any] | str | Path | None) -> None:
+        self._set_environment(
+            DAGSTER_HOME=str(self._folder),
+            # Nothing else writes while a tick reads, so nothing has to settle.
+            DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS="0",
+            # The form of an automation's cursor that is read and written faster.
+            DAGSTER_WRITE_COMPRESSED_ASSET_DAEMON_CURSOR="1",
+        )
+        self.clock.freeze()
+        self._closing.callback(self.clock.unfreeze)
+        self._closing.enter_context(sleeps(self._sleep))
+        self._closing.enter_context(_quiet_logs())
+        self.instance = self._execution.instance = make_instance(self._folder, settings)
+        storage = ScenarioStorage.at(str(self._folder))
+        self._closing.callback(storage.close, str(self._folder))
+        storage.listener = self
+        storage.launch = self._execution.launch
+        storage.terminate = self._execution.terminate
+        storage.worker_is_alive = self._execution.worker_is_alive
+        self._closing.callback(self.instance.dispose)
+        self._closing.callback(self._locations.close)
+        self._closing.callback(self._stop_daemons)
+        self._closing.callback(self._execution.abandon)
+
+    def close(self) -> None:
+        """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""
+        self._closing.close()
+
+    def check_faults(self) -> None:
+        """Raise ScenarioError if nothing came to the point of a fault; the end of a `with` and of a test does it too.
+
+        A fault that never happens is most often a name that is not what it was, and a test that proves nothing.
+        """
+        unhit = list(never_hit(self._execution.faults))
+        if unhit:
+            raise ScenarioError(f"nothing came to where it was told to {'; '.join(unhit)}")
+
+    def __enter__(self) -> "Scenario":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.check_faults()
+        finally:
+            self.close()
+
+    # Code locations
+
+    def load(self, *sources: str | Path | dg.Definitions, in_process: bool = False, **named: Any) -> None:
+        """Load code locations; more can be loaded later, and a loaded name can be given again to deploy new code.
+
+        sources: paths to a workspace.yaml, names of modules that have Definitions in them, Definitions objects.
+        named: the same, under a name of your choice. in_process: run the steps of jobs that ask for another executor
+        in this process; without it they are refused. Raises ScenarioError naming what does not load and why.
+        """
+        if not sources and not named:
+            raise ScenarioError("load what? A path to workspace.yaml, the name of a module, or a Definitions object")
+        self._locations.in_process = self._locations.in_process or in_process
+        with _without_dagsters_warnings(), self._locations.unless_it_fails():
+            names = self._locations.add(sources, named)
+            self._locations.load(self.instance)
+        self.timeline.instigators = self._locations.instigators()
+        stopped = self._daemons.stopped if self._daemons else set()
+        self._stop_daemons()
+        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance)
+        self._daemons.stopped = stopped
+        self._execution.watch_again()
+        self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
+
+    # The clock
+
+    @property
+    def now(self) -> datetime:
+        """The simulated time."""
+        return self.clock.now()
+
+    def start(self, at: datetime | str) -> None:
+        """Begin at this time: set the clock, in either direction, before anything has happened."""
+        if any(event.kind in timeline_.ACTIVITY for event in self.timeline.events):
+            raise ScenarioError("the scenario has begun; move the clock with at(...) or advance(...)")
+        self.clock.set(self.clock.parse(at))
+
+    def advance(self, **duration: float) -> None:
+        """Let time pass, as in `advance(hours=2, minutes=30)`, while the daemons tick.
+
+        They tick while something happens, and whenever something falls due: a schedule, the end of a partition, a
+        run that sleeps. In between, time is skipped.
+        """
+        self._pass_time_until(self.clock.instant + delta(**duration))
+
+    def at(self, moment: datetime | str) -> None:
+        """Let time pass until a moment, as `advance` does. `'16:00'` is the next 16:00."""
+        self._pass_time_until(self.clock.next(moment))
+
+    def tick(self, times: int = 1) -> None:
+        """One pass of every daemon, now, and then the runs that it started. Time does not move."""
+        for _ in range(times):
+            self._one_tick()
+
+    def run_until_quiet(self, within: int = 200) -> None:
+        """Tick, with 30 s between two ticks, until a tick has brought nothing and moved no sensor's cursor.
+
+        Two ticks in a row that brought nothing are quiet in any case. Runs that are held or asleep, and sensors that
+        look less often than every 30 s, are not waited for. Raises ScenarioError when it is not quiet after `within`
+        ticks, saying what goes on.
+        """
+        self._ticks_until_quiet(within, None)
+
+    def _pass_time_until(self, target: datetime) -> None:
+        clock = self.clock
+        if target < clock.instant:
+            raise ScenarioError(f"{clock.show(target)} has passed: it is {clock.show(clock.instant)}")
+        if not self._settled:
+            self._ticks_until_quiet(None, target)
+        while clock.instant < target:
+            clock.move(min([target, *self._due()]))
+            self._settled = False
+            self._ticks_until_quiet(None, target)
+
+    def _ticks_until_quiet(self, within: int | None, target: datetime | None) -> None:
+        """Tick until it is quiet, within so many ticks, or until the target has come."""
+        idle = 0
+        begin = self.timeline.mark()
+        for ticks in itertools.count():
+            if ticks == within:
+                raise ScenarioError(self._never_quiet(within, begin))
+            if self._ticked == self.clock.instant:
+                # A sensor looks once at a time.
+                next_tick = min([self.clock.instant + self._tick, *self._due()])
+                if target is not None and next_tick > target:
+                    return
+                self.clock.move(next_tick)
+            cursors = self.timeline.cursors_moved
+            idle = idle + 1 if not self._one_tick() and not self._to_be_noticed() else 0
+            # A sensor that has taken note of something, such as a file that is still growing, has more to say.
+            if idle == 2 or (idle == 1 and cursors == self.timeline.cursors_moved):
+                self._settled = True
+                return
+
+    def _due(self) -> list[datetime]:
+        """When something falls due, in UTC: a schedule, a partition's end, a run that sleeps, a sensor's next look."""
+        return [
+            *self._execution.due_after(self.clock.instant),
+            *self._locations.due_after(self.clock.instant),
+            *self._slow_looks_after(self.clock.instant),
+        ]
+
+    def _slow_looks_after(self, now: datetime) -> Iterator[datetime]:
+        """The next looks of those sensors that look less often than a tick, and have not since something changed."""
+        for key, interval in self._locations.sensor_intervals.items():
+            looking = self.timeline.looking.get(key)
+            if interval > self._tick and looking is not None and looking.last.timestamp() <= self._changed_at:
+                due = looking.last.astimezone(timezone.utc) + interval
+                if due > now:
+                    yield due
+
+    def _to_be_noticed(self) -> bool:
+        """Whether run monitoring has yet to find out that a run was killed."""
+        return self._execution.unnoticed and "run monitoring" in self._loaded_daemons().running
+
+    def _never_quiet(self, within: int, begin: Mark) -> str:
+        requests = Counter(
+            f"{event.text} requested {' and '.join(map(str, event.causes))}"
+            for event in self.timeline.since(begin)
+            if event.kind == timeline_.REQUESTED
+        )
+        often = [f"  {count} times: {line}" for line, count in requests.most_common(5)]
+        last = [f"  {line}" for line in self.timeline.lines(begin)][-10:]
+        return "\n".join(
+            [
+                f"not quiet after {within} ticks ({timeline_.between(begin.at, self.now)} of simulated time). "
+                "Either something requests itself again and again, or give it more: run_until_quiet(within=...)",
+                *(["requested most often:", *often] if often else ["no run was requested in that time"]),
+                "the last of it:",
+                *last,
+            ]
+        )
+
+    # One tick
+
+    def _one_tick(self) -> bool:
+        """Whether anything happened."""
+        self._loaded_daemons()
+        self._ticked = self.clock.instant
+        before = len(self.timeline.events)
+        with _without_dagsters_warnings():
+            self._execution.wake_sleepers()
+            before_twice = {origin: self._state_of(origin) for origin in self._twice}
+            self._step_daemons()
+            if before_twice:
+                self._forget_tick(before_twice)
+                self._step_daemons()
+            self._execution.execute_launched()
+        active = any(event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:])
+        if active:
+            self._unsettle()
+        return active
+
+    def _step_daemons(self) -> None:
+        self._ticking = True
+        try:
+            errors = self._loaded_daemons().step()
+        finally:
+            self._ticking = False
+        if not any(looking.error for looking in self.timeline.looking.values()):
+            # An error that is not the outcome of a tick, which the timeline has already.
+            for error in errors:
+                self.timeline.add(timeline_.DAEMON, error, problem=True)
+        self._number_requests()
+
+    def _state_of(self, origin_id: str) -> Any:
+        """What Dagster keeps between the ticks of a sensor or schedule; None before its first one."""
+        states = self.instance.all_instigator_state()
+        return next((state for state in states if state.instigator_origin_id == origin_id), None)
+
+    def _forget_tick(self, states: Mapping[str, Any]) -> None:
+        """The daemon died before it could save what the ticks left; the next one begins where they began."""
+        for origin_id, state in states.items():
+            after = self._state_of(origin_id)
+            if state is not None:
+                self.instance.update_instigator_state(state)
+            elif after is not None:
+                self.instance.delete_instigator_state(origin_id, after.selector_id)
+        self._twice.clear()
+        daemons = self._loaded_daemons()
+        if "schedules" not in daemons.stopped:
+            # It remembers when each schedule is due next.
+            daemons.stop(["schedules"])
+            daemons.start(["schedules"])
+
+    def _sleep(self, seconds: float, real_sleep: Callable[[float], None]) -> None:
+        if self._execution.sleep(seconds):
+            return
+        if self._ticking:
+            # A sensor or a condition that sleeps keeps its daemon waiting.
+            self.clock.move(self.clock.instant + timedelta(seconds=seconds))
+        else:
+            real_sleep(seconds)
+
+    # Looking
+
+    def mark(self, name: str = "") -> Mark:
+        """A point to look back to: `expect(...).materialized(..., since=mark)`."""
+        return self.timeline.mark(name)
+
+    def expect(self, asset: str | dg.AssetKey) -> AssetExpectation:
+        """What is expected of an asset."""
+        return AssetExpectation(self, self._locations.asset(asset))
+
+    def expect_sensor(self, name: str) -> SensorExpectation:
+        """What is expected of a sensor."""
+        known = sorted({sensor for _, sensor in self._locations.sensors()})
+        if name not in known:
+            raise unknown("sensor", name, known)
+        return SensorExpectation(self, name)
+
+    def expect_runs(self, since: Mark | None = None, *, job: str | None = None) -> RunsExpectation:
+        """What is expected of the runs, or of those of one job."""
+        if job is not None:
+            self._locations.job(job)
+        return RunsExpectation(self, since, job)
+
+    # Behind it
+
+    def check_partitions(self, asset: Asset, partitions: Sequence[str]) -> None:
+        """Refuse partitions that an asset does not have at this moment."""
+        self._locations.check_partitions(asset, partitions, self.instance)
+
+    def happened(self, text: str) -> None:
+        """Note in the timeline that the world has changed; for verbs of your own."""
+        self._changed(timeline_.WORLD, text)
+
+    def event_stored(self, entry: Any) -> None:
+        """Dagster stored an event."""
+        self._execution.event_stored(entry)
+        self.timeline.event_stored(entry)
+
+    def tick_stored(self, tick: Any) -> None:
+        """Dagster stored the outcome of a tick."""
+        self.timeline.tick_stored(tick)
+
+    def run_added(self, run: Any) -> None:
+        """Dagster created a run."""
+        self.timeline.run_added(run)
+
+    def backfill_stored(self, backfill: Any) -> None:
+        """Dagster stored the state of a backfill."""
+        self.timeline.backfill_stored(backfill)
+
+    def _changed(self, kind: str, text: str) -> None:
+        self.timeline.add(kind, text)
+        self._unsettle()
+
+    def _unsettle(self) -> None:
+        self._settled = False
+        self._changed_at = self.clock.instant.timestamp()
+
+    def _requested(self) -> None:
+        self._number_requests()
+        self._unsettle()
+
+    def _number_requests(self) -> None:
+        self.timeline.number_requests(
+            self._locations.assets_in, lambda run: self._locations.partitions_of(run, self.instance)
+        )
+
+    def _loaded_daemons(self) -> Daemons:
+        if self._daemons is None:
+            raise ScenarioError("no code location is loaded; begin with scenario.load('workspace.yaml')")
+        return self._daemons
+
+    def _check_target(self, target: str, partition: str | None) -> None:
+        asset = self._locations.assets().get(target)
+        if asset is not None and asset.partitions is None and partition is not None:
+            self._locations.check_partitions(asset, [partition], self.instance)
+
+    def _set_environment(self, **values: str) -> None:
+        for name, value in values.items():
+            before = os.environ.get(name)
+            os.environ[name] = value
+            self._closing.callback(_restore, name, before)
+
+    def _stop_daemons(self) -> None:
+        if self._daemons is not None:
+            self._daemons.close()
+            self._daemons = None
+
+    def _forget(self) -> None:
+        Scenario._current = None
+        if not self._keep_folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+@contextmanager
+def _without_dagsters_warnings() -> Iterator[None]:
+    """What Dagster's daemons warn about themselves, in processes of their own, is not the project's to mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"dagster(\.|_shared\b|$)")
+        yield
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """The timeline tells what happens; Dagster's loggers would tell it again, in real ids and hundreds of lines."""
+    loggers = [logging.getLogger("dagster"), logging.getLogger("dagster.daemon")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
