@@ -34,14 +34,15 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         ("scenario.expect('orders').not_materialized()", "1 failed", "materialized  run 1   orders"),
         ("assert scenario.now.hour == 12", "1 failed", "materialized  run 1   orders"),
         ("scenario.fail('orders')", "1 error", "nothing came to where it was told to fail orders at its start"),
-        ("scenario.fail('orders'); assert 0", "1 failed in", "materialized  run 1   orders"),
+        ("scenario.fail('orders'); assert 0", "1 failed", "materialized  run 1   orders"),
     ],
     ids=["passes", "expectation", "assert", "fault", "assert and fault"],
 )
 def test_a_failed_test_shows_the_timeline(tmp_path: Path, ending: str, outcome: str, said: str) -> None:
     (tmp_path / "test_story.py").write_text(TEST.format(ending=ending), encoding="utf-8")
     done = run_pytest(tmp_path, "--scenario-html", "pages")
-    assert outcome in done.stdout
+    assert outcome in done.stdout.splitlines()[-1]
+    assert ("error" in outcome) == (" error" in done.stdout.splitlines()[-1]), "its faults are not checked as well"
     assert said in done.stdout
     (page,) = (tmp_path / "pages").iterdir()
     assert "orders" in page.read_text(encoding="utf-8")

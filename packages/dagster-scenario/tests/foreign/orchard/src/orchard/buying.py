@@ -1,5 +1,7 @@
 """The code location `buying`: quotes of the market, and the prices that are made of them."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from orchard.crates import Crates
@@ -20,15 +22,16 @@ def quotes(context: dg.AssetExecutionContext) -> dict[str, float]:
     return fetch_quotes(context.partition_key)
 
 
-@dg.asset(partitions_def=market_days, automation_condition=dg.AutomationCondition.eager())
-def prices(quotes: dict[str, float]) -> dict[str, float]:
+@dg.asset(
+    partitions_def=market_days,
+    automation_condition=dg.AutomationCondition.eager(),
+    check_specs=[dg.AssetCheckSpec("no_price_is_negative", asset="prices")],
+)
+def prices(quotes: dict[str, float]) -> Iterator[dg.Output[dict[str, float]] | dg.AssetCheckResult]:
     """What we ask."""
-    return {fruit: round(quote * MARGIN, 2) for fruit, quote in quotes.items()}
-
-
-@dg.asset_check(asset=prices, partitions_def=market_days)
-def no_price_is_negative(prices: dict[str, float]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=min(prices.values()) >= 0)
+    asked = {fruit: round(quote * MARGIN, 2) for fruit, quote in quotes.items()}
+    yield dg.Output(asked)
+    yield dg.AssetCheckResult(passed=min(asked.values()) >= 0)
 
 
 @dg.multi_asset(
@@ -78,7 +81,6 @@ buy_every_day = dg.build_schedule_from_partitioned_job(
 # Without an executor: on a developer's machine and in production every step has a process of its own.
 defs = dg.Definitions(
     assets=[quotes, prices, ledger, offers, tariffs, landed_costs, customs_report],
-    asset_checks=[no_price_is_negative],
     jobs=[buy],
     schedules=[buy_every_day],
     sensors=[
