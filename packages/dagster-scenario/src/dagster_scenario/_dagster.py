@@ -18,7 +18,9 @@ from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAs
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
+from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
@@ -39,6 +41,7 @@ from dagster._daemon.daemon import DagsterDaemon, SpanMarker
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.schedules import cron_string_iterator
+from dagster.components.definitions import LazyDefinitions
 
 # The releases of Dagster that the harness is tested with; pyproject.toml asks for the same.
 SUPPORTED = ">=1.13.27,<1.14"
@@ -102,6 +105,7 @@ __all__ = [
     "InMemoryJob",
     "InProcessCodeLocation",
     "InProcessCodeLocationOrigin",
+    "InProcessExecutor",
     "InProcessWorkspaceLoadTarget",
     "InstanceRef",
     "InstigatorState",
@@ -109,12 +113,14 @@ __all__ = [
     "InstigatorType",
     "JobSubsetSelector",
     "LaunchRunContext",
+    "LazyDefinitions",
     "LoadableTargetOrigin",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "PartitionBackfill",
     "PartitionsByAssetSelector",
     "PartitionsSelector",
     "RemoteSensor",
+    "RetryMode",
     "RunLauncher",
     "SerializableErrorInfo",
     "SpanMarker",

@@ -55,7 +55,6 @@ def execute_until_killed(order: KilledRun) -> None:
     with time_machine.travel(order.now, tick=False) as traveller, sleeps(_sleeping(order.now, traveller)):
         instance = dg.DagsterInstance.from_ref(dagster_.InstanceRef.from_dir(order.folder))
         locations = Locations()
-        locations.in_process = True
         locations.add_origins(order.origins)
         locations.load(instance)
         steps = _Steps()
@@ -63,16 +62,21 @@ def execute_until_killed(order: KilledRun) -> None:
 
         def reached(op: str | None, point: str) -> None:
             op = op or steps.op
-            if op is not None and order.kill.hits(op, locations.assets_of(op), point, order.covers):
+            if op is None:
+                return
+            step = steps.op or op
+            names = (locations.assets_of(step, point) & assets) | {step}
+            if order.kill.hits(op, names, point, order.covers):
                 die()
 
+        run = instance.get_run_by_id(order.run_id)
+        assert run is not None
+        assets = frozenset(locations.assets_in(run))
         points = Points(reached)
         for op in locations.op_definitions(order.kill.target):
             points.watch_op(op)
         if order.kill.function:
             points.watch_function(order.kill.function)
-        run = instance.get_run_by_id(order.run_id)
-        assert run is not None
         runs_.execute(run, locations.repository_of(run), instance)
 
 

@@ -213,7 +213,10 @@ class Execution:
         op = op or (worker.step if worker else None)
         if worker is None or op is None:
             return
-        run, names = self._record(worker), self._locations.assets_of(op)
+        run = self._record(worker)
+        # A step has the name that its op has in the graph, and several graphs can use the same op.
+        step = worker.step or op
+        names = (self._locations.assets_of(step, point) & {*run.assets}) | {step}
         for fault in list(self.faults):
             if fault.kind == KILL or not fault.hits(op, names, point, run.covers):
                 continue

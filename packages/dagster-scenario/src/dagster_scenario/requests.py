@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from dagster_scenario import timeline as timeline_
 from dagster_scenario.clock import Clock
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.quiet import without_dagsters_warnings
 from dagster_scenario.timeline import Timeline
 
 _log = logging.getLogger("dagster_scenario")
@@ -47,9 +49,7 @@ class Requests:
             tags={"dagster/partition": partition} if partition is not None else {},
         )
         workspace, context = self._locations.workspace, self._locations.request_context()
-        asyncio.run(
-            dagster_.submit_asset_run(None, request, 0, self.instance, workspace, context, {}, {}, _log),
-        )
+        _until_done(dagster_.submit_asset_run(None, request, 0, self.instance, workspace, context, {}, {}, _log))
         self._requested()
 
     def launch(
@@ -69,10 +69,10 @@ class Requests:
         if definition.partitions_def is not None:
             if partition is None:
                 raise ScenarioError(f"job {job!r} is partitioned; say which: launch({job!r}, '2024-01-31')")
-            with dagster_.partition_loading_context(dynamic_partitions_store=self.instance):
-                request = definition.run_request_for_partition(partition)
-            config = config or dict(request.run_config)
-            all_tags = {**request.tags, **all_tags}
+            self._locations.check_partition_of(job, definition.partitions_def, partition, self.instance)
+            partitioned: Any = definition.partitioned_config
+            config = config or dict(partitioned.get_run_config_for_partition_key(partition))
+            all_tags = {**partitioned.get_tags_for_partition_key(partition, job_name=job), **all_tags}
         elif partition is not None:
             raise ScenarioError(f"job {job!r} is not partitioned; leave the partition out")
         context = self._locations.request_context()
@@ -113,11 +113,17 @@ class Requests:
         for asset in chosen:
             _refuse_external(asset)
             self._locations.check_partitions(asset, partitions, self.instance)
-        backfill = dagster_.PartitionBackfill.from_asset_partitions(
+        with without_dagsters_warnings():
+            backfill = self._backfill_of([asset.key for asset in chosen], partitions)
+        self.instance.add_backfill(backfill)
+        self._requested()
+
+    def _backfill_of(self, assets: list[dg.AssetKey], partitions: Sequence[str]) -> Any:
+        return dagster_.PartitionBackfill.from_asset_partitions(
             backfill_id=dagster_.make_new_backfill_id(),
             asset_graph=self._locations.request_context().asset_graph,
             partition_names=list(partitions),
-            asset_selection=[asset.key for asset in chosen],
+            asset_selection=assets,
             backfill_timestamp=self.clock.instant.timestamp(),
             tags={},
             dynamic_partitions_store=self.instance,
@@ -126,8 +132,6 @@ class Requests:
             description=None,
             run_config=None,
         )
-        self.instance.add_backfill(backfill)
-        self._requested()
 
     def report(self, asset: str | dg.AssetKey, partition: str | None = None, data_version: str | None = None) -> None:
         """Report a materialization of an asset, as its owner would through Dagster's API."""
@@ -182,6 +186,17 @@ class Requests:
             if name not in known:
                 raise unknown("sensor or schedule", name, known)
         return [instigator for (_, name), instigator in found.items() if name in names]
+
+
+def _until_done(work: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine to its end, also where an event loop runs already, as in an `async def` test."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, work).result()
 
 
 def _refuse_external(asset: Asset) -> None:

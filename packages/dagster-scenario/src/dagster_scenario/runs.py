@@ -18,6 +18,7 @@ import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
 from dagster_scenario.errors import ScenarioError
+from dagster_scenario.executors import in_this_process
 
 
 class _Abandoned(BaseException):
@@ -103,9 +104,7 @@ class _Job(dagster_.InMemoryJob):
     """A job of a loaded code location, its steps in this process whatever its executor is."""
 
     def __init__(self, definition: dg.JobDefinition, repository: dg.RepositoryDefinition) -> None:
-        if definition.executor_def.name != dagster_.in_process_executor.name:
-            definition = definition.with_executor_def(dagster_.in_process_executor)
-        super().__init__(definition)
+        super().__init__(definition.with_executor_def(in_this_process(definition.executor_def)))
         self._repository = repository
 
     def get_repository_definition(self) -> dg.RepositoryDefinition:
@@ -118,8 +117,8 @@ class _Job(dagster_.InMemoryJob):
 def execute(run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance) -> None:
     """Execute a run that has been launched, as a run worker does, in this thread."""
     job = repository.get_job(run.job_name)
-    # Without the settings of another executor, and without a line on the console for every event.
-    config = {key: value for key, value in run.run_config.items() if key != "execution"}
+    # Without a line on the console for every event.
+    config = dict(run.run_config)
     if job.loggers.get("console") is dg.colored_console_logger:
         config.setdefault("loggers", {"console": {"config": {"log_level": "ERROR"}}})
     dagster_.execute_run(_Job(job, repository), run._replace(run_config=config), instance)

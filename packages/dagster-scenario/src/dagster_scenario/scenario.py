@@ -1,20 +1,20 @@
 """The scenario: a clock, a world, Dagster's daemons and runs, and what to expect of them."""
 
 import itertools
-import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import dagster as dg
 
+from dagster_scenario import sources as sources_
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.breaking import Breaking
 from dagster_scenario.clock import Clock, sleeps
@@ -24,11 +24,15 @@ from dagster_scenario.execution import Execution, never_hit
 from dagster_scenario.expectations import AssetExpectation, RunsExpectation, SensorExpectation
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
 from dagster_scenario.requests import Requests
 from dagster_scenario.runs import delta
 from dagster_scenario.storage import ScenarioStorage
 from dagster_scenario.timeline import Mark, Timeline
 from dagster_scenario.world import World
+
+# What `load` takes; a Definitions object can also come from a function with @dg.definitions.
+Source = str | Path | ModuleType | dg.Definitions | Callable[..., dg.Definitions] | dg.RepositoryDefinition
 
 # Dagster's slowest daemon makes a pass every 30 s; so does a scenario.
 TICK = timedelta(seconds=30)
@@ -70,6 +74,7 @@ class Scenario(World, Requests, Breaking):
         self._chance = Chance()
         self._execution = Execution(self._folder, self.clock, self.timeline, self._locations)
         self._twice: set[str] = set()
+        self._replaced_executors: set[tuple[str, str]] = set()
         self._settled = False
         # When something last changed, in the world or in Dagster.
         self._changed_at = self.clock.instant.timestamp()
@@ -95,7 +100,7 @@ class Scenario(World, Requests, Breaking):
         self.clock.freeze()
         self._closing.callback(self.clock.unfreeze)
         self._closing.enter_context(sleeps(self._sleep))
-        self._closing.enter_context(_quiet_logs())
+        self._closing.enter_context(quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
         storage = ScenarioStorage.at(str(self._folder))
         self._closing.callback(storage.close, str(self._folder))
@@ -133,26 +138,44 @@ class Scenario(World, Requests, Breaking):
 
     # Code locations
 
-    def load(self, *sources: str | Path | dg.Definitions, in_process: bool = False, **named: Any) -> None:
+    def load(self, *sources: Source, in_process: bool = True, **named: Source) -> None:
         """Load code locations; more can be loaded later, and a loaded name can be given again to deploy new code.
 
-        sources: paths to a workspace.yaml, names of modules that have Definitions in them, Definitions objects.
-        named: the same, under a name of your choice. in_process: run the steps of jobs that ask for another executor
-        in this process; without it they are refused. Raises ScenarioError naming what does not load and why.
+        Args:
+            sources: names of modules with Definitions in them; paths to a workspace.yaml, dagster_cloud.yaml,
+                pyproject.toml, Python file or project folder; Definitions objects; functions with `@dg.definitions`.
+            in_process: has no effect any more. The steps of all jobs run in this process.
+            named: the same, under a name of your choice.
+
+        Raises:
+            ScenarioError: what does not load, and why.
         """
         if not sources and not named:
-            raise ScenarioError("load what? A path to workspace.yaml, the name of a module, or a Definitions object")
-        self._locations.in_process = self._locations.in_process or in_process
-        with _without_dagsters_warnings(), self._locations.unless_it_fails():
+            raise ScenarioError(f"load what? {sources_.EXPECTED[0].upper()}{sources_.EXPECTED[1:]}")
+        with without_dagsters_warnings(), self._locations.unless_it_fails():
             names = self._locations.add(sources, named)
-            self._locations.load(self.instance)
+            self._load()
+        self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
+        self._say_which_executors_were_replaced()
+
+    def _load(self) -> None:
+        """Load all code locations anew; the daemons start again."""
+        self._locations.load(self.instance)
         self.timeline.instigators = self._locations.instigators()
         stopped = self._daemons.stopped if self._daemons else set()
         self._stop_daemons()
         self._daemons = Daemons(self.instance, self._locations.workspace, self._chance)
         self._daemons.stopped = stopped
         self._execution.watch_again()
-        self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
+
+    def _say_which_executors_were_replaced(self) -> None:
+        for location, executor, jobs in self._locations.replaced_executors():
+            if (location, executor) not in self._replaced_executors:
+                self._replaced_executors.add((location, executor))
+                shown = ", ".join(jobs[:3]) + (f" and {len(jobs) - 3} more" if len(jobs) > 3 else "")
+                self.timeline.add(
+                    timeline_.DAEMON, f"steps of {shown} ({location}) run in this process, not by {executor}"
+                )
 
     # The clock
 
@@ -270,7 +293,7 @@ class Scenario(World, Requests, Breaking):
         self._loaded_daemons()
         self._ticked = self.clock.instant
         before = len(self.timeline.events)
-        with _without_dagsters_warnings():
+        with without_dagsters_warnings():
             self._execution.wake_sleepers()
             before_twice = {origin: self._state_of(origin) for origin in self._twice}
             self._step_daemons()
@@ -350,8 +373,10 @@ class Scenario(World, Requests, Breaking):
     # Behind it
 
     def check_partitions(self, asset: Asset, partitions: Sequence[str]) -> None:
-        """Refuse partitions that an asset does not have at this moment."""
-        self._locations.check_partitions(asset, partitions, self.instance)
+        """Refuse partitions that an asset neither has at this moment nor has had in this scenario."""
+        had = {event.partition for event in self.timeline.events if event.asset == asset.name}
+        had |= {key for run in self.timeline.runs.values() if asset.name in run.assets for key in run.partitions}
+        self._locations.check_partitions(asset, [key for key in partitions if key not in had], self.instance)
 
     def happened(self, text: str) -> None:
         """Note in the timeline that the world has changed; for verbs of your own."""
@@ -423,25 +448,3 @@ def _restore(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-@contextmanager
-def _without_dagsters_warnings() -> Iterator[None]:
-    """What Dagster's daemons warn about themselves, in processes of their own, is not the project's to mend."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"dagster(\.|_shared\b|$)")
-        yield
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """The timeline tells what happens; Dagster's loggers would tell it again, in real ids and hundreds of lines."""
-    loggers = [logging.getLogger("dagster"), logging.getLogger("dagster.daemon")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
