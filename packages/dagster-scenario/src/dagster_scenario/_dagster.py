@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from dagster._core.decorator_utils import has_at_least_one_parameter
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
+from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.definitions.executor_definition import in_process_executor, multi_or_in_process_executor
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
@@ -18,6 +20,7 @@ from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAs
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
 from dagster._core.executor.in_process import InProcessExecutor
@@ -116,6 +119,7 @@ __all__ = [
     "LazyDefinitions",
     "LoadableTargetOrigin",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "NodeHandle",
     "PartitionBackfill",
     "PartitionsByAssetSelector",
     "PartitionsSelector",
@@ -135,10 +139,12 @@ __all__ = [
     "dagster_instance_config_schema",
     "execute_run",
     "get_job_execution_data_from_run_request",
+    "has_at_least_one_parameter",
     "in_process_executor",
     "make_new_backfill_id",
     "moved",
     "multi_or_in_process_executor",
     "partition_loading_context",
     "submit_asset_run",
+    "wrap_resources_for_execution",
 ]

@@ -15,6 +15,7 @@ from dagster_scenario.clock import sleeps
 from dagster_scenario.faults import Fault, Points, die
 from dagster_scenario.locations import Locations
 from dagster_scenario.storage import ScenarioStorage
+from dagster_scenario.stubs import StandIns
 
 # The exit code of a run that slept too long to be killed.
 OVERSLEPT = 75
@@ -30,6 +31,7 @@ class KilledRun:
     origins: list[Any]
     kill: Fault
     partitions: tuple[str, ...]
+    stand_ins: StandIns
 
     def covers(self, partition: str | None) -> bool:
         """Whether the run is to do this partition."""
@@ -55,6 +57,7 @@ def execute_until_killed(order: KilledRun) -> None:
     with time_machine.travel(order.now, tick=False) as traveller, sleeps(_sleeping(order.now, traveller)):
         instance = dg.DagsterInstance.from_ref(dagster_.InstanceRef.from_dir(order.folder))
         locations = Locations()
+        locations.stand_ins = order.stand_ins
         locations.add_origins(order.origins)
         locations.load(instance)
         steps = _Steps()
@@ -77,7 +80,7 @@ def execute_until_killed(order: KilledRun) -> None:
             points.watch_op(op)
         if order.kill.function:
             points.watch_function(order.kill.function)
-        runs_.execute(run, locations.repository_of(run), instance)
+        runs_.execute(run, locations.repository_of(run), instance, locations.prepared)
 
 
 def _sleeping(began: datetime, traveller: Any) -> Callable[[float, Callable[[float], None]], None]:

@@ -89,7 +89,7 @@ class Execution:
                 self._execute_and_kill(record, kill)
             else:
                 repository = self._locations.repository_of(stored)
-                worker = runs_.Worker(stored, _executing(stored, repository, self.instance))
+                worker = runs_.Worker(stored, _executing(stored, repository, self.instance, self._locations.prepared))
                 self._workers[run.run_id] = worker
                 self._go_on(worker)
 
@@ -142,7 +142,10 @@ class Execution:
         # delta-rs, once it is loaded, does not survive a fork; what only this process knows can't be loaded in another.
         method = "spawn" if "deltalake" in sys.modules and self._locations.importable else "fork"
         origins = self._locations.origins()
-        order = KilledRun(str(self._folder), record.id, self._clock.instant, origins, kill, record.partitions)
+        stand_ins = self._locations.stand_ins
+        order = KilledRun(
+            str(self._folder), record.id, self._clock.instant, origins, kill, record.partitions, stand_ins
+        )
         code = runs_.execute_and_die(method, execute_until_killed, order)
         # The timeline did not see what another process stored.
         for entry in self.instance.all_logs(record.id):
@@ -259,8 +262,10 @@ def _end(code: int | None) -> str:
     return f"its process ended with exit code {code}; its output says why"
 
 
-def _executing(run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: Any) -> Callable[[], None]:
-    return lambda: runs_.execute(run, repository, instance)
+def _executing(
+    run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: Any, prepare: runs_.Prepare
+) -> Callable[[], None]:
+    return lambda: runs_.execute(run, repository, instance, prepare)
 
 
 def _caller() -> str | None:

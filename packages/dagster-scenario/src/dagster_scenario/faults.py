@@ -24,6 +24,10 @@ START, END = "start", "end"
 FAIL, KILL, HOLD, TAKE = "fail", "kill", "hold", "take"
 
 
+# Marks an op that is watched.
+_AROUND = "_dagster_scenario_around"
+
+
 class InjectedFailure(Exception):
     """What an asset raises that a scenario told to fail."""
 
@@ -88,7 +92,9 @@ class Points:
         else:
             wrapped = self._around(op.name, original)
         object.__setattr__(op, "_compute_fn", wrapped)
+        object.__setattr__(op, _AROUND, functools.partial(self._around, op.name))
         self._undo.append(lambda: object.__setattr__(op, "_compute_fn", original))
+        self._undo.append(lambda: object.__delattr__(op, _AROUND))
 
     def watch_function(self, path: str) -> None:
         """Tell of every call of the function at this dotted path, before and after."""
@@ -172,6 +178,12 @@ class Points:
             return result
 
         return around
+
+
+def around_of(op: dg.OpDefinition) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """What tells of the start and the end of an op, for a function in place of the op's own; None if nothing does."""
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = getattr(op, _AROUND, None)
+    return around
 
 
 def die() -> None:

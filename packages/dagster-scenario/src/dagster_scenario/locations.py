@@ -4,10 +4,11 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.executors import replaced
 from dagster_scenario.faults import END, START
 from dagster_scenario.graphs import Step, steps_of
+from dagster_scenario.runs import Job
+from dagster_scenario.stubs import StandIns
 
 # Sensors that evaluate automation conditions, in the daemon or in the code location.
 _AUTOMATION = {"AUTO_MATERIALIZE", "AUTOMATION"}
@@ -59,6 +62,8 @@ class Locations:
         self.repositories: dict[tuple[str, str], dg.RepositoryDefinition] = {}
         self.workspace: Any = None
         self._known_computations: list[Computation] | None = None
+        self.stand_ins = StandIns()
+        self._undo: list[Callable[[], None]] = []
         self._crons: set[tuple[str, str]] = set()
         # How often each sensor looks at most, by location and name.
         self.sensor_intervals: dict[tuple[str, str], timedelta] = {}
@@ -106,6 +111,9 @@ class Locations:
                 raise ScenarioError(_does_not_load(name, entry.load_error))
             for repository in entry.code_location.get_repositories():
                 self.repositories[name, repository] = entry.code_location._get_repo_def(repository)
+            # Dagster plans a run of the job that is to execute, not of one whose password is not there.
+            entry.code_location.get_reconstructable_job = partial(self._job_to_plan, name)
+        self._swap_resources()
         self.sensor_intervals = {
             key: timedelta(seconds=sensor.min_interval_seconds) for key, sensor in self.sensors().items()
         }
@@ -128,7 +136,41 @@ class Locations:
             else:
                 importlib.import_module(target.module_name or target.package_name or target.autoload_defs_module_name)
 
+    def swap_resources(self, locations: Iterable[str], resources: Mapping[str, Any] | None) -> None:
+        """Let these locations have other resources from the next load on, or their own."""
+        for location in locations:
+            self.stand_ins.swap(location, resources or {})
+
+    def _swap_resources(self) -> None:
+        """Let sensors and schedules have the resources that stand in for others; runs are prepared one by one."""
+        self._undo_swaps()
+        for location in self.stand_ins.resources:
+            swapped = self.stand_ins.swapped(location)
+            there = [repository for (place, _), repository in self.repositories.items() if place == location]
+            known = {key for repository in there for key in repository.get_top_level_resources()}
+            known |= {key for repository in there for job in repository.get_all_jobs() for key in job.resource_defs}
+            for key in swapped:
+                if key not in known:
+                    raise unknown("resource", key, known, where=f" in code location {location!r}")
+            if swapped:
+                self._undo += [_with_top_level_resources(repository, swapped) for repository in there]
+
+    def _undo_swaps(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo = []
+
+    def _job_to_plan(self, location: str, repository: str, name: str) -> Job:
+        there = self.repositories[location, repository]
+        return Job(there.get_job(name), there, self.prepared)
+
+    def prepared(self, job: dg.JobDefinition, repository: dg.RepositoryDefinition) -> dg.JobDefinition:
+        """A job of a repository as it is to execute, with what stands in for some of it."""
+        locations = [location for (location, _), there in self.repositories.items() if there is repository]
+        return self.stand_ins.put_into(job, locations[0] if locations else "")
+
     def close(self) -> None:
+        self._undo_swaps()
         if self.workspace is not None:
             self.workspace.__exit__(None, None, None)
             self.workspace = None
@@ -195,6 +237,15 @@ class Locations:
         raise ScenarioError(
             f"{name} has no partition {partition!r} at this simulated time: {there}. {_how_partitions_come(partitions)}"
         )
+
+    def checks_of(self, asset: str) -> set[str]:
+        """The names of the checks of an asset."""
+        return {
+            key.name
+            for repository in self.repositories.values()
+            for key in repository.asset_graph.asset_check_keys
+            if key.asset_key.to_user_string() == asset
+        }
 
     def sensors(self) -> dict[tuple[str, str], Any]:
         """Every sensor, by location and name."""
@@ -349,6 +400,13 @@ class Locations:
             for repository in entry.code_location.get_repositories().values():
                 for instigator in getattr(repository, getter)():
                     yield (name, instigator.name), instigator
+
+
+def _with_top_level_resources(repository: Any, swapped: Mapping[str, Any]) -> Callable[[], None]:
+    """Let a repository give other resources to its sensors and schedules. Returns what ends that."""
+    resources = {**repository.get_top_level_resources(), **swapped}
+    repository.get_top_level_resources = lambda: resources
+    return lambda: delattr(repository, "get_top_level_resources")
 
 
 def _crons_of(repository: dg.RepositoryDefinition) -> Iterator[tuple[str, str]]:

@@ -190,13 +190,19 @@ class Requests:
 
 def _until_done(work: Coroutine[Any, Any, Any]) -> None:
     """Run a coroutine to its end, also where an event loop runs already, as in an `async def` test."""
+    if _in_an_event_loop():
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, work).result()
+    else:
+        asyncio.run(work)
+
+
+def _in_an_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(work)
-    else:
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, work).result()
+        return False
+    return True
 
 
 def _refuse_external(asset: Asset) -> None:

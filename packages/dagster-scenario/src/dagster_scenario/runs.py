@@ -25,6 +25,8 @@ class _Abandoned(BaseException):
     """Ends the thread of a run that the scenario closes over."""
 
 
+Prepare = Callable[[dg.JobDefinition, dg.RepositoryDefinition], dg.JobDefinition]
+
 # Real seconds that a run may take in a process of its own. Sleeping takes none of them.
 _PATIENCE = 300
 
@@ -100,28 +102,42 @@ class Worker:
             self._our_turn.release()
 
 
-class _Job(dagster_.InMemoryJob):
+class Job(dagster_.InMemoryJob):
     """A job of a loaded code location, its steps in this process whatever its executor is."""
 
-    def __init__(self, definition: dg.JobDefinition, repository: dg.RepositoryDefinition) -> None:
+    def __init__(
+        self, definition: dg.JobDefinition, repository: dg.RepositoryDefinition, prepare: Prepare | None
+    ) -> None:
         super().__init__(definition.with_executor_def(in_this_process(definition.executor_def)))
-        self._repository = repository
+        self._repository, self._prepare = repository, prepare
+
+    def get_definition(self) -> dg.JobDefinition:
+        job = super().get_definition()
+        return self._prepare(job, self._repository) if self._prepare else job
 
     def get_repository_definition(self) -> dg.RepositoryDefinition:
         return self._repository
 
-    def get_subset(self, **selection: Any) -> "_Job":
-        return _Job(self.get_definition().get_subset(**selection), self._repository)
+    def get_subset(self, **selection: Any) -> "Job":
+        return Job(super().get_definition().get_subset(**selection), self._repository, self._prepare)
 
 
-def execute(run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance) -> None:
-    """Execute a run that has been launched, as a run worker does, in this thread."""
+def execute(
+    run: dg.DagsterRun,
+    repository: dg.RepositoryDefinition,
+    instance: dg.DagsterInstance,
+    prepare: Prepare | None = None,
+) -> None:
+    """Execute a run that has been launched, as a run worker does, in this thread.
+
+    prepare: gives the job as it is to execute, with what stands in for some of it.
+    """
     job = repository.get_job(run.job_name)
     # Without a line on the console for every event.
     config = dict(run.run_config)
     if job.loggers.get("console") is dg.colored_console_logger:
         config.setdefault("loggers", {"console": {"config": {"log_level": "ERROR"}}})
-    dagster_.execute_run(_Job(job, repository), run._replace(run_config=config), instance)
+    dagster_.execute_run(Job(job, repository, prepare), run._replace(run_config=config), instance)
 
 
 def execute_and_die(method: str, work: Callable[..., None], *arguments: Any) -> int | None:

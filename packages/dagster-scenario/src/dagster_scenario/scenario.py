@@ -28,6 +28,7 @@ from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
 from dagster_scenario.requests import Requests
 from dagster_scenario.runs import delta
 from dagster_scenario.storage import ScenarioStorage
+from dagster_scenario.stubbing import Stubbing
 from dagster_scenario.timeline import Mark, Timeline
 from dagster_scenario.world import World
 
@@ -38,7 +39,7 @@ Source = str | Path | ModuleType | dg.Definitions | Callable[..., dg.Definitions
 TICK = timedelta(seconds=30)
 
 
-class Scenario(World, Requests, Breaking):
+class Scenario(World, Requests, Stubbing, Breaking):
     """A Dagster deployment in this process, on a simulated clock that only the scenario moves.
 
     settings: the project's dagster.yaml, as a path or a mapping, for its run queue, limits, monitoring and retries.
@@ -138,12 +139,20 @@ class Scenario(World, Requests, Breaking):
 
     # Code locations
 
-    def load(self, *sources: Source, in_process: bool = True, **named: Source) -> None:
+    def load(
+        self,
+        *sources: Source,
+        resources: Mapping[str, Any] | None = None,
+        in_process: bool = True,
+        **named: Source,
+    ) -> None:
         """Load code locations; more can be loaded later, and a loaded name can be given again to deploy new code.
 
         Args:
             sources: names of modules with Definitions in them; paths to a workspace.yaml, dagster_cloud.yaml,
                 pyproject.toml, Python file or project folder; Definitions objects; functions with `@dg.definitions`.
+            resources: by their keys, what takes the place of the resources and IO managers of these locations, in
+                runs, sensors and schedules: objects, or definitions of resources.
             in_process: has no effect any more. The steps of all jobs run in this process.
             named: the same, under a name of your choice.
 
@@ -154,6 +163,7 @@ class Scenario(World, Requests, Breaking):
             raise ScenarioError(f"load what? {sources_.EXPECTED[0].upper()}{sources_.EXPECTED[1:]}")
         with without_dagsters_warnings(), self._locations.unless_it_fails():
             names = self._locations.add(sources, named)
+            self._locations.swap_resources(names, resources)
             self._load()
         self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
         self._say_which_executors_were_replaced()

@@ -285,6 +285,10 @@ class Timeline:
             run.started, run.status = self._now(), STARTED
             self.add(STARTED, run.what, run=run.number)
 
+    def _on_resource_init_failure(self, run: Run | None, event: Any) -> None:
+        if run and event.engine_event_data.error:
+            run.error = _root_message(event.engine_event_data.error)
+
     def _on_pipeline_success(self, run: Run | None, event: Any) -> None:
         self._ended(run, SUCCEEDED, "")
 
