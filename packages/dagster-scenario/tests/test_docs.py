@@ -26,7 +26,15 @@ _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE 
 
 # What Dagster's storage and the scenario itself call.
 _CALLED_BACK = frozenset(
-    {"event_stored", "tick_stored", "run_added", "backfill_stored", "check_partitions"}
+    {
+        "event_stored",
+        "tick_stored",
+        "evaluations_stored",
+        "switched_off",
+        "run_added",
+        "backfill_stored",
+        "check_partitions",
+    }
     | {"add", "number_requests", "open_backfills"}
 )
 

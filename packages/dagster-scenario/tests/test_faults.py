@@ -641,7 +641,6 @@ def test_what_makes_no_sense_is_refused(scenario: Scenario, pipeline: dg.Definit
         "minute: not a duration; give it in weeks, days": lambda: scenario.takes("early", minute=3),
         "outside is an external asset": lambda: scenario.backfill("outside", partitions=["2024-01-01"]),
         "outside is partitioned; say which": lambda: scenario.report("outside"),
-        "which? There are: arrival": scenario.turn_on,
         "whose tick? There are: arrival": scenario.tick_twice,
         "load what?": scenario.load,
         "not both": lambda: scenario.expect("many").materialized("2024-01-01", times=2),

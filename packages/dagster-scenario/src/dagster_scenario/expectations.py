@@ -4,7 +4,7 @@ Every expectation raises AssertionError with what was expected, what happened in
 and the timeline since the mark.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagster_scenario import timeline as timeline_
@@ -107,27 +107,31 @@ class AssetExpectation:
             for run in runs:
                 state = f"{run.status}: {run.error}" if run.error else run.status
                 lines.append(f"  {name}run {run.number}, requested {_list(run.causes)}, {state}")
+                lines += [f"    {line}" for line in run.trace]
             if not runs:
                 unrequested.append(partition)
         if unrequested:
             named = ", ".join(partition for partition in unrequested if partition)
             lines.append(f"  no run was requested{f' for {named}' if named else ''}")
             lines += [f"  {line}" for line in self._looks()]
+            since_when = since.at if since else None
+            reasons = self._scenario.evaluations.explain(self._asset.name, unrequested[0], since_when)
+            lines += [f"  {line}" for line in reasons]
         for event in self._events(timeline_.MATERIALIZED, since):
             if expected and found.count(event.partition or "") > expected.count(event.partition or ""):
                 lines.append(f"  {_requested_by(self._scenario, event)}")
         return list(dict.fromkeys(lines))
 
     def _looks(self) -> list[str]:
-        """What the sensors and schedules of its location last said."""
-        lines = []
-        for looking in self._scenario.timeline.looking.values():
-            if looking.location == self._asset.location:
-                said = looking.error or looking.reason or "requested nothing"
-                if looking.idle_since is None:
-                    said = "requested something"
-                lines.append(f"{looking.kind} {looking.name} last looked at {looking.last:%Y-%m-%d %H:%M:%S}: {said}")
-        return lines or ["no sensor or schedule of its code location has looked yet"]
+        """What the sensors and schedules of its location last said, and which of them are off."""
+        looks = [look for look in self._scenario.timeline.looking.values() if look.location == self._asset.location]
+        lines = [line for look in looks for line in _said(look)]
+        off = self._scenario.switched_off(self._asset.location)
+        if not lines:
+            lines.append("no sensor or schedule of its code location has looked yet")
+        if off:
+            lines.append(f"switched off: {', '.join(off)}; scenario.turn_on() turns everything on")
+        return lines
 
     def _false(self, expected: str, instead: str, why: list[str], since: Mark | None) -> None:
         raise AssertionError(_explain(self._scenario, f"{self._asset.name} to be {expected}", instead, why, since))
@@ -275,10 +279,10 @@ class RunsExpectation:
         return [run for run in runs if run.number in numbers and chosen(run)]
 
     def _false(self, expected: str, instead: str, runs: list[Run]) -> None:
-        why = [
-            f"  {run}, requested {_list(run.causes)}: {run.status}{f', {run.error}' if run.error else ''}"
-            for run in runs[:20]
-        ]
+        why = []
+        for run in runs[:20]:
+            why.append(f"  {run}, requested {_list(run.causes)}: {run.status}{f', {run.error}' if run.error else ''}")
+            why += [f"    {line}" for line in run.trace]
         raise AssertionError(
             _explain(
                 self._scenario, f"runs{f' of {self._job}' if self._job else ''}: {expected}", instead, why, self._since
@@ -286,9 +290,18 @@ class RunsExpectation:
         )
 
 
+def _said(look: timeline_.Looking) -> Iterator[str]:
+    """What a sensor or schedule said when it last looked, and what it had said before."""
+    said = look.error or look.reason or "requested nothing"
+    if look.idle_since is None:
+        said = "requested something"
+    yield f"{look.kind} {look.name} last looked at {look.last:%Y-%m-%d %H:%M:%S}: {said}"
+    earlier = [(at, what) for at, what in look.said if what != said]
+    yield from (f"  from {at:%Y-%m-%d %H:%M:%S} on: {what}" for at, what in earlier[-3:])
+
+
 def _explain(scenario: "Scenario", expected: str, instead: str, why: list[str], since: Mark | None) -> str:
-    lines = list(scenario.timeline.lines(since))
-    shown = lines if len(lines) <= 60 else [f"... {len(lines) - 60} earlier lines", *lines[-60:]]
+    shown = scenario.timeline.shortened(since)
     return "\n".join(
         [
             f"expected {expected}{f' since {since}' if since else ''}, but {instead}",

@@ -255,6 +255,18 @@ class Locations:
         """Every schedule, by location and name."""
         return dict(self._instigators("get_schedules"))
 
+    def switched_off(self, location: str, instance: dg.DagsterInstance) -> list[str]:
+        """The names of the sensors and schedules of a location that are off."""
+        found = {**self.sensors(), **self.schedules()}
+        return [
+            name
+            for (place, name), instigator in found.items()
+            if place == location
+            and not instigator.get_current_instigator_state(
+                instance.get_instigator_state(instigator.get_remote_origin_id(), instigator.selector_id)
+            ).is_running
+        ]
+
     def job(self, name: str) -> tuple[str, dg.JobDefinition]:
         """The job of this name, and its code location."""
         jobs = {

@@ -159,33 +159,31 @@ class Requests:
         self._requested()
 
     def turn_on(self, *names: str) -> None:
-        """Turn sensors and schedules on, as the UI's switch does."""
+        """Turn sensors and schedules on, all by default, as the UI's switch does."""
         for instigator in self._sensors_and_schedules(names):
             if isinstance(instigator, dagster_.RemoteSensor):
                 self.instance.start_sensor(instigator)
             else:
                 self.instance.start_schedule(instigator)
-        self._changed(timeline_.DAEMON, f"turned on: {', '.join(names)}")
+        self._changed(timeline_.DAEMON, f"turned on: {', '.join(names) or 'everything'}")
 
     def turn_off(self, *names: str) -> None:
-        """Turn sensors and schedules off."""
+        """Turn sensors and schedules off, all by default."""
         for instigator in self._sensors_and_schedules(names):
             origin, selector = instigator.get_remote_origin_id(), instigator.selector_id
             if isinstance(instigator, dagster_.RemoteSensor):
                 self.instance.stop_sensor(origin, selector, instigator)
             else:
                 self.instance.stop_schedule(origin, selector, instigator)
-        self._changed(timeline_.DAEMON, f"turned off: {', '.join(names)}")
+        self._changed(timeline_.DAEMON, f"turned off: {', '.join(names) or 'everything'}")
 
     def _sensors_and_schedules(self, names: Sequence[str]) -> list[Any]:
         found = {**self._locations.sensors(), **self._locations.schedules()}
         known = {name for _, name in found}
-        if not names:
-            raise ScenarioError(f"which? There are: {', '.join(sorted(known)) or 'no sensors or schedules'}")
         for name in names:
             if name not in known:
                 raise unknown("sensor or schedule", name, known)
-        return [instigator for (_, name), instigator in found.items() if name in names]
+        return [instigator for (_, name), instigator in found.items() if not names or name in names]
 
 
 def _until_done(work: Coroutine[Any, Any, Any]) -> None:

@@ -25,6 +25,7 @@ from dagster_scenario.expectations import AssetExpectation, RunsExpectation, Sen
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
 from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
+from dagster_scenario.reasons import Evaluations
 from dagster_scenario.requests import Requests
 from dagster_scenario.runs import delta
 from dagster_scenario.storage import ScenarioStorage
@@ -65,6 +66,7 @@ class Scenario(World, Requests, Stubbing, Breaking):
             raise ScenarioError("another scenario is open in this process; close it first: there is one clock")
         self.clock = Clock(start, timezone)
         self.timeline = Timeline(self.clock.now)
+        self.evaluations = Evaluations()
         self._tick = tick
         self._folder = Path(folder or tempfile.mkdtemp(prefix="dagster-scenario-")).resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -388,6 +390,10 @@ class Scenario(World, Requests, Stubbing, Breaking):
         had |= {key for run in self.timeline.runs.values() if asset.name in run.assets for key in run.partitions}
         self._locations.check_partitions(asset, [key for key in partitions if key not in had], self.instance)
 
+    def switched_off(self, location: str) -> list[str]:
+        """The names of the sensors and schedules of a code location that are off."""
+        return self._locations.switched_off(location, self.instance)
+
     def happened(self, text: str) -> None:
         """Note in the timeline that the world has changed; for verbs of your own."""
         self._changed(timeline_.WORLD, text)
@@ -400,6 +406,10 @@ class Scenario(World, Requests, Stubbing, Breaking):
     def tick_stored(self, tick: Any) -> None:
         """Dagster stored the outcome of a tick."""
         self.timeline.tick_stored(tick)
+
+    def evaluations_stored(self, evaluations: Any) -> None:
+        """Dagster evaluated automation conditions, of which these came out differently than before."""
+        self.evaluations.note(self.now, evaluations)
 
     def run_added(self, run: Any) -> None:
         """Dagster created a run."""

@@ -5,14 +5,17 @@ times, so that the same scenario has the same timeline every time.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
+from dagster_scenario.tracebacks import message_of, trace_of
 
 WORLD, DAEMON, DOWN, UP, SENSOR, SCHEDULE = "world", "daemon", "daemons down", "daemons up", "sensor", "schedule"
 REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED = "requested", "started", "materialized", "observed", "checked"
@@ -26,6 +29,9 @@ ACTIVITY = frozenset(
 )
 
 _RUN_ID = re.compile(r"(?:[Rr]un )?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
+# The partition in the text of an event.
+_PARTITION = re.compile(r" \[([^\]]*)\]")
 
 # What Dagster writes for a sensor that returned nothing.
 _NO_REASON = "Sensor function returned an empty result"
@@ -59,6 +65,10 @@ class Run:
     ended: datetime | None = None
     status: str = REQUESTED
     error: str = ""
+    # Where its error was raised, in lines: the project's own line first.
+    trace: tuple[str, ...] = ()
+    # What it was launched with.
+    config: dict[str, Any] = field(default_factory=dict)
     # From when to when it did nothing but sleep, and where in the code.
     waits: list[tuple[datetime, datetime | None, str]] = field(default_factory=list)
 
@@ -125,6 +135,13 @@ class Looking:
     reason: str = ""
     error: str = ""
     cursor: str | None = None
+    # What it said, and since when, whenever that was something else than before.
+    said: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=10))
+
+    def say(self, at: datetime, what: str) -> None:
+        """Note a skip reason or an error, or that something was requested."""
+        if what and (not self.said or self.said[-1][1] != what):
+            self.said.append((at, what))
 
 
 class Timeline:
@@ -165,15 +182,34 @@ class Timeline:
 
     def lines(self, since: Mark | None = None) -> Iterator[str]:
         """The timeline as text, one event a line, times where they change."""
-        last: datetime | None = None
-        for event in self.since(since):
-            moment = ""
-            if last is None or event.at != last:
-                moment = f"{event.at:%Y-%m-%d %H:%M:%S}"
-            last = event.at
-            run = f"run {event.run}" if event.run else ""
-            causes = f"  ({', '.join(str(cause) for cause in event.causes)})" if event.causes else ""
-            yield f"{moment:<19}  {event.kind:<12}  {run:<7} {event.text}{causes}".rstrip()
+        return _as_lines(self.since(since))
+
+    def shortened(self, since: Mark | None = None, within: int = 60) -> list[str]:
+        """The timeline as text, in about so many lines; as it is when it has no more.
+
+        First what many runs did at one moment becomes one line. Then the steps of runs that succeeded are left out,
+        oldest first. What went wrong and what the world did stays as long as there is room.
+
+        Args:
+            since: begin at this mark.
+            within: the number of lines.
+        """
+        events = self.since(since)
+        if len(events) > within:
+            events = list(_gathered(events))
+        if len(events) <= within:
+            return list(_as_lines(events))
+        kept = _what_matters(events, within)
+        lines: list[str] = []
+        left_out = 0
+        for event, line in zip(events, _as_lines(events, every_time=True), strict=True):
+            if id(event) in kept:
+                lines += [f"... {left_out} events"] if left_out else []
+                lines.append(line)
+                left_out = 0
+            else:
+                left_out += 1
+        return lines
 
     def __str__(self) -> str:
         return "\n".join(self.lines()) or "nothing has happened yet"
@@ -215,6 +251,7 @@ class Timeline:
                 partitions=partitions(stored),
                 causes=tuple(self._causes(stored)),
                 tags=dict(stored.tags),
+                config=dict(stored.run_config),
                 requested=self._now(),
             )
             self.runs[run.id] = run
@@ -246,21 +283,24 @@ class Timeline:
             self.cursors_moved += 1
         if data.status == dagster_.TickStatus.SUCCESS:
             looking.idle_since, looking.reason, looking.error = None, "", ""
+            looking.say(self._now(), "requested something")
             return
         if looking.idle_since is None:
             looking.idle_since = self._now()
         shown = SCHEDULE if kind == "schedule" else SENSOR
         if data.status == dagster_.TickStatus.FAILURE:
-            error = _root_message(data.error)
+            error = message_of(data.error)
             if error != looking.error:
                 self.add(shown, f"{name} failed: {error}", subject=name, location=location, problem=True)
             looking.error = error
+            looking.say(self._now(), f"failed: {error}")
             return
         looking.error = ""
         reason = data.skip_reason if data.skip_reason != _NO_REASON else ""
         if reason and reason != looking.reason:
             self.add(shown, f"{name} skipped: {reason}", subject=name, location=location)
         looking.reason = reason or ""
+        looking.say(self._now(), looking.reason)
 
     def backfill_stored(self, backfill: Any) -> None:
         """Dagster stored the state of a backfill."""
@@ -287,14 +327,15 @@ class Timeline:
 
     def _on_resource_init_failure(self, run: Run | None, event: Any) -> None:
         if run and event.engine_event_data.error:
-            run.error = _root_message(event.engine_event_data.error)
+            run.error = message_of(event.engine_event_data.error)
+            run.trace = trace_of(event.engine_event_data.error)
 
     def _on_pipeline_success(self, run: Run | None, event: Any) -> None:
         self._ended(run, SUCCEEDED, "")
 
     def _on_pipeline_failure(self, run: Run | None, event: Any) -> None:
         data = event.job_failure_data
-        error = _root_message(data.first_step_failure_event.step_failure_data.error) if _step_of(data) else ""
+        error = message_of(data.first_step_failure_event.step_failure_data.error) if _step_of(data) else ""
         self._ended(run, FAILED, (run.error if run else "") or error or event.message or "")
 
     def _on_pipeline_canceled(self, run: Run | None, event: Any) -> None:
@@ -307,13 +348,13 @@ class Timeline:
             self.add(status, text, run=run.number, problem=status != SUCCEEDED)
 
     def _on_step_failure(self, run: Run | None, event: Any) -> None:
-        message = _root_message(event.step_failure_data.error)
+        message = message_of(event.step_failure_data.error)
         if run:
-            run.error = message
+            run.error, run.trace = message, trace_of(event.step_failure_data.error)
         self._step_failed(run, event.step_key, f"{event.step_key}: {message}")
 
     def _on_step_up_for_retry(self, run: Run | None, event: Any) -> None:
-        message = _root_message(event.step_retry_data.error)
+        message = message_of(event.step_retry_data.error)
         self._step_failed(run, event.step_key, f"{event.step_key}, to be retried: {message}")
 
     def _step_failed(self, run: Run | None, step: str, text: str) -> None:
@@ -372,6 +413,56 @@ class Timeline:
         return kinds.pop() if len(kinds) == 1 else "sensor"
 
 
+def _as_lines(events: Iterable[Event], *, every_time: bool = False) -> Iterator[str]:
+    last: datetime | None = None
+    for event in events:
+        moment = ""
+        if every_time or last is None or event.at != last:
+            moment = f"{event.at:%Y-%m-%d %H:%M:%S}"
+        last = event.at
+        run = f"run {event.run}" if event.run else ""
+        causes = f"  ({', '.join(str(cause) for cause in event.causes)})" if event.causes else ""
+        yield f"{moment:<19}  {event.kind:<12}  {run:<7} {event.text}{causes}".rstrip()
+
+
+# What is said of a single run.
+_OF_RUNS = frozenset({REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED, SUCCEEDED, HELD, RESUMED, WAITING, FAILED})
+
+
+def _gathered(events: Sequence[Event]) -> Iterator[Event]:
+    """The same events, with those of many runs at one moment as one, where the first of them was."""
+    for _, group in groupby(events, lambda event: event.at):
+        at_once: dict[Any, list[Event]] = {}
+        for event in group:
+            alike = (event.kind, _PARTITION.sub("", event.text), event.causes)
+            at_once.setdefault(alike if event.kind in _OF_RUNS else id(event), []).append(event)
+        for alike_ones in at_once.values():
+            yield from alike_ones if len(alike_ones) < 4 else [_as_one(alike_ones)]
+
+
+def _as_one(events: list[Event]) -> Event:
+    first, last = events[0], events[-1]
+    keys = [found[1] for event in events if (found := _PARTITION.search(event.text))]
+    partitions = f" [{keys[0]} ... {keys[-1]}]" if keys else ""
+    runs = f", runs {first.run} to {last.run}" if first.run and last.run else ""
+    text = f"{len(events)} times: {_PARTITION.sub('', first.text)}{partitions}{runs}"
+    return replace(first, text=text, run=None)
+
+
+def _what_matters(events: Sequence[Event], number: int) -> set[int]:
+    """The ids of the events that are worth their lines: what went wrong and what the world did, then the last ones."""
+    told = {WORLD, MARK, DAEMON, DOWN, UP, KILLED, HELD, CANCELED, BACKFILL}
+
+    def weight(position: int) -> tuple[int, int]:
+        event = events[position]
+        return (2 if event.problem else 1 if event.kind in told else 0, position)
+
+    # The end is always of interest, and so is the beginning.
+    ends = [*range(3), *range(len(events) - number // 3, len(events))]
+    others = sorted(set(range(len(events))) - set(ends), key=weight, reverse=True)
+    return {id(events[position]) for position in [*ends, *others][:number]}
+
+
 def lateness(duration: timedelta) -> str:
     """A duration in words: `7 h`, `90 s`, `2 d 3 h`."""
     seconds = int(duration.total_seconds())
@@ -403,12 +494,3 @@ def _sort_key(run: Any, assets: tuple[str, ...], partitions: tuple[str, ...]) ->
 
 def _step_of(data: Any) -> bool:
     return bool(data and data.first_step_failure_event and data.first_step_failure_event.step_failure_data)
-
-
-def _root_message(error: Any) -> str:
-    """What an error says at its root, in one line, without Dagster's wrapping."""
-    if error is None:
-        return "no error was recorded"
-    while error.cause:
-        error = error.cause
-    return " ".join(error.message.split())
