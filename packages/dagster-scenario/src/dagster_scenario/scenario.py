@@ -16,7 +16,7 @@ import dagster as dg
 
 from dagster_scenario import sources as sources_
 from dagster_scenario import timeline as timeline_
-from dagster_scenario.breaking import Breaking
+from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.clock import Clock, sleeps
 from dagster_scenario.daemons import Chance, Daemons
 from dagster_scenario.errors import ScenarioError, unknown
@@ -40,7 +40,7 @@ Source = str | Path | ModuleType | dg.Definitions | Callable[..., dg.Definitions
 TICK = timedelta(seconds=30)
 
 
-class Scenario(World, Requests, Stubbing, Breaking):
+class Scenario(World, Requests, Stubbing, FaultInjection):
     """A Dagster deployment in this process, on a simulated clock that only the scenario moves.
 
     settings: the project's dagster.yaml, as a path or a mapping, for its run queue, limits, monitoring and retries.

@@ -12,7 +12,7 @@ from dagster_scenario.runs import delta
 from dagster_scenario.timeline import Timeline
 
 
-class Breaking:
+class FaultInjection:
     """Faults in runs and in daemons.
 
     A fault in a run lies at a point of an asset or op: its start, its end (`at='end'`: all is computed, nothing is
