@@ -17,6 +17,8 @@ from dagster._core.definitions.executor_definition import in_process_executor, m
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.definitions.timestamp import TimestampWithTimezone
+from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import PartitionBackfill
@@ -43,7 +45,7 @@ from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.daemon import DagsterDaemon, SpanMarker
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo
-from dagster._utils.schedules import cron_string_iterator
+from dagster._utils.schedules import cron_string_iterator, schedule_execution_time_iterator
 from dagster.components.definitions import LazyDefinitions
 
 # The releases of Dagster that the harness is tested with; pyproject.toml asks for the same.
@@ -103,6 +105,7 @@ __all__ = [
     "ConsolidatedSqliteEventLogStorage",
     "DagsterDaemon",
     "DagsterStorage",
+    "DagsterUserCodeProcessError",
     "DecoratedOpFunction",
     "EventLogEntry",
     "InMemoryJob",
@@ -131,6 +134,7 @@ __all__ = [
     "SqliteRunStorage",
     "SqliteScheduleStorage",
     "TickStatus",
+    "TimestampWithTimezone",
     "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
@@ -145,6 +149,7 @@ __all__ = [
     "moved",
     "multi_or_in_process_executor",
     "partition_loading_context",
+    "schedule_execution_time_iterator",
     "submit_asset_run",
     "wrap_resources_for_execution",
 ]

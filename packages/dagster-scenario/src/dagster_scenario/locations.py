@@ -16,12 +16,14 @@ import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
 from dagster_scenario import sources as sources_
+from dagster_scenario.dry_run import PlannedRun, PlannedTick
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.executors import replaced
 from dagster_scenario.faults import END, START
 from dagster_scenario.graphs import Step, steps_of
 from dagster_scenario.runs import Job
 from dagster_scenario.stubs import StandIns
+from dagster_scenario.tracebacks import message_of
 
 # Sensors that evaluate automation conditions, in the daemon or in the code location.
 _AUTOMATION = {"AUTO_MATERIALIZE", "AUTOMATION"}
@@ -255,6 +257,54 @@ class Locations:
         """Every schedule, by location and name."""
         return dict(self._instigators("get_schedules"))
 
+    def tickers(self, name: str) -> list[Any]:
+        """The definitions of the sensors and schedules of this name, whose ticks are functions of the project."""
+        found: list[Any] = []
+        for repository in self.repositories.values():
+            found += [*repository.sensor_defs, *repository.schedule_defs]
+        return [
+            definition
+            for definition in found
+            if definition.name == name and not isinstance(definition, dg.AutomationConditionSensorDefinition)
+        ]
+
+    def ticks_of(self, schedule: Any, begin: datetime, end: datetime) -> Iterator[datetime]:
+        """When a schedule ticks from one moment on until before another, in its own time zone."""
+        cron, zone = schedule.cron_schedule, schedule.execution_timezone or "UTC"
+        for at in dagster_.schedule_execution_time_iterator(begin.timestamp(), cron, zone):
+            if at.timestamp() >= end.timestamp():
+                return
+            if at.timestamp() >= begin.timestamp():
+                yield at
+
+    def planned_tick(self, location: str, schedule: Any, at: datetime, instance: dg.DagsterInstance) -> PlannedTick:
+        """What a schedule would do at this moment."""
+        entry = self.request_context().get_code_location_entries()[location]
+        moment = dagster_.TimestampWithTimezone(at.timestamp(), schedule.execution_timezone or "UTC")
+        try:
+            data = entry.code_location.get_schedule_execution_data(
+                instance, schedule.handle.repository_handle, schedule.name, moment, None
+            )
+        except dagster_.DagsterUserCodeProcessError as error:
+            root = error.user_code_process_error_infos[-1]
+            return PlannedTick(at, error=message_of(root))
+        runs = tuple(
+            PlannedRun(request.run_key, request.partition_key, dict(request.tags), dict(request.run_config))
+            for request in data.run_requests or ()
+        )
+        return PlannedTick(at, runs, "" if runs else data.skip_message or "")
+
+    def check_dynamic_partitions(self, name: str) -> None:
+        """Refuse a name that no asset's dynamic partitions have."""
+        known = {
+            partitions.name
+            for asset in self.assets().values()
+            for partitions in _dynamic(asset.partitions)
+            if partitions.name is not None
+        }
+        if name not in known:
+            raise unknown("dynamic partitions definition", name, known)
+
     def switched_off(self, location: str, instance: dg.DagsterInstance) -> list[str]:
         """The names of the sensors and schedules of a location that are off."""
         found = {**self.sensors(), **self.schedules()}
@@ -439,6 +489,14 @@ def _crons_of(repository: dg.RepositoryDefinition) -> Iterator[tuple[str, str]]:
                 conditions += condition.children
                 if hasattr(condition, "cron_schedule"):
                     yield condition.cron_schedule, condition.cron_timezone
+
+
+def _dynamic(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.DynamicPartitionsDefinition]:
+    if isinstance(partitions, dg.DynamicPartitionsDefinition):
+        yield partitions
+    elif isinstance(partitions, dg.MultiPartitionsDefinition):
+        for dimension in partitions.partitions_defs:
+            yield from _dynamic(dimension.partitions_def)
 
 
 def _how_partitions_come(partitions: dg.PartitionsDefinition) -> str:

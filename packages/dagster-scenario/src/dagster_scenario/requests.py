@@ -133,7 +133,14 @@ class Requests:
             run_config=None,
         )
 
-    def report(self, asset: str | dg.AssetKey, partition: str | None = None, data_version: str | None = None) -> None:
+    def report(
+        self,
+        asset: str | dg.AssetKey,
+        partition: str | None = None,
+        data_version: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Report a materialization of an asset, as its owner would through Dagster's API."""
         known = self._locations.asset(asset)
         if partition is not None:
@@ -141,8 +148,23 @@ class Requests:
         elif known.partitions is not None:
             raise ScenarioError(f"{known.name} is partitioned; say which: report({known.name!r}, '2024-01-31')")
         tags = {"dagster/data_version": data_version} if data_version else {}
-        event = dg.AssetMaterialization(known.key, partition=partition, tags=tags)
+        event = dg.AssetMaterialization(known.key, partition=partition, tags=tags, metadata=metadata)
         self.instance.report_runless_asset_event(event)
+        self._requested()
+
+    def add_partitions(self, name: str, *partitions: str) -> None:
+        """Add partitions to the DynamicPartitionsDefinition of this name."""
+        self._locations.check_dynamic_partitions(name)
+        self.instance.add_dynamic_partitions(name, list(partitions))
+        self._requested()
+
+    def remove_partitions(self, name: str, *partitions: str) -> None:
+        """Remove partitions from the DynamicPartitionsDefinition of this name."""
+        self._locations.check_dynamic_partitions(name)
+        for partition in partitions:
+            if not self.instance.has_dynamic_partition(name, partition):
+                raise unknown("partition", partition, self.instance.get_dynamic_partitions(name), where=f" in {name}")
+            self.instance.delete_dynamic_partition(name, partition)
         self._requested()
 
     def cancel(self, target: str) -> None:

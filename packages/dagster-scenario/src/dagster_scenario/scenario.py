@@ -16,12 +16,14 @@ import dagster as dg
 
 from dagster_scenario import sources as sources_
 from dagster_scenario import timeline as timeline_
-from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.clock import Clock, sleeps
 from dagster_scenario.daemons import Chance, Daemons
+from dagster_scenario.dry_run import DryRun
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.execution import Execution, never_hit
-from dagster_scenario.expectations import AssetExpectation, RunsExpectation, SensorExpectation
+from dagster_scenario.expectations import AssetExpectation, RunsExpectation, ScheduleExpectation, SensorExpectation
+from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
+from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
 from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
@@ -30,6 +32,7 @@ from dagster_scenario.requests import Requests
 from dagster_scenario.runs import delta
 from dagster_scenario.storage import ScenarioStorage
 from dagster_scenario.stubbing import Stubbing
+from dagster_scenario.tick_faults import TickFaults
 from dagster_scenario.timeline import Mark, Timeline
 from dagster_scenario.world import World
 
@@ -76,6 +79,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._daemons: Daemons | None = None
         self._chance = Chance()
         self._execution = Execution(self._folder, self.clock, self.timeline, self._locations)
+        self._tick_faults = TickFaults(self.clock)
         self._twice: set[str] = set()
         self._replaced_executors: set[tuple[str, str]] = set()
         self._settled = False
@@ -115,6 +119,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._closing.callback(self._locations.close)
         self._closing.callback(self._stop_daemons)
         self._closing.callback(self._execution.abandon)
+        self._closing.callback(self._tick_faults.unwatch)
 
     def close(self) -> None:
         """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""
@@ -125,7 +130,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
 
         A fault that never happens is most often a name that is not what it was, and a test that proves nothing.
         """
-        unhit = list(never_hit(self._execution.faults))
+        unhit = list(never_hit([*self._execution.faults, *self._tick_faults.faults]))
         if unhit:
             raise ScenarioError(f"nothing came to where it was told to {'; '.join(unhit)}")
 
@@ -179,6 +184,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._daemons = Daemons(self.instance, self._locations.workspace, self._chance)
         self._daemons.stopped = stopped
         self._execution.watch_again()
+        self._tick_faults.watch_again(self._locations.tickers)
 
     def _say_which_executors_were_replaced(self) -> None:
         for location, executor, jobs in self._locations.replaced_executors():
@@ -376,6 +382,64 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
             raise unknown("sensor", name, known)
         return SensorExpectation(self, name)
 
+    def expect_schedule(self, name: str) -> ScheduleExpectation:
+        """What is expected of a schedule."""
+        known = sorted({schedule for _, schedule in self._locations.schedules()})
+        if name not in known:
+            raise unknown("schedule", name, known)
+        return ScheduleExpectation(self, name)
+
+    def expect_job(self, name: str) -> JobExpectation:
+        """What is expected of the runs of a job."""
+        self._locations.job(name)
+        return JobExpectation(self, name)
+
+    def expect_check(self, asset: str | dg.AssetKey, check: str) -> CheckExpectation:
+        """What is expected of a check of an asset."""
+        name = self._locations.asset(asset).name
+        known = self._locations.checks_of(name)
+        if check not in known:
+            raise unknown("check", check, known, where=f" of {name}")
+        return CheckExpectation(self, name, check)
+
+    def expect_partitions(self, name: str) -> PartitionsExpectation:
+        """What is expected of the partitions of a DynamicPartitionsDefinition of this name."""
+        self._locations.check_dynamic_partitions(name)
+        return PartitionsExpectation(self, name)
+
+    def dry_run(
+        self, schedule: str, *, since: datetime | str | None = None, until: datetime | str | None = None
+    ) -> DryRun:
+        """Play a schedule without requesting anything: when it would tick, and what it would request.
+
+        Its function is called for each tick, at the simulated time of the tick; what it changes in the world is not
+        undone.
+
+        Args:
+            schedule: its name. It may be off.
+            since: when to begin; None for now.
+            until: when to end; None for a year later.
+
+        Raises:
+            ScenarioError: there is no such schedule.
+        """
+        known = {name: (location, remote) for (location, name), remote in self._locations.schedules().items()}
+        if schedule not in known:
+            raise unknown("schedule", schedule, known)
+        now = self.clock.instant
+        begin = self.clock.parse(since) if since is not None else now
+        end = self.clock.parse(until) if until is not None else begin + timedelta(days=366)
+        location, remote = known[schedule]
+        ticks = []
+        try:
+            for at in self._locations.ticks_of(remote, begin, end):
+                self.clock.set(at)
+                with without_dagsters_warnings():
+                    ticks.append(self._locations.planned_tick(location, remote, at, self.instance))
+        finally:
+            self.clock.set(now)
+        return DryRun(schedule, tuple(ticks))
+
     def expect_runs(self, since: Mark | None = None, *, job: str | None = None) -> RunsExpectation:
         """What is expected of the runs, or of those of one job."""
         if job is not None:
@@ -394,6 +458,21 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         """The names of the sensors and schedules of a code location that are off."""
         return self._locations.switched_off(location, self.instance)
 
+    def is_off(self, name: str) -> bool:
+        """Whether a sensor or schedule of this name is switched off."""
+        locations = {location for location, _ in self._locations.repositories}
+        return any(name in self.switched_off(location) for location in locations)
+
+    def freshness_of(self, asset: Asset) -> str:
+        """The state of an asset by its freshness policy: pass, warn, fail, or unknown."""
+        record = self.instance.get_freshness_state_records([asset.key]).get(asset.key)
+        return record.freshness_state.value.lower() if record else "unknown"
+
+    def check_asset_or_job(self, name: str) -> None:
+        """Refuse a name that is neither an asset nor a job."""
+        if name not in self._locations.assets():
+            self._locations.job(name)
+
     def happened(self, text: str) -> None:
         """Note in the timeline that the world has changed; for verbs of your own."""
         self._changed(timeline_.WORLD, text)
@@ -410,6 +489,10 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     def evaluations_stored(self, evaluations: Any) -> None:
         """Dagster evaluated automation conditions, of which these came out differently than before."""
         self.evaluations.note(self.now, evaluations)
+
+    def partitions_stored(self, definition: str, keys: Sequence[str], added: bool) -> None:
+        """Dagster stored that dynamic partitions were added or removed."""
+        self.timeline.partitions_stored(definition, keys, added)
 
     def run_added(self, run: Any) -> None:
         """Dagster created a run."""

@@ -27,6 +27,7 @@ class Listener(Protocol):
     def event_stored(self, event: Any) -> None: ...
     def tick_stored(self, tick: Any) -> None: ...
     def evaluations_stored(self, evaluations: Any) -> None: ...
+    def partitions_stored(self, definition: str, keys: Any, added: bool) -> None: ...
     def run_added(self, run: Any) -> None: ...
     def backfill_stored(self, backfill: Any) -> None: ...
 
@@ -121,6 +122,19 @@ class _Events(_Shared, dagster_.ConsolidatedSqliteEventLogStorage):
 
     def has_table(self, table_name: str) -> bool:
         return self._database.has_table(table_name)
+
+    def add_dynamic_partitions(self, partitions_def_name: str, partition_keys: Any) -> None:
+        known = set(self.get_dynamic_partitions(partitions_def_name))
+        super().add_dynamic_partitions(partitions_def_name, partition_keys)
+        new = [key for key in dict.fromkeys(partition_keys) if key not in known]
+        if listener := self._tell():
+            listener.partitions_stored(partitions_def_name, new, True)
+
+    def delete_dynamic_partition(self, partitions_def_name: str, partition_key: str) -> None:
+        there = self.has_dynamic_partition(partitions_def_name, partition_key)
+        super().delete_dynamic_partition(partitions_def_name, partition_key)
+        if there and (listener := self._tell()):
+            listener.partitions_stored(partitions_def_name, [partition_key], False)
 
     def store_event(self, event: Any) -> None:
         super().store_event(event)

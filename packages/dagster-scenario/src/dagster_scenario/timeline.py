@@ -21,11 +21,12 @@ WORLD, DAEMON, DOWN, UP, SENSOR, SCHEDULE = "world", "daemon", "daemons down", "
 REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED = "requested", "started", "materialized", "observed", "checked"
 STEP_FAILED, SUCCEEDED, FAILED, CANCELED = "step failed", "succeeded", "failed", "canceled"
 KILLED, HELD, RESUMED, WAITING, BACKFILL, MARK = "killed", "held", "resumed", "waiting", "backfill", "mark"
+PARTITION_ADDED, PARTITION_REMOVED, FRESHNESS = "partition added", "partition removed", "freshness"
 
 # Something is going on while these happen; a tick without any of them is an idle one.
 ACTIVITY = frozenset(
     {REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED, STEP_FAILED, SUCCEEDED, FAILED, CANCELED, KILLED, RESUMED}
-    | {BACKFILL}
+    | {BACKFILL, PARTITION_ADDED, PARTITION_REMOVED}
 )
 
 _RUN_ID = re.compile(r"(?:[Rr]un )?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -135,6 +136,8 @@ class Looking:
     reason: str = ""
     error: str = ""
     cursor: str | None = None
+    # When it ticked; of schedules alone.
+    ticks: list[datetime] = field(default_factory=list)
     # What it said, and since when, whenever that was something else than before.
     said: deque[tuple[datetime, str]] = field(default_factory=lambda: deque(maxlen=10))
 
@@ -278,6 +281,8 @@ class Timeline:
             (location, name), Looking(name, location, kind, last=self._now(), idle_since=None)
         )
         looking.last = self._now()
+        if kind == "schedule":
+            looking.ticks.append(self._now())
         if kind == "sensor" and data.cursor != looking.cursor:
             looking.cursor = data.cursor
             self.cursors_moved += 1
@@ -301,6 +306,12 @@ class Timeline:
             self.add(shown, f"{name} skipped: {reason}", subject=name, location=location)
         looking.reason = reason or ""
         looking.say(self._now(), looking.reason)
+
+    def partitions_stored(self, definition: str, keys: Sequence[str], added: bool) -> None:
+        """Dagster stored that dynamic partitions were added or removed."""
+        for key in keys:
+            kind = PARTITION_ADDED if added else PARTITION_REMOVED
+            self.add(kind, f"{definition} [{key}]", subject=definition, partition=key)
 
     def backfill_stored(self, backfill: Any) -> None:
         """Dagster stored the state of a backfill."""
@@ -366,14 +377,23 @@ class Timeline:
     def _on_asset_observation(self, run: Run | None, event: Any) -> None:
         self._asset_event(OBSERVED, run, event.asset_key, event.partition)
 
+    def _on_freshness_state_change(self, run: Run | None, event: Any) -> None:
+        change = event.asset_freshness_state_change_data
+        name, state = change.key.to_user_string(), change.new_state.value.lower()
+        self.add(FRESHNESS, f"{name}: {state}", asset=name, problem=state == "fail")
+
     def _on_asset_check_evaluation(self, run: Run | None, event: Any) -> None:
         check = event.asset_check_evaluation_data
         outcome = "passed" if check.passed else "did not pass"
+        if not check.passed and check.severity == dg.AssetCheckSeverity.WARN:
+            outcome += ", which is a warning"
         self.add(
             CHECKED,
             f"{check.check_name} of {check.asset_key.to_user_string()} {outcome}",
             run=run.number if run else None,
             asset=check.asset_key.to_user_string(),
+            partition=getattr(check, "partition", None),
+            subject=check.check_name,
             problem=not check.passed,
         )
 
