@@ -6,6 +6,8 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-dev
 BIN := $(VENV)/bin
+HARNESS := packages/dagster-scenario
+ORCHARD := $(HARNESS)/tests/foreign/orchard
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -15,7 +17,7 @@ setup: $(TOOLS) ## install everything into .venv; `make demo` and `make up` do w
 $(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
 	@./scripts/setup.sh
 
-$(TOOLS): $(INSTALLED) requirements-dev.txt
+$(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml
 	@./scripts/setup.sh dev
 
 demo: $(INSTALLED) ## the pipelines end to end, with their results checked
@@ -30,8 +32,8 @@ down: ## stop what `make up` started
 test: setup ## every test but those that take minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/cluster
 
-test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts of the running system
-	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets tests/packaging
+test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts, the harness on other releases
+	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets tests/packaging $(HARNESS)/tests
 
 test-model: setup ## 10,000 schedules of each model: commits, files that land, ticks, runs, crashes, outages
 	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
@@ -44,6 +46,8 @@ check: setup ## formatting, lint, types, and that every code location loads
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy dedp_assets sensors jobs
 	@MYPYPATH=benchmarks $(BIN)/mypy benchmarks
+	@MYPYPATH=$(HARNESS)/src $(BIN)/mypy --strict $(HARNESS)/src $(HARNESS)/tests/*.py $(HARNESS)/tests/world
+	@MYPYPATH=$(HARNESS)/src:$(ORCHARD)/src $(BIN)/mypy --strict $(ORCHARD)/tests
 	@said=$$(env -u DAGSTER_HOME $(BIN)/dagster definitions validate --workspace workspace.yaml 2>&1) \
 	    || { echo "$$said"; exit 1; }; \
 	    echo "$$said" | sed -n 's/.*\(Validation successful for code location [A-Za-z0-9_.]*\)\..*/\1/p'

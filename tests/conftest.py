@@ -20,7 +20,7 @@ _TEMPLATE = "dedp_template"
 _numbers = count(1)
 
 # The files that take longest. They come first, or one of two workers would be left with them at the end.
-_LONGEST = ("test_demo.py", "test_foreign_project.py", "test_testing_docs.py")
+_LONGEST = ("test_demo.py", "test_foreign_project.py", "test_docs.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,8 +9,12 @@ import dedp_assets
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 
+# The test harness, a distribution of its own beside the product.
+HARNESS = Path("packages") / "dagster-scenario" / "src"
+
 # What each kind of module may import of ours, besides its own package. A module is of the first kind that fits:
-# jobs, sensors, harness: by their place; entry point: the commands, `make up` and the demo; settings;
+# jobs, sensors, harness: by their place; deprecated: the names of the harness at their old place;
+# entry point: the commands, `make up` and the demo; settings;
 # pipeline: below a package of dedp_assets that has a contract.py; shared: all else in dedp_assets.
 MAY_IMPORT = {
     "jobs": {"sensors", "pipeline", "settings", "shared"},
@@ -20,6 +24,7 @@ MAY_IMPORT = {
     "settings": {"shared"},
     "shared": {"shared"},
     "harness": {"harness"},
+    "deprecated": {"harness"},
 }
 
 # Why each of these is allowed in spite of the rules. One that is not needed any more fails the test: take it out.
@@ -33,19 +38,20 @@ KNOWN_EXCEPTIONS = {
         "dedp_assets.settings",
     ): "the default of the resource is the server of the settings",
     ("dedp_assets.resources.object_store", "dedp_assets.settings"): "raises SettingError for what variables hold",
-    (
-        "dagster_scenario.world.postgres",
-        "dedp_assets.resources.embedded_postgres",
-    ): "starts the server of the scenario's world as the product starts its own",
 }
 
 
 def modules_of(root):
     """Every module of ours below a folder, by name, and its path."""
-    for package in ("dedp_assets", "sensors", "jobs"):
-        for path in sorted((root / package).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+    for above in (root, root / HARNESS):
+        for package in ("dedp_assets", "sensors", "jobs", "dagster_scenario"):
+            yield from modules_below(above, package)
+
+
+def modules_below(above, package):
+    for path in sorted((above / package).rglob("*.py")):
+        parts = path.relative_to(above).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 def imported_by(module, path):
@@ -80,8 +86,10 @@ def kind_of(module, pipelines):
     first, last = below.split(".")[0], below.split(".")[-1]
     if top in ("jobs", "sensors"):
         return top, None
-    if first in ("testing", "pytest_plugin"):
+    if top == "dagster_scenario":
         return "harness", None
+    if first == "testing":
+        return "deprecated", None
     pipeline = first if first in pipelines else None
     if first in ("demo", "local_stack") or last == "cli":
         return "entry point", pipeline
@@ -145,7 +153,8 @@ def tree(tmp_path):
         "dedp_assets/resources/clock.py",
         "dedp_assets/settings.py",
         "packages/dagster-scenario/src/dagster_scenario/scenario.py",
-        "dedp_assets/pytest_plugin.py",
+        "packages/dagster-scenario/src/dagster_scenario/plugin.py",
+        "dedp_assets/testing.py",
         "dedp_assets/tides/contract.py",
         "dedp_assets/tides/cli.py",
         "dedp_assets/tides/measuring.py",
@@ -160,7 +169,8 @@ def tree(tmp_path):
         path.touch()
 
     def importing(importer, statement):
-        (tmp_path / f"{importer.replace('.', '/')}.py").write_text(statement)
+        above = tmp_path / HARNESS if importer.startswith("dagster_scenario") else tmp_path
+        (above / f"{importer.replace('.', '/')}.py").write_text(statement)
         return sorted(broken_rules(tmp_path))
 
     return importing
@@ -184,6 +194,7 @@ def tree(tmp_path):
         ("dedp_assets.tides.measuring", "from dagster_scenario import scenario", "dagster_scenario.scenario"),
         ("dagster_scenario.scenario", "from dedp_assets import days", "dedp_assets.days"),
         ("dagster_scenario.plugin", "from dedp_assets.settings import home", "dedp_assets.settings"),
+        ("dedp_assets.days", "from dedp_assets.testing import Scenario", "dedp_assets.testing"),
         ("dedp_assets.settings", "from dedp_assets.winds import contract", "dedp_assets.winds.contract"),
     ],
 )
@@ -201,6 +212,7 @@ def test_an_import_against_the_rules_is_found_in_any_pipeline(tree, importer, st
         ("dedp_assets.tides.harbour.assets", "from ..contract import X\nfrom .gauge import Y\nimport dedp_assets.days"),
         ("dedp_assets.resources.clock", "from dedp_assets import days"),
         ("dagster_scenario.plugin", "import pytest\nfrom dagster_scenario.scenario import Scenario"),
+        ("dedp_assets.testing", "from dagster_scenario.scenario import Scenario"),
     ],
 )
 def test_an_import_by_the_rules_is_not(tree, importer, statement):

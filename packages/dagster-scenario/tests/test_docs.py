@@ -1,4 +1,4 @@
-"""docs/testing.md does what it says when its blocks are pasted; the reference beside it has every verb and no other."""
+"""The tutorial does what it says when its blocks are pasted; the reference has every verb and no other."""
 
 import inspect
 import os
@@ -6,11 +6,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster_scenario
 import pytest
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.dry_run import DryRun
@@ -28,9 +28,10 @@ from dagster_scenario.world.http import Endpoint
 from dagster_scenario.world.postgres import PostgresServer
 
 DOCS = Path(__file__).parents[1] / "docs"
-TUTORIAL, REFERENCE = DOCS / "tutorial.md", DOCS / "reference.md"
+TUTORIAL, REFERENCE, RECIPES = DOCS / "tutorial.md", DOCS / "reference.md", DOCS / "recipes.md"
+README, CHANGELOG = DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"
 
-_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 # What Dagster's storage and the scenario itself call.
 _CALLED_BACK = frozenset(
@@ -48,12 +49,12 @@ class Step:
     output: list[str]
     folder: Path
 
-    def run(self) -> subprocess.CompletedProcess[str]:
+    def run(self, python: Path) -> subprocess.CompletedProcess[str]:
         _, *arguments = shlex.split(self.command)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHON", "DAGSTER", "DEDP_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHON", "DAGSTER"))}
         # -I: as the command `pytest` does, without the current folder on sys.path.
         return subprocess.run(
-            [sys.executable, "-I", "-B", "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+            [python, "-I", "-m", "pytest", "-p", "no:cacheprovider", *arguments],
             cwd=self.folder,
             env=kept,
             capture_output=True,
@@ -79,11 +80,13 @@ def steps(folder: Path) -> list[Step]:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Step, subprocess.CompletedProcess[str]]]:
-    """Every step, two at a time."""
+def played(
+    tmp_path_factory: pytest.TempPathFactory, installed: Path
+) -> list[tuple[Step, subprocess.CompletedProcess[str]]]:
+    """Every step, two at a time, in an environment that has the wheel and what it asks for, and nothing else."""
     told = steps(tmp_path_factory.mktemp("tutorial"))
     with ThreadPoolExecutor(2) as pool:
-        return list(zip(told, pool.map(Step.run, told), strict=True))
+        return list(zip(told, pool.map(lambda step: step.run(installed), told), strict=True))
 
 
 def test_every_output_of_the_tutorial_is_what_a_reader_gets(
@@ -109,17 +112,27 @@ def test_the_tutorial_fails_where_it_says_so_and_ends_with_everything_passing(
     assert len(list((last.folder / "pages").iterdir())) == len(list(last.folder.glob("test_*.py"))) == 5
 
 
-@pytest.mark.parametrize("document", [TUTORIAL, REFERENCE], ids=lambda path: path.name)
+def test_the_story_of_the_readme_fails_on_the_tutorials_project_as_it_says(installed: Path, tmp_path: Path) -> None:
+    for name in ("definitions.py", "conditions.py"):
+        code = next(content for _, title, content in _BLOCK.findall(TUTORIAL.read_text("utf-8")) if title == name)
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    story, failure = (content for _, _, content in _BLOCK.findall(README.read_text("utf-8"))[:2])
+    (tmp_path / "test_readme.py").write_text(story, encoding="utf-8")
+    done = Step("pytest test_readme.py", [], tmp_path).run(installed)
+    assert [line for line in failure.splitlines() if f"E         {line.strip()}" not in _indented(done.stdout)] == []
+
+
+@pytest.mark.parametrize("document", [TUTORIAL, REFERENCE, RECIPES, README, CHANGELOG], ids=lambda path: path.name)
 def test_links_and_images_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (DOCS / target).exists(), target
+        assert target.startswith("https://") or (document.parent / target).exists(), target
     for anchor in re.findall(rf"(?:{REFERENCE.name})?#([a-z-]+)\)", document.read_text(encoding="utf-8")):
         assert anchor in _anchors(REFERENCE), anchor
 
 
 def test_the_reference_has_every_public_name() -> None:
     text = REFERENCE.read_text(encoding="utf-8")
-    assert [name for name in testing.__all__ if f"`{name}" not in text] == []
+    assert [name for name in dagster_scenario.__all__ if f"`{name}" not in text] == []
     told = set(re.findall(r"^### `scenario\.(\w+)", text, re.MULTILINE))
     assert set(public(Scenario)) - told == set()
 
@@ -149,7 +162,7 @@ def test_the_reference_has_every_method_of_what_a_scenario_gives(owner: type) ->
 
 
 def test_the_reference_has_no_verb_that_is_not_there() -> None:
-    for document in (TUTORIAL, REFERENCE):
+    for document in (TUTORIAL, REFERENCE, RECIPES, README):
         named = set(re.findall(r"\bscenario\.(\w+)", document.read_text(encoding="utf-8")))
         attributes = {"timeline", "clock", "instance"}
         assert named - set(public(Scenario)) - attributes == set(), document.name
@@ -175,6 +188,11 @@ def _names(signature: str) -> list[str]:
 def _anchors(document: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _indented(said: str) -> set[str]:
+    """The lines of a failure, all with the same indent."""
+    return {re.sub(r"^E +", "E         ", line).rstrip() for line in said.splitlines()}
 
 
 def _without_duration(line: str) -> str:

@@ -65,15 +65,11 @@ def run_pytest(orchard: Path) -> Pytest:
 
 def _own_environment(**more: str) -> dict[str, str]:
     """Nothing of this test session, and no home."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTEST", "PYTHON", "DAGSTER", "DEDP_"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON", "DAGSTER"))}
     return {**kept, "HOME": os.devnull, "COLUMNS": "120", **more}
 
 
-def test_its_stories_pass_with_a_page_for_each(orchard, run_pytest):
+def test_its_stories_pass_with_a_page_for_each(orchard: Path, run_pytest: Pytest) -> None:
     said = run_pytest("-n", "2", "--scenario-html", "pages", "--junitxml", "junit.xml")
     assert said.returncode == 0, said.stdout + said.stderr
 
@@ -85,7 +81,7 @@ def test_its_stories_pass_with_a_page_for_each(orchard, run_pytest):
 
     # It ran as a project of its own, and found the harness by its entry point.
     assert f"rootdir: {orchard}\n" in said.stdout
-    assert re.search(r"^plugins: .*dedp-assets-", said.stdout, re.MULTILINE)
+    assert re.search(r"^plugins: .*dagster-scenario-", said.stdout, re.MULTILINE)
 
     pages = {page.name: page.read_text(encoding="utf-8") for page in (orchard / "pages").iterdir()}
     told = [case.attrib["name"] for case in suite.iter("testcase") if "determinism" not in case.attrib["classname"]]
@@ -96,7 +92,7 @@ def test_its_stories_pass_with_a_page_for_each(orchard, run_pytest):
         assert not ELSEWHERE.findall(page), name
 
 
-def test_a_story_that_fails_tells_what_happened(orchard, run_pytest):
+def test_a_story_that_fails_tells_what_happened(orchard: Path, run_pytest: Pytest) -> None:
     (orchard / "tests" / "test_failing.py").write_text(
         textwrap.dedent(
             """
@@ -130,7 +126,7 @@ def test_a_story_that_fails_tells_what_happened(orchard, run_pytest):
     assert len(list((orchard / "pages").iterdir())) == 3
 
 
-def test_it_is_not_collected_with_the_tests_of_this_repository():
+def test_it_is_not_collected_with_the_tests_of_this_package() -> None:
     said = subprocess.run(
         [
             sys.executable,
@@ -140,7 +136,7 @@ def test_it_is_not_collected_with_the_tests_of_this_repository():
             "-q",
             "-p",
             "no:cacheprovider",
-            "packages/dagster-scenario/tests/foreign",
+            "tests/foreign",
         ],
         cwd=ORCHARD.parents[2],
         env=_own_environment(),

@@ -23,8 +23,8 @@ def test_it(scenario):
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # Without its summary (-rN), in which pytest repeats the whole message of a failure where the environment has CI.
-    command = [sys.executable, "-m", "pytest", "-rN", "-p", "no:cacheprovider", "--rootdir", folder, *arguments, folder]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    command = [sys.executable, "-m", "pytest", "-rN", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    return subprocess.run([*command, *arguments, str(folder)], capture_output=True, text=True, cwd=folder, check=False)
 
 
 @pytest.mark.parametrize(

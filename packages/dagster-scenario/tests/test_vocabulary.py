@@ -107,7 +107,7 @@ def test_schedules(company: Scenario) -> None:
     schedule("mornings").ticked(
         "2024-01-04 05:00", "2024-01-05 05:00", "2024-01-06 05:00", "2024-01-07 05:00", since=sunday
     )
-    with pytest.raises(ScenarioError, match="no schedule 'morning' .* Did you mean 'mornings'"):
+    with pytest.raises(ScenarioError, match=r"no schedule 'morning' .* Did you mean 'mornings'"):
         schedule("morning")
 
 
@@ -243,7 +243,7 @@ def test_partitions_that_are_added_and_removed(company: Scenario) -> None:
     assert "to be removed for rome, but it was for lyon" in false(expected.removed, "rome")
     with pytest.raises(ScenarioError, match=r"no partition 'pariss' in shops\. Did you mean 'paris'"):
         company.remove_partitions("shops", "pariss")
-    with pytest.raises(ScenarioError, match="no dynamic partitions definition 'shop' .* Did you mean 'shops'"):
+    with pytest.raises(ScenarioError, match=r"no dynamic partitions definition 'shop' .* Did you mean 'shops'"):
         company.expect_partitions("shop")
     assert "partition added" in company.timeline.html()
 
@@ -352,5 +352,5 @@ def test_a_dry_run_of_partitions_and_of_an_error(company: Scenario) -> None:
     assert [tick.at.hour for tick in twice_a_day] == [1, 13]
     assert all(tick.error == "ValueError: no calendar" for tick in twice_a_day)
     assert len(company.dry_run("nightly")) == 366
-    with pytest.raises(ScenarioError, match="no schedule 'nighly' .* Did you mean 'nightly'"):
+    with pytest.raises(ScenarioError, match=r"no schedule 'nighly' .* Did you mean 'nightly'"):
         company.dry_run("nighly")

@@ -4,12 +4,6 @@ Dagster has no public way to step its daemons. What stands here is what its own 
 Dagster may move any of it: `SUPPORTED` says which releases are known to work, and `moved()` which names are gone.
 """
 
-import ast
-import importlib
-from collections.abc import Iterator
-from importlib.metadata import version
-from pathlib import Path
-
 from dagster._core.decorator_utils import has_at_least_one_parameter
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.dependency import NodeHandle
@@ -44,58 +38,11 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget, Wo
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.daemon import DagsterDaemon, SpanMarker
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.schedules import cron_string_iterator, schedule_execution_time_iterator
 from dagster.components.definitions import LazyDefinitions
+from dagster_shared.error import SerializableErrorInfo
 
-# The releases of Dagster that the harness is tested with; pyproject.toml asks for the same.
-SUPPORTED = ">=1.13.27,<1.14"
-
-# What the harness reads or sets on Dagster's objects, beside the names above.
-_ATTRIBUTES: list[tuple[type, str]] = [
-    (DagsterDaemon, "core_loop"),
-    (InProcessCodeLocation, "_get_repo_def"),
-    (ConsolidatedSqliteEventLogStorage, "_connect"),
-    (SqliteRunStorage, "connect"),
-    (SqliteScheduleStorage, "connect"),
-    (WorkspaceProcessContext, "create_request_context"),
-    (InstigatorState, "with_data"),
-    (PartitionBackfill, "from_asset_partitions"),
-]
-
-
-def moved(source: str | None = None) -> list[str]:
-    """What this module takes from Dagster and the installed release does not have any more, in words.
-
-    source: Python source whose `from dagster... import ...` lines are tried; this module's own by default.
-    """
-    text = Path(__file__).read_text(encoding="utf-8") if source is None else source
-    gone = [
-        f"{module}.{name} is gone in Dagster {version('dagster')}; supported is {SUPPORTED}"
-        for module, name in _imports(text)
-        if not _there(module, name)
-    ]
-    gone += [
-        f"{owner.__name__}.{name} is gone in Dagster {version('dagster')}; supported is {SUPPORTED}"
-        for owner, name in _ATTRIBUTES
-        if not hasattr(owner, name)
-    ]
-    return gone
-
-
-def _imports(source: str) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dagster":
-            for alias in node.names:
-                yield node.module, alias.name
-
-
-def _there(module: str, name: str) -> bool:
-    try:
-        return hasattr(importlib.import_module(module), name)
-    except ImportError:
-        return False
-
+from dagster_scenario._supported import SUPPORTED, moved
 
 __all__ = [
     "SUPPORTED",

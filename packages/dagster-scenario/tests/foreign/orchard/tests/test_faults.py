@@ -1,15 +1,21 @@
 """What goes wrong at a wholesaler, and what is left of it in the morning."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+from dagster_scenario import Run, Scenario
+from dagster_scenario.world.files import Folder
 
 
-def minutes(run):
+def minutes(run: Run) -> float:
+    assert run.started is not None
+    assert run.ended is not None
     return (run.ended - run.started).total_seconds() / 60
 
 
-def test_a_busy_market_is_asked_again_after_a_minute(market):
+def test_a_busy_market_is_asked_again_after_a_minute(market: Scenario) -> None:
     market.fail("quotes", times=2, error="503")
     market.materialize("quotes", partition="2024-03-25")
     market.advance(minutes=5)
@@ -17,7 +23,7 @@ def test_a_busy_market_is_asked_again_after_a_minute(market):
     assert minutes(market.timeline.run(1)) == 2
 
 
-def test_a_market_that_stays_busy_fails_the_run_which_the_daemon_then_retries(market):
+def test_a_market_that_stays_busy_fails_the_run_which_the_daemon_then_retries(market: Scenario) -> None:
     market.fail("quotes", times=3, error="503")
     market.materialize("quotes", partition="2024-03-25")
     market.advance(minutes=10)
@@ -25,7 +31,7 @@ def test_a_market_that_stays_busy_fails_the_run_which_the_daemon_then_retries(ma
     market.expect("quotes").materialized("2024-03-25").by_retry()
 
 
-def test_a_market_that_gives_no_answer_is_left_alone_after_two_runs(market):
+def test_a_market_that_gives_no_answer_is_left_alone_after_two_runs(market: Scenario) -> None:
     market.fail("quotes", times=None, before="orchard.buying.fetch_quotes", error=TimeoutError("no answer"))
     market.materialize("quotes", partition="2024-03-25")
     market.advance(minutes=10)
@@ -33,7 +39,7 @@ def test_a_market_that_gives_no_answer_is_left_alone_after_two_runs(market):
     market.expect("quotes").not_materialized()
 
 
-def test_only_the_partition_that_was_named_fails(buying):
+def test_only_the_partition_that_was_named_fails(buying: Scenario) -> None:
     buying.fail("landed_costs", times=None, partition="cherry")
     buying.materialize("tariffs")
     buying.run_until_quiet()
@@ -41,7 +47,7 @@ def test_only_the_partition_that_was_named_fails(buying):
     buying.expect("landed_costs").failed("cherry", "cherry", error="injected by the scenario")
 
 
-def test_tariffs_that_change_while_pears_are_computed_are_lost_on_pears(buying):
+def test_tariffs_that_change_while_pears_are_computed_are_lost_on_pears(buying: Scenario) -> None:
     buying.hold("landed_costs", partition="pear", at="end")
     buying.materialize("tariffs")
     buying.run_until_quiet()
@@ -57,7 +63,7 @@ def test_tariffs_that_change_while_pears_are_computed_are_lost_on_pears(buying):
     buying.expect("landed_costs").materialized("apple", "cherry", "pear", since=changed)
 
 
-KILLED = {
+KILLED: dict[str, dict[str, Any]] = {
     "before it begins": {"at": "start"},
     "after it has computed": {"at": "end"},
     "before it asks the market": {"before": "orchard.buying.fetch_quotes"},
@@ -66,7 +72,9 @@ KILLED = {
 
 
 @pytest.mark.parametrize("point", KILLED.values(), ids=KILLED)
-def test_quotes_whose_process_is_killed_are_fetched_by_another_run(market, home, point):
+def test_quotes_whose_process_is_killed_are_fetched_by_another_run(
+    market: Scenario, home: Path, point: dict[str, Any]
+) -> None:
     market.kill("quotes", **point)
     market.launch("buy", "2024-03-25")
     market.tick()
@@ -78,7 +86,7 @@ def test_quotes_whose_process_is_killed_are_fetched_by_another_run(market, home,
     market.expect("quotes").materialized("2024-03-25").by_retry()
 
 
-def test_quotes_that_were_stored_but_not_recorded_are_stored_again(market, home):
+def test_quotes_that_were_stored_but_not_recorded_are_stored_again(market: Scenario, home: Path) -> None:
     crate = home / "crates" / "quotes" / "2024-03-25.json"
     market.kill("quotes", after="orchard.crates.Crates.handle_output")
     market.launch("buy", "2024-03-25")
@@ -92,7 +100,7 @@ def test_quotes_that_were_stored_but_not_recorded_are_stored_again(market, home)
     assert json.loads(crate.read_text())["apple"] == 1.25
 
 
-def test_prices_whose_quotes_can_not_be_read_fail(market):
+def test_prices_whose_quotes_can_not_be_read_fail(market: Scenario) -> None:
     market.fail("prices", times=None, before="orchard.crates.Crates.load_input", error=OSError("disk is gone"))
     market.materialize("quotes", "prices", partition="2024-03-25")
     market.run_until_quiet()
@@ -100,7 +108,7 @@ def test_prices_whose_quotes_can_not_be_read_fail(market):
     market.expect("prices").failed(error="disk is gone")
 
 
-def test_long_runs_overlap_where_the_queue_allows_it(market):
+def test_long_runs_overlap_where_the_queue_allows_it(market: Scenario) -> None:
     market.takes("quotes", minutes=20)
     market.backfill("quotes", partitions=["2024-03-25", "2024-03-26"])
     market.advance(minutes=10)
@@ -113,10 +121,12 @@ class TestOneRunAtATime:
     """The settings of the test environment, whose machine is small."""
 
     @pytest.fixture
-    def scenario_settings(self):
+    def scenario_settings(self) -> dict[str, Any]:
         return {"run_queue": {"max_concurrent_runs": 1}}
 
-    def test_a_truck_that_waits_for_the_scales_keeps_everybody_else_waiting(self, warehouse, yard):
+    def test_a_truck_that_waits_for_the_scales_keeps_everybody_else_waiting(
+        self, warehouse: Scenario, yard: Folder
+    ) -> None:
         yard.drop("B-AB-123.truck")
         warehouse.run_until_quiet()
         yard.drop("1-miller.note")
@@ -126,15 +136,17 @@ class TestOneRunAtATime:
         warehouse.advance(minutes=6)
         warehouse.expect("deliveries").materialized("miller")
 
-    def test_long_runs_come_one_after_another(self, market):
+    def test_long_runs_come_one_after_another(self, market: Scenario) -> None:
         market.takes("quotes", minutes=20)
         market.backfill("quotes", partitions=["2024-03-25", "2024-03-26"])
         market.advance(minutes=45)
         first, second = (market.timeline.run(number) for number in (1, 2))
         assert minutes(first) == minutes(second) == 20
+        assert first.ended is not None
+        assert second.started is not None
         assert second.started >= first.ended
 
-    def test_a_killed_run_keeps_the_only_slot_since_nobody_looks_after_it(self, market):
+    def test_a_killed_run_keeps_the_only_slot_since_nobody_looks_after_it(self, market: Scenario) -> None:
         market.kill("quotes")
         market.backfill("quotes", partitions=["2024-03-25", "2024-03-26"])
         market.advance(hours=1)
