@@ -390,7 +390,10 @@ def test_a_run_can_be_requested_in_an_async_test(scenario: Scenario) -> None:
 
 
 STRICT = """
+import warnings
 import dagster as dg
+
+warnings.simplefilter("error")
 from dagster_scenario import Scenario
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
@@ -424,7 +427,7 @@ with Scenario(start="2024-01-05") as scenario:
 def test_nothing_of_it_warns(tmp_path: Path) -> None:
     (tmp_path / "story.py").write_text(STRICT, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "story.py"],
+        [sys.executable, "-X", "dev", "story.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
