@@ -18,6 +18,7 @@ from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAs
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster._core.instance.ref import InstanceRef
@@ -27,6 +28,7 @@ from dagster._core.remote_representation.code_location import InProcessCodeLocat
 from dagster._core.remote_representation.external import RemoteSensor
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickStatus
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log.schema import PendingStepsTable
 from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
@@ -53,6 +55,7 @@ _ATTRIBUTES: list[tuple[type, str]] = [
     (WorkspaceProcessContext, "create_request_context"),
     (InstigatorState, "with_data"),
     (PartitionBackfill, "from_asset_partitions"),
+    (ActiveExecution, "sleep_til_ready"),
 ]
 
 
@@ -91,6 +94,7 @@ def _there(module: str, name: str) -> bool:
 
 __all__ = [
     "SUPPORTED",
+    "ActiveExecution",
     "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
@@ -114,6 +118,7 @@ __all__ = [
     "PartitionBackfill",
     "PartitionsByAssetSelector",
     "PartitionsSelector",
+    "PendingStepsTable",
     "RemoteSensor",
     "RunLauncher",
     "SerializableErrorInfo",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import dagster as dg
@@ -24,9 +25,11 @@ from dagster_scenario.execution import Execution, never_hit
 from dagster_scenario.expectations import AssetExpectation, RunsExpectation, SensorExpectation
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.pools import steps_sleep_until_ready
 from dagster_scenario.requests import Requests
-from dagster_scenario.runs import delta
+from dagster_scenario.runs import delta, threads_belong_to_runs
 from dagster_scenario.storage import ScenarioStorage
+from dagster_scenario.stuck import DaemonWatch, limit, signals_end, stack_from
 from dagster_scenario.timeline import Mark, Timeline
 from dagster_scenario.world import World
 
@@ -69,6 +72,7 @@ class Scenario(World, Requests, Breaking):
         self._daemons: Daemons | None = None
         self._chance = Chance()
         self._execution = Execution(self._folder, self.clock, self.timeline, self._locations)
+        self._watch = DaemonWatch(lambda: self._execution.stuck_after)
         self._twice: set[str] = set()
         self._settled = False
         # When something last changed, in the world or in Dagster.
@@ -95,6 +99,9 @@ class Scenario(World, Requests, Breaking):
         self.clock.freeze()
         self._closing.callback(self.clock.unfreeze)
         self._closing.enter_context(sleeps(self._sleep))
+        self._closing.enter_context(threads_belong_to_runs())
+        self._closing.enter_context(steps_sleep_until_ready())
+        self._closing.enter_context(signals_end(self._where))
         self._closing.enter_context(_quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
         storage = ScenarioStorage.at(str(self._folder))
@@ -107,6 +114,19 @@ class Scenario(World, Requests, Breaking):
         self._closing.callback(self._locations.close)
         self._closing.callback(self._stop_daemons)
         self._closing.callback(self._execution.abandon)
+
+    @property
+    def stuck_after(self) -> float | None:
+        """Seconds of real time without any progress after which a run, or a pass of the daemons, is reported.
+
+        The error says where it hangs. None for no limit. 60 by default; with pytest, the ini setting
+        `scenario_stuck_after` and the option `--scenario-stuck-after` set it for all tests.
+        """
+        return self._execution.stuck_after
+
+    @stuck_after.setter
+    def stuck_after(self, seconds: float | None) -> None:
+        self._execution.stuck_after = limit(seconds)
 
     def close(self) -> None:
         """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""
@@ -286,7 +306,8 @@ class Scenario(World, Requests, Breaking):
     def _step_daemons(self) -> None:
         self._ticking = True
         try:
-            errors = self._loaded_daemons().step()
+            with self._watch.watching():
+                errors = self._loaded_daemons().step()
         finally:
             self._ticking = False
         if not any(looking.error for looking in self.timeline.looking.values()):
@@ -359,11 +380,13 @@ class Scenario(World, Requests, Breaking):
 
     def event_stored(self, entry: Any) -> None:
         """Dagster stored an event."""
+        self._watch.watch.moved()
         self._execution.event_stored(entry)
         self.timeline.event_stored(entry)
 
     def tick_stored(self, tick: Any) -> None:
         """Dagster stored the outcome of a tick."""
+        self._watch.watch.moved()
         self.timeline.tick_stored(tick)
 
     def run_added(self, run: Any) -> None:
@@ -373,6 +396,14 @@ class Scenario(World, Requests, Breaking):
     def backfill_stored(self, backfill: Any) -> None:
         """Dagster stored the state of a backfill."""
         self.timeline.backfill_stored(backfill)
+
+    def slot_claimed(self, pool: str, claimed: bool) -> None:
+        """A step has asked for a slot of a pool."""
+        self._execution.slot_claimed(pool, claimed)
+
+    def slots_changed(self) -> None:
+        """Slots of a pool were freed or added."""
+        self._execution.slots_changed()
 
     def _changed(self, kind: str, text: str) -> None:
         self.timeline.add(kind, text)
@@ -395,6 +426,10 @@ class Scenario(World, Requests, Breaking):
         if self._daemons is None:
             raise ScenarioError("no code location is loaded; begin with scenario.load('workspace.yaml')")
         return self._daemons
+
+    def _where(self, frame: FrameType | None) -> str:
+        """What is going on, for a signal that ends it. frame: where the thread of the test is."""
+        return self._execution.where() or f"it was at {stack_from(frame).line() or 'the test'}"
 
     def _check_target(self, target: str, partition: str | None) -> None:
         asset = self._locations.assets().get(target)
