@@ -9,10 +9,21 @@
 With pytest, the fixture `scenario` is one, opened for the test.
 """
 
-from dagster_scenario.errors import ScenarioError
+from dagster_scenario.errors import ScenarioError, ScenarioWarning
 from dagster_scenario.faults import InjectedFailure
 from dagster_scenario.scenario import Scenario
 from dagster_scenario.timeline import Cause, Event, Mark, Run, Timeline
 from dagster_scenario.world.verbs import verb
 
-__all__ = ["Cause", "Event", "InjectedFailure", "Mark", "Run", "Scenario", "ScenarioError", "Timeline", "verb"]
+__all__ = [
+    "Cause",
+    "Event",
+    "InjectedFailure",
+    "Mark",
+    "Run",
+    "Scenario",
+    "ScenarioError",
+    "ScenarioWarning",
+    "Timeline",
+    "verb",
+]

@@ -86,7 +86,7 @@ class Clock:
 
     def show(self, moment: datetime) -> str:
         """A moment in the scenario's time zone, as text."""
-        return f"{moment.astimezone(self._zone):%Y-%m-%d %H:%M:%S}"
+        return shown(moment.astimezone(self._zone))
 
     def set(self, moment: datetime) -> None:
         """Jump to a moment, in either direction; `move` is for time that passes."""
@@ -97,7 +97,7 @@ class Clock:
     def move(self, moment: datetime) -> None:
         """Let time pass until a moment that has not passed yet."""
         if moment.astimezone(timezone.utc) < self.instant:
-            raise ScenarioError(f"time can't go back: it is {self.now():%Y-%m-%d %H:%M:%S}, not {self.show(moment)}")
+            raise ScenarioError(f"time can't go back: it is {shown(self.now())}, not {self.show(moment)}")
         self.set(moment)
 
     def after(self, seconds: float) -> datetime:
@@ -129,15 +129,29 @@ class Clock:
             today = self.now().replace(hour=hour, minute=minute, second=second, microsecond=0, fold=0)
         except ValueError:
             raise ScenarioError(f"{moment!r} is not a time of day; expected one such as '16:00'") from None
-        if self.parse(today) < self.instant:
-            # In the time zone a day later is the same time of day, whatever the clocks have done.
-            today += timedelta(days=1)
-        return self.parse(today)
+        days = [today, today + timedelta(days=1)]
+        if self.now().replace(tzinfo=None) > today.replace(tzinfo=None) and not _comes_twice(today):
+            del days[0]
+        # Of a time that the clocks show twice on a day, it is the next one. A time that they leave out is the moment at
+        # which a clock would show it that was not put forward.
+        moments = [self.parse(day.replace(fold=fold)) for day in days for fold in (0, 1)]
+        return next(moment for moment in moments if moment >= self.instant)
 
     @property
     def _seen(self) -> datetime:
         """What the process sees; in the time zone, so that its local time is the scenario's."""
         return (self.instant + _A_MOMENT).astimezone(self._zone)
+
+
+def shown(moment: datetime) -> str:
+    """A moment as text; in the hour that a clock change repeats, with which of the two it is (CEST or CET)."""
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z}" if _comes_twice(moment) else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _comes_twice(moment: datetime) -> bool:
+    """Whether the clocks show this time twice on its day."""
+    first, second = moment.replace(fold=0).utcoffset(), moment.replace(fold=1).utcoffset()
+    return first is not None and second is not None and first > second
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Execution:
     def execute_launched(self) -> None:
         """Execute what was launched, each run until it ends, sleeps, is held or is killed."""
         launched, self._launched = self._launched, []
-        for run in sorted(launched, key=lambda run: self._timeline.runs[run.run_id].number):
+        for run in timeline_.in_order(launched, key=lambda run: self._timeline.runs[run.run_id].number):
             stored = self.instance.get_run_by_id(run.run_id)
             if stored is None or stored.is_finished:
                 continue

@@ -20,7 +20,8 @@ from dagster_scenario import timeline as timeline_
 from dagster_scenario.breaking import Breaking
 from dagster_scenario.clock import Clock, sleeps
 from dagster_scenario.daemons import Chance, Daemons
-from dagster_scenario.errors import ScenarioError, unknown
+from dagster_scenario.due import Due
+from dagster_scenario.errors import ScenarioError, ScenarioWarning, unknown
 from dagster_scenario.execution import Execution, never_hit
 from dagster_scenario.expectations import AssetExpectation, RunsExpectation, SensorExpectation
 from dagster_scenario.instance import make_instance
@@ -43,7 +44,7 @@ class Scenario(World, Requests, Breaking):
     settings: the project's dagster.yaml, as a path or a mapping, for its run queue, limits, monitoring and retries.
     start: the simulated time at which it begins. timezone: of every time that is given without an offset.
     folder: becomes DAGSTER_HOME and keeps what Dagster stores; a temporary one by default. tick: simulated time
-    between two passes of the daemons.
+    between two passes of the daemons. every_tick: make every one of them, also while nothing happens.
 
     Use it in a `with` statement, or `close()` it: until then the whole process sees simulated time. One at a time.
     """
@@ -58,12 +59,17 @@ class Scenario(World, Requests, Breaking):
         timezone: str = "UTC",
         folder: str | Path | None = None,
         tick: timedelta = TICK,
+        every_tick: bool = False,
     ) -> None:
         if Scenario._current is not None:
             raise ScenarioError("another scenario is open in this process; close it first: there is one clock")
         self.clock = Clock(start, timezone)
         self.timeline = Timeline(self.clock.now)
         self._tick = tick
+        # Whether `advance` and `at` make every tick, also while nothing happens.
+        self.every_tick = every_tick
+        self._due_times: Due | None = None
+        self._clock_readers: dict[tuple[str, str], str] = {}
         self._folder = Path(folder or tempfile.mkdtemp(prefix="dagster-scenario-")).resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._keep_folder = folder is not None
@@ -78,7 +84,9 @@ class Scenario(World, Requests, Breaking):
         # When something last changed, in the world or in Dagster.
         self._changed_at = self.clock.instant.timestamp()
         self._ticking = False
+        # The times of the last tick, and of the one before.
         self._ticked: datetime | None = None
+        self._ticked_before: datetime | None = None
         self._closing = ExitStack()
         Scenario._current = self
         self._closing.callback(self._forget)
@@ -169,7 +177,16 @@ class Scenario(World, Requests, Breaking):
         self.timeline.instigators = self._locations.instigators()
         stopped = self._daemons.stopped if self._daemons else set()
         self._stop_daemons()
-        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance)
+        sensors = self._locations.sensors()
+        self._due_times = Due(
+            self.instance,
+            self._locations.repositories.values(),
+            sensors.values(),
+            self._locations.schedules().values(),
+        )
+        self._clock_readers = dict(self._locations.sensors_that_read_the_clock())
+        without = [] if self._due_times.has_freshness else ["freshness"]
+        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance, without)
         self._daemons.stopped = stopped
         self._execution.watch_again()
         self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
@@ -187,17 +204,25 @@ class Scenario(World, Requests, Breaking):
             raise ScenarioError("the scenario has begun; move the clock with at(...) or advance(...)")
         self.clock.set(self.clock.parse(at))
 
-    def advance(self, **duration: float) -> None:
+    def advance(self, *, every_tick: bool | None = None, **duration: float) -> None:
         """Let time pass, as in `advance(hours=2, minutes=30)`, while the daemons tick.
 
         They tick while something happens, and whenever something falls due: a schedule, the end of a partition, a
         run that sleeps. In between, time is skipped.
-        """
-        self._pass_time_until(self.clock.instant + delta(**duration))
 
-    def at(self, moment: datetime | str) -> None:
+        Args:
+            every_tick: Skip nothing: tick every 30 s of simulated time, as a deployment does. For sensors that depend
+                on the time alone. By default what the scenario's own `every_tick` says.
+            duration: As for `datetime.timedelta`.
+
+        Warns:
+            ScenarioWarning: Time was skipped over a sensor that reads the clock. Once for each.
+        """
+        self._pass_time_until(self.clock.instant + delta(**duration), every_tick)
+
+    def at(self, moment: datetime | str, *, every_tick: bool | None = None) -> None:
         """Let time pass until a moment, as `advance` does. `'16:00'` is the next 16:00."""
-        self._pass_time_until(self.clock.next(moment))
+        self._pass_time_until(self.clock.next(moment), every_tick)
 
     def tick(self, times: int = 1) -> None:
         """One pass of every daemon, now, and then the runs that it started. Time does not move."""
@@ -213,14 +238,20 @@ class Scenario(World, Requests, Breaking):
         """
         self._ticks_until_quiet(within, None)
 
-    def _pass_time_until(self, target: datetime) -> None:
+    def _pass_time_until(self, target: datetime, every_tick: bool | None) -> None:
         clock = self.clock
         if target < clock.instant:
             raise ScenarioError(f"{clock.show(target)} has passed: it is {clock.show(clock.instant)}")
         if not self._settled:
             self._ticks_until_quiet(None, target)
         while clock.instant < target:
-            clock.move(min([target, *self._due()]))
+            moment = min([target, *self._due()])
+            if self.every_tick if every_tick is None else every_tick:
+                clock.move(min(moment, clock.instant + self._tick))
+                self._one_tick()
+                continue
+            self._warn_of_skipped(clock.instant, moment)
+            clock.move(moment)
             self._settled = False
             self._ticks_until_quiet(None, target)
 
@@ -238,19 +269,51 @@ class Scenario(World, Requests, Breaking):
                     return
                 self.clock.move(next_tick)
             cursors = self.timeline.cursors_moved
-            idle = idle + 1 if not self._one_tick() and not self._to_be_noticed() else 0
+            is_idle = not self._one_tick() and not self._to_be_noticed()
+            if is_idle and self._came_early():
+                continue
+            idle = idle + 1 if is_idle else 0
             # A sensor that has taken note of something, such as a file that is still growing, has more to say.
             if idle == 2 or (idle == 1 and cursors == self.timeline.cursors_moved):
                 self._settled = True
                 return
 
+    def _came_early(self) -> bool:
+        """Whether a tick came so soon after another that some daemons and sensors were not due in it."""
+        before = self._ticked_before
+        return before is not None and timedelta(0) < self.clock.instant - before < self._tick
+
     def _due(self) -> list[datetime]:
         """When something falls due, in UTC: a schedule, a partition's end, a run that sleeps, a sensor's next look."""
         return [
             *self._execution.due_after(self.clock.instant),
-            *self._locations.due_after(self.clock.instant),
+            *self._regularly_due(),
             *self._slow_looks_after(self.clock.instant),
         ]
+
+    def _regularly_due(self) -> Iterator[datetime]:
+        """When schedules, partitions' ends and the like fall due, as far as they are on."""
+        if self._due_times is not None:
+            running = self._loaded_daemons().running
+            yield from self._due_times.after(self.clock.instant, running, self.timeline.materialized)
+
+    def _warn_of_skipped(self, begin: datetime, end: datetime) -> None:
+        """Warn once of each sensor that reads the clock and would have looked in a time that is skipped."""
+        if not self._clock_readers or self._due_times is None or "sensors" not in self._loaded_daemons().running:
+            return
+        for sensor in self._due_times.running_sensors():
+            key = (sensor.handle.location_name, sensor.name)
+            interval = max(self._tick, self._locations.sensor_intervals[key])
+            if key in self._clock_readers and end - begin > interval:
+                where = self._clock_readers.pop(key)
+                skipped = f"from {self.clock.show(begin)} to {self.clock.show(end)}"
+                warnings.warn(
+                    f"sensor {sensor.name!r} reads the clock at {where}, and the time {skipped} is skipped, because "
+                    "nothing else happens in it: the sensor does not look there, as it would in a deployment. If that "
+                    "matters: advance(..., every_tick=True), or Scenario(every_tick=True)",
+                    ScenarioWarning,
+                    stacklevel=4,
+                )
 
     def _slow_looks_after(self, now: datetime) -> Iterator[datetime]:
         """The next looks of those sensors that look less often than a tick, and have not since something changed."""
@@ -288,8 +351,8 @@ class Scenario(World, Requests, Breaking):
     def _one_tick(self) -> bool:
         """Whether anything happened."""
         self._loaded_daemons()
-        self._ticked = self.clock.instant
-        before = len(self.timeline.events)
+        self._ticked_before, self._ticked = self._ticked, self.clock.instant
+        before, restless = len(self.timeline.events), self.timeline.restless_ticks
         with _without_dagsters_warnings():
             self._execution.wake_sleepers()
             before_twice = {origin: self._state_of(origin) for origin in self._twice}
@@ -298,7 +361,9 @@ class Scenario(World, Requests, Breaking):
                 self._forget_tick(before_twice)
                 self._step_daemons()
             self._execution.execute_launched()
-        active = any(event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:])
+        active = self.timeline.restless_ticks != restless or any(
+            event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:]
+        )
         if active:
             self._unsettle()
         return active
