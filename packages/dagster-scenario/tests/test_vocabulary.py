@@ -176,8 +176,16 @@ def test_freshness(scenario: Scenario) -> None:
     def bread() -> None: ...
 
     scenario.load(dg.Definitions(assets=[bread]))
+    scenario.materialize("bread")
+    scenario.advance(hours=1)
+    scenario.expect("bread").fresh()
+    assert false(scenario.expect("bread").stale) == (
+        "expected bread to be too old (freshness fail), but its freshness is pass"
+    )
+    scenario.advance(hours=30)
+    scenario.expect("bread").stale()
     assert false(scenario.expect("bread").fresh) == (
-        "expected bread to be fresh (freshness pass), but its freshness is unknown"
+        "expected bread to be fresh (freshness pass), but its freshness is fail"
     )
 
 

@@ -17,6 +17,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.execution.build_resources import wrap_resources_for_execution
+from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
 from dagster._core.executor.in_process import InProcessExecutor
@@ -28,6 +29,7 @@ from dagster._core.remote_representation.code_location import InProcessCodeLocat
 from dagster._core.remote_representation.external import RemoteSensor
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickStatus
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log.schema import PendingStepsTable
 from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
@@ -46,6 +48,7 @@ from dagster_scenario._supported import SUPPORTED, moved
 
 __all__ = [
     "SUPPORTED",
+    "ActiveExecution",
     "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
@@ -73,6 +76,7 @@ __all__ = [
     "PartitionBackfill",
     "PartitionsByAssetSelector",
     "PartitionsSelector",
+    "PendingStepsTable",
     "RemoteSensor",
     "RetryMode",
     "RunLauncher",

@@ -29,6 +29,7 @@ _ATTRIBUTES = [
     ("dagster._core.workspace.context", "WorkspaceProcessContext", "create_request_context"),
     ("dagster._core.scheduler.instigation", "InstigatorState", "with_data"),
     ("dagster._core.execution.backfill", "PartitionBackfill", "from_asset_partitions"),
+    ("dagster._core.execution.plan.active", "ActiveExecution", "sleep_til_ready"),
 ]
 
 

@@ -14,6 +14,7 @@ from dagster_scenario import runs as runs_
 from dagster_scenario.clock import sleeps
 from dagster_scenario.faults import Fault, Points, die
 from dagster_scenario.locations import Locations
+from dagster_scenario.pools import steps_sleep_until_ready
 from dagster_scenario.storage import ScenarioStorage
 from dagster_scenario.stubs import StandIns
 
@@ -52,11 +53,17 @@ class _Steps:
     def partitions_stored(self, definition: str, keys: Any, added: bool) -> None: ...
     def run_added(self, run: Any) -> None: ...
     def backfill_stored(self, backfill: Any) -> None: ...
+    def slot_claimed(self, pool: str, claimed: bool) -> None: ...
+    def slots_changed(self) -> None: ...
 
 
 def execute_until_killed(order: KilledRun) -> None:
     """Execute the run up to where it is to be killed; to its end if it does not come there."""
-    with time_machine.travel(order.now, tick=False) as traveller, sleeps(_sleeping(order.now, traveller)):
+    with (
+        time_machine.travel(order.now, tick=False) as traveller,
+        sleeps(_sleeping(order.now, traveller)),
+        steps_sleep_until_ready(),
+    ):
         instance = dg.DagsterInstance.from_ref(dagster_.InstanceRef.from_dir(order.folder))
         locations = Locations()
         locations.stand_ins = order.stand_ins

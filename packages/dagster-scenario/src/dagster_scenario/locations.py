@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
 from dagster_scenario import sources as sources_
+from dagster_scenario.clock_readers import clock_read_by
 from dagster_scenario.dry_run import PlannedRun, PlannedTick
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.executors import replaced
@@ -26,7 +27,7 @@ from dagster_scenario.stubs import StandIns
 from dagster_scenario.tracebacks import message_of
 
 # Sensors that evaluate automation conditions, in the daemon or in the code location.
-_AUTOMATION = {"AUTO_MATERIALIZE", "AUTOMATION"}
+AUTOMATION = {"AUTO_MATERIALIZE", "AUTOMATION"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,6 @@ class Locations:
         self._known_computations: list[Computation] | None = None
         self.stand_ins = StandIns()
         self._undo: list[Callable[[], None]] = []
-        self._crons: set[tuple[str, str]] = set()
         # How often each sensor looks at most, by location and name.
         self.sensor_intervals: dict[tuple[str, str], timedelta] = {}
         # Only what was loaded by name can be loaded again in a process of its own.
@@ -119,7 +119,6 @@ class Locations:
         self.sensor_intervals = {
             key: timedelta(seconds=sensor.min_interval_seconds) for key, sensor in self.sensors().items()
         }
-        self._crons = {cron for repository in self.repositories.values() for cron in _crons_of(repository)}
 
     def _import(self, location: str, target: Any) -> None:
         """Import a location's module before Dagster does, which first takes the first entry off sys.path.
@@ -253,6 +252,14 @@ class Locations:
         """Every sensor, by location and name."""
         return dict(self._instigators("get_sensors"))
 
+    def sensors_that_read_the_clock(self) -> Iterator[tuple[tuple[str, str], str]]:
+        """The sensors, by location and name, that read the clock, each with the place where it does."""
+        for (location, _), repository in self.repositories.items():
+            for sensor in repository.sensor_defs:
+                function = getattr(sensor, "__wrapped__", None) or getattr(sensor, "_raw_fn", None)
+                if callable(function) and (where := clock_read_by(function)):
+                    yield (location, sensor.name), where
+
     def schedules(self) -> dict[tuple[str, str], Any]:
         """Every schedule, by location and name."""
         return dict(self._instigators("get_schedules"))
@@ -333,14 +340,6 @@ class Locations:
         entry = self.request_context().get_code_location_entries()[location]
         repositories = entry.code_location.get_repositories().values()
         return next(found for found in repositories if found.has_job(name)).get_full_job(name)
-
-    def due_after(self, now: datetime) -> Iterator[datetime]:
-        """The next times after now, in UTC, at which a schedule, a cron condition or a partition's end is due."""
-        for cron, zone in self._crons:
-            for moment in dagster_.cron_string_iterator(now.timestamp(), cron, zone):
-                if moment.timestamp() > now.timestamp():
-                    yield moment.astimezone(timezone.utc)
-                    break
 
     def op_definitions(self, target: str) -> list[dg.OpDefinition]:
         """The ops that compute an asset, those of a graph asset included, or that have this name."""
@@ -451,7 +450,7 @@ class Locations:
         """Who requests runs: by origin id, as location, name, and sensor, automation or schedule."""
         found = {}
         for (location, name), sensor in self.sensors().items():
-            kind = "automation" if sensor.sensor_type.value in _AUTOMATION else "sensor"
+            kind = "automation" if sensor.sensor_type.value in AUTOMATION else "sensor"
             found[sensor.get_remote_origin_id()] = (location, name, kind)
         for (location, name), schedule in self.schedules().items():
             found[schedule.get_remote_origin_id()] = (location, name, "schedule")
@@ -469,26 +468,6 @@ def _with_top_level_resources(repository: Any, swapped: Mapping[str, Any]) -> Ca
     resources = {**repository.get_top_level_resources(), **swapped}
     repository.get_top_level_resources = lambda: resources
     return lambda: delattr(repository, "get_top_level_resources")
-
-
-def _crons_of(repository: dg.RepositoryDefinition) -> Iterator[tuple[str, str]]:
-    """The cron schedules, with their time zones, of schedules, of automation conditions and of partitions."""
-    for schedule in repository.schedule_defs:
-        crons = schedule.cron_schedule
-        for cron in [crons] if isinstance(crons, str) else crons:
-            yield cron, schedule.execution_timezone or "UTC"
-    graph = repository.asset_graph
-    nodes: list[Any] = [*graph.asset_nodes, *(graph.get(key) for key in graph.asset_check_keys)]
-    for node in nodes:
-        for windows in _time_windows(node.partitions_def):
-            yield windows.cron_schedule, windows.timezone
-        conditions = [node.automation_condition]
-        while conditions:
-            condition = conditions.pop()
-            if condition is not None:
-                conditions += condition.children
-                if hasattr(condition, "cron_schedule"):
-                    yield condition.cron_schedule, condition.cron_timezone
 
 
 def _dynamic(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.DynamicPartitionsDefinition]:

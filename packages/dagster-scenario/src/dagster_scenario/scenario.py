@@ -4,12 +4,13 @@ import itertools
 import os
 import shutil
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import dagster as dg
@@ -19,19 +20,22 @@ from dagster_scenario import timeline as timeline_
 from dagster_scenario.clock import Clock, sleeps
 from dagster_scenario.daemons import Chance, Daemons
 from dagster_scenario.dry_run import DryRun
-from dagster_scenario.errors import ScenarioError, unknown
+from dagster_scenario.due import Due
+from dagster_scenario.errors import ScenarioError, ScenarioWarning, unknown
 from dagster_scenario.execution import Execution, never_hit
 from dagster_scenario.expectations import AssetExpectation, RunsExpectation, ScheduleExpectation, SensorExpectation
 from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
 from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.pools import steps_sleep_until_ready
 from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
 from dagster_scenario.reasons import Evaluations
 from dagster_scenario.requests import Requests
-from dagster_scenario.runs import delta
+from dagster_scenario.runs import delta, threads_belong_to_runs
 from dagster_scenario.storage import ScenarioStorage
 from dagster_scenario.stubbing import Stubbing
+from dagster_scenario.stuck import DaemonWatch, limit, signals_end, stack_from
 from dagster_scenario.tick_faults import TickFaults
 from dagster_scenario.timeline import Mark, Timeline
 from dagster_scenario.world import World
@@ -49,7 +53,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     settings: the project's dagster.yaml, as a path or a mapping, for its run queue, limits, monitoring and retries.
     start: the simulated time at which it begins. timezone: of every time that is given without an offset.
     folder: becomes DAGSTER_HOME and keeps what Dagster stores; a temporary one by default. tick: simulated time
-    between two passes of the daemons.
+    between two passes of the daemons. every_tick: make every one of them, also while nothing happens.
 
     Use it in a `with` statement, or `close()` it: until then the whole process sees simulated time. One at a time.
     """
@@ -64,6 +68,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         timezone: str = "UTC",
         folder: str | Path | None = None,
         tick: timedelta = TICK,
+        every_tick: bool = False,
     ) -> None:
         if Scenario._current is not None:
             raise ScenarioError("another scenario is open in this process; close it first: there is one clock")
@@ -71,6 +76,10 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self.timeline = Timeline(self.clock.now)
         self.evaluations = Evaluations()
         self._tick = tick
+        # Whether `advance` and `at` make every tick, also while nothing happens.
+        self.every_tick = every_tick
+        self._due_times: Due | None = None
+        self._clock_readers: dict[tuple[str, str], str] = {}
         self._folder = Path(folder or tempfile.mkdtemp(prefix="dagster-scenario-")).resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._keep_folder = folder is not None
@@ -80,13 +89,16 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._chance = Chance()
         self._execution = Execution(self._folder, self.clock, self.timeline, self._locations)
         self._tick_faults = TickFaults(self.clock)
+        self._watch = DaemonWatch(lambda: self._execution.stuck_after)
         self._twice: set[str] = set()
         self._replaced_executors: set[tuple[str, str]] = set()
         self._settled = False
         # When something last changed, in the world or in Dagster.
         self._changed_at = self.clock.instant.timestamp()
         self._ticking = False
+        # The times of the last tick, and of the one before.
         self._ticked: datetime | None = None
+        self._ticked_before: datetime | None = None
         self._closing = ExitStack()
         Scenario._current = self
         self._closing.callback(self._forget)
@@ -107,6 +119,9 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self.clock.freeze()
         self._closing.callback(self.clock.unfreeze)
         self._closing.enter_context(sleeps(self._sleep))
+        self._closing.enter_context(threads_belong_to_runs())
+        self._closing.enter_context(steps_sleep_until_ready())
+        self._closing.enter_context(signals_end(self._where))
         self._closing.enter_context(quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
         storage = ScenarioStorage.at(str(self._folder))
@@ -120,6 +135,19 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._closing.callback(self._stop_daemons)
         self._closing.callback(self._execution.abandon)
         self._closing.callback(self._tick_faults.unwatch)
+
+    @property
+    def stuck_after(self) -> float | None:
+        """Seconds of real time without any progress after which a run, or a pass of the daemons, is reported.
+
+        The error says where it hangs. None for no limit. 60 by default; with pytest, the ini setting
+        `scenario_stuck_after` and the option `--scenario-stuck-after` set it for all tests.
+        """
+        return self._execution.stuck_after
+
+    @stuck_after.setter
+    def stuck_after(self, seconds: float | None) -> None:
+        self._execution.stuck_after = limit(seconds)
 
     def close(self) -> None:
         """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""
@@ -181,7 +209,16 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self.timeline.instigators = self._locations.instigators()
         stopped = self._daemons.stopped if self._daemons else set()
         self._stop_daemons()
-        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance)
+        sensors = self._locations.sensors()
+        self._due_times = Due(
+            self.instance,
+            self._locations.repositories.values(),
+            sensors.values(),
+            self._locations.schedules().values(),
+        )
+        self._clock_readers = dict(self._locations.sensors_that_read_the_clock())
+        without = [] if self._due_times.has_freshness else ["freshness"]
+        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance, without)
         self._daemons.stopped = stopped
         self._execution.watch_again()
         self._tick_faults.watch_again(self._locations.tickers)
@@ -208,17 +245,25 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
             raise ScenarioError("the scenario has begun; move the clock with at(...) or advance(...)")
         self.clock.set(self.clock.parse(at))
 
-    def advance(self, **duration: float) -> None:
+    def advance(self, *, every_tick: bool | None = None, **duration: float) -> None:
         """Let time pass, as in `advance(hours=2, minutes=30)`, while the daemons tick.
 
         They tick while something happens, and whenever something falls due: a schedule, the end of a partition, a
         run that sleeps. In between, time is skipped.
-        """
-        self._pass_time_until(self.clock.instant + delta(**duration))
 
-    def at(self, moment: datetime | str) -> None:
+        Args:
+            every_tick: Skip nothing: tick every 30 s of simulated time, as a deployment does. For sensors that depend
+                on the time alone. By default what the scenario's own `every_tick` says.
+            duration: As for `datetime.timedelta`.
+
+        Warns:
+            ScenarioWarning: Time was skipped over a sensor that reads the clock. Once for each.
+        """
+        self._pass_time_until(self.clock.instant + delta(**duration), every_tick)
+
+    def at(self, moment: datetime | str, *, every_tick: bool | None = None) -> None:
         """Let time pass until a moment, as `advance` does. `'16:00'` is the next 16:00."""
-        self._pass_time_until(self.clock.next(moment))
+        self._pass_time_until(self.clock.next(moment), every_tick)
 
     def tick(self, times: int = 1) -> None:
         """One pass of every daemon, now, and then the runs that it started. Time does not move."""
@@ -234,14 +279,20 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         """
         self._ticks_until_quiet(within, None)
 
-    def _pass_time_until(self, target: datetime) -> None:
+    def _pass_time_until(self, target: datetime, every_tick: bool | None) -> None:
         clock = self.clock
         if target < clock.instant:
             raise ScenarioError(f"{clock.show(target)} has passed: it is {clock.show(clock.instant)}")
         if not self._settled:
             self._ticks_until_quiet(None, target)
         while clock.instant < target:
-            clock.move(min([target, *self._due()]))
+            moment = min([target, *self._due()])
+            if self.every_tick if every_tick is None else every_tick:
+                clock.move(min(moment, clock.instant + self._tick))
+                self._one_tick()
+                continue
+            self._warn_of_skipped(clock.instant, moment)
+            clock.move(moment)
             self._settled = False
             self._ticks_until_quiet(None, target)
 
@@ -259,19 +310,51 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
                     return
                 self.clock.move(next_tick)
             cursors = self.timeline.cursors_moved
-            idle = idle + 1 if not self._one_tick() and not self._to_be_noticed() else 0
+            is_idle = not self._one_tick() and not self._to_be_noticed()
+            if is_idle and self._came_early():
+                continue
+            idle = idle + 1 if is_idle else 0
             # A sensor that has taken note of something, such as a file that is still growing, has more to say.
             if idle == 2 or (idle == 1 and cursors == self.timeline.cursors_moved):
                 self._settled = True
                 return
 
+    def _came_early(self) -> bool:
+        """Whether a tick came so soon after another that some daemons and sensors were not due in it."""
+        before = self._ticked_before
+        return before is not None and timedelta(0) < self.clock.instant - before < self._tick
+
     def _due(self) -> list[datetime]:
         """When something falls due, in UTC: a schedule, a partition's end, a run that sleeps, a sensor's next look."""
         return [
             *self._execution.due_after(self.clock.instant),
-            *self._locations.due_after(self.clock.instant),
+            *self._regularly_due(),
             *self._slow_looks_after(self.clock.instant),
         ]
+
+    def _regularly_due(self) -> Iterator[datetime]:
+        """When schedules, partitions' ends and the like fall due, as far as they are on."""
+        if self._due_times is not None:
+            running = self._loaded_daemons().running
+            yield from self._due_times.after(self.clock.instant, running, self.timeline.materialized)
+
+    def _warn_of_skipped(self, begin: datetime, end: datetime) -> None:
+        """Warn once of each sensor that reads the clock and would have looked in a time that is skipped."""
+        if not self._clock_readers or self._due_times is None or "sensors" not in self._loaded_daemons().running:
+            return
+        for sensor in self._due_times.running_sensors():
+            key = (sensor.handle.location_name, sensor.name)
+            interval = max(self._tick, self._locations.sensor_intervals[key])
+            if key in self._clock_readers and end - begin > interval:
+                where = self._clock_readers.pop(key)
+                skipped = f"from {self.clock.show(begin)} to {self.clock.show(end)}"
+                warnings.warn(
+                    f"sensor {sensor.name!r} reads the clock at {where}, and the time {skipped} is skipped, because "
+                    "nothing else happens in it: the sensor does not look there, as it would in a deployment. If that "
+                    "matters: advance(..., every_tick=True), or Scenario(every_tick=True)",
+                    ScenarioWarning,
+                    stacklevel=4,
+                )
 
     def _slow_looks_after(self, now: datetime) -> Iterator[datetime]:
         """The next looks of those sensors that look less often than a tick, and have not since something changed."""
@@ -309,8 +392,8 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     def _one_tick(self) -> bool:
         """Whether anything happened."""
         self._loaded_daemons()
-        self._ticked = self.clock.instant
-        before = len(self.timeline.events)
+        self._ticked_before, self._ticked = self._ticked, self.clock.instant
+        before, restless = len(self.timeline.events), self.timeline.restless_ticks
         with without_dagsters_warnings():
             self._execution.wake_sleepers()
             before_twice = {origin: self._state_of(origin) for origin in self._twice}
@@ -319,7 +402,9 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
                 self._forget_tick(before_twice)
                 self._step_daemons()
             self._execution.execute_launched()
-        active = any(event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:])
+        active = self.timeline.restless_ticks != restless or any(
+            event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:]
+        )
         if active:
             self._unsettle()
         return active
@@ -327,7 +412,8 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     def _step_daemons(self) -> None:
         self._ticking = True
         try:
-            errors = self._loaded_daemons().step()
+            with self._watch.watching():
+                errors = self._loaded_daemons().step()
         finally:
             self._ticking = False
         if not any(looking.error for looking in self.timeline.looking.values()):
@@ -479,11 +565,13 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
 
     def event_stored(self, entry: Any) -> None:
         """Dagster stored an event."""
+        self._watch.watch.moved()
         self._execution.event_stored(entry)
         self.timeline.event_stored(entry)
 
     def tick_stored(self, tick: Any) -> None:
         """Dagster stored the outcome of a tick."""
+        self._watch.watch.moved()
         self.timeline.tick_stored(tick)
 
     def evaluations_stored(self, evaluations: Any) -> None:
@@ -501,6 +589,14 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     def backfill_stored(self, backfill: Any) -> None:
         """Dagster stored the state of a backfill."""
         self.timeline.backfill_stored(backfill)
+
+    def slot_claimed(self, pool: str, claimed: bool) -> None:
+        """A step has asked for a slot of a pool."""
+        self._execution.slot_claimed(pool, claimed)
+
+    def slots_changed(self) -> None:
+        """Slots of a pool were freed or added."""
+        self._execution.slots_changed()
 
     def _changed(self, kind: str, text: str) -> None:
         self.timeline.add(kind, text)
@@ -523,6 +619,10 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         if self._daemons is None:
             raise ScenarioError("no code location is loaded; begin with scenario.load('workspace.yaml')")
         return self._daemons
+
+    def _where(self, frame: FrameType | None) -> str:
+        """What is going on, for a signal that ends it. frame: where the thread of the test is."""
+        return self._execution.where() or f"it was at {stack_from(frame).line() or 'the test'}"
 
     def _check_target(self, target: str, partition: str | None) -> None:
         asset = self._locations.assets().get(target)

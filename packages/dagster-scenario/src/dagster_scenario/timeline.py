@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
+from dagster_scenario.clock import shown
 from dagster_scenario.tracebacks import message_of, trace_of
 
 WORLD, DAEMON, DOWN, UP, SENSOR, SCHEDULE = "world", "daemon", "daemons down", "daemons up", "sensor", "schedule"
@@ -26,16 +27,27 @@ PARTITION_ADDED, PARTITION_REMOVED, FRESHNESS = "partition added", "partition re
 # Something is going on while these happen; a tick without any of them is an idle one.
 ACTIVITY = frozenset(
     {REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED, STEP_FAILED, SUCCEEDED, FAILED, CANCELED, KILLED, RESUMED}
-    | {BACKFILL, PARTITION_ADDED, PARTITION_REMOVED}
+    | {BACKFILL, FRESHNESS, PARTITION_ADDED, PARTITION_REMOVED}
 )
 
 _RUN_ID = re.compile(r"(?:[Rr]un )?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 # The partition in the text of an event.
 _PARTITION = re.compile(r" \[([^\]]*)\]")
+# How many ticks in a row of a sensor count as activity because they failed, or because its skip reason changed.
+# Without a limit, a sensor that always fails, or that names the time in its reason, would never be quiet.
+_RESTLESS = 20
 
 # What Dagster writes for a sensor that returned nothing.
 _NO_REASON = "Sensor function returned an empty result"
+
+
+# What Dagster's freshness daemon says of an asset.
+_FRESHNESS_STATES = {
+    "PASS": "is fresh",
+    "WARN": "is late: a warning",
+    "FAIL": "is late: it failed its freshness policy",
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ class Mark:
     name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name!r} ({self.at:%Y-%m-%d %H:%M:%S})" if self.name else f"{self.at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.name!r} ({shown(self.at)})" if self.name else shown(self.at)
 
 
 @dataclass
@@ -146,6 +158,9 @@ class Looking:
         if what and (not self.said or self.said[-1][1] != what):
             self.said.append((at, what))
 
+    # How many ticks in a row have failed, or have changed the skip reason.
+    restless: int = 0
+
 
 class Timeline:
     """Everything that happened, oldest first; `print(timeline)` to read it."""
@@ -161,6 +176,10 @@ class Timeline:
         self.instigators: dict[str, tuple[str, str, str]] = {}
         # How often a sensor, other than those of automation conditions, has changed what it keeps between its ticks.
         self.cursors_moved = 0
+        # How many ticks of sensors have failed, or changed their skip reason, and so have more to say.
+        self.restless_ticks = 0
+        # When each asset was last materialized.
+        self.materialized: dict[str, datetime] = {}
         self._requested: list[Any] = []
         self._backfills: dict[str, int] = {}
         self._backfill_status: dict[str, str] = {}
@@ -239,12 +258,12 @@ class Timeline:
     def number_requests(
         self, assets: Callable[[Any], tuple[str, ...]], partitions: Callable[[Any], tuple[str, ...]]
     ) -> None:
-        """Number the runs requested since the last call. Dagster builds them from sets, in an order that varies.
+        """Number the runs requested since the last call, in the order in which Dagster has created them.
 
         assets, partitions: tell what a run is to compute.
         """
         added, self._requested = self._requested, []
-        for stored in sorted(added, key=lambda run: _sort_key(run, assets(run), partitions(run))):
+        for stored in in_order(added, key=lambda run: _sort_key(run, assets(run), partitions(run))):
             run = Run(
                 number=len(self.runs) + 1,
                 id=stored.run_id,
@@ -283,6 +302,7 @@ class Timeline:
         looking.last = self._now()
         if kind == "schedule":
             looking.ticks.append(self._now())
+        self._note_restless(looking, data)
         if kind == "sensor" and data.cursor != looking.cursor:
             looking.cursor = data.cursor
             self.cursors_moved += 1
@@ -301,10 +321,10 @@ class Timeline:
             looking.say(self._now(), f"failed: {error}")
             return
         looking.error = ""
-        reason = data.skip_reason if data.skip_reason != _NO_REASON else ""
+        reason = _reason(data)
         if reason and reason != looking.reason:
             self.add(shown, f"{name} skipped: {reason}", subject=name, location=location)
-        looking.reason = reason or ""
+        looking.reason = reason
         looking.say(self._now(), looking.reason)
 
     def partitions_stored(self, definition: str, keys: Sequence[str], added: bool) -> None:
@@ -312,6 +332,16 @@ class Timeline:
         for key in keys:
             kind = PARTITION_ADDED if added else PARTITION_REMOVED
             self.add(kind, f"{definition} [{key}]", subject=definition, partition=key)
+
+    def _note_restless(self, looking: Looking, data: Any) -> None:
+        """A sensor that failed, or that skips for another reason than at its last tick, has more to say."""
+        skipped_before = looking.idle_since is not None and not looking.error
+        changed = skipped_before and _reason(data) != looking.reason
+        failed = data.status == dagster_.TickStatus.FAILURE
+        is_restless = failed or (data.status == dagster_.TickStatus.SKIPPED and changed)
+        looking.restless = looking.restless + 1 if is_restless and looking.kind != "schedule" else 0
+        if 0 < looking.restless <= _RESTLESS:
+            self.restless_ticks += 1
 
     def backfill_stored(self, backfill: Any) -> None:
         """Dagster stored the state of a backfill."""
@@ -371,16 +401,21 @@ class Timeline:
     def _step_failed(self, run: Run | None, step: str, text: str) -> None:
         self.add(STEP_FAILED, text, run=run.number if run else None, subject=step, problem=True)
 
+    def _on_freshness_state_change(self, run: Run | None, event: Any) -> None:
+        change = event.event_specific_data
+        state = change.new_state.value
+        # The daemon also notes that an asset has no policy, or has never been materialized.
+        if state in _FRESHNESS_STATES:
+            name = change.key.to_user_string()
+            problem = state != "PASS"
+            self.add(FRESHNESS, f"{name} {_FRESHNESS_STATES[state]}", asset=name, problem=problem)
+
     def _on_asset_materialization(self, run: Run | None, event: Any) -> None:
+        self.materialized[event.asset_key.to_user_string()] = self._now()
         self._asset_event(MATERIALIZED, run, event.asset_key, event.partition)
 
     def _on_asset_observation(self, run: Run | None, event: Any) -> None:
         self._asset_event(OBSERVED, run, event.asset_key, event.partition)
-
-    def _on_freshness_state_change(self, run: Run | None, event: Any) -> None:
-        change = event.asset_freshness_state_change_data
-        name, state = change.key.to_user_string(), change.new_state.value.lower()
-        self.add(FRESHNESS, f"{name}: {state}", asset=name, problem=state == "fail")
 
     def _on_asset_check_evaluation(self, run: Run | None, event: Any) -> None:
         check = event.asset_check_evaluation_data
@@ -436,9 +471,9 @@ class Timeline:
 def _as_lines(events: Iterable[Event], *, every_time: bool = False) -> Iterator[str]:
     last: datetime | None = None
     for event in events:
-        moment = ""
-        if every_time or last is None or event.at != last:
-            moment = f"{event.at:%Y-%m-%d %H:%M:%S}"
+        # Moments of one time zone count as the same when the clocks show the same.
+        same = last is not None and event.at.timestamp() == last.timestamp()
+        moment = "" if same and not every_time else shown(event.at)
         last = event.at
         run = f"run {event.run}" if event.run else ""
         causes = f"  ({', '.join(str(cause) for cause in event.causes)})" if event.causes else ""
@@ -483,6 +518,31 @@ def _what_matters(events: Sequence[Event], number: int) -> set[int]:
     return {id(events[position]) for position in [*ends, *others][:number]}
 
 
+def in_order(runs: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
+    """The runs in the order given, except that those whose order varies are sorted among themselves.
+
+    Dagster takes the runs of one evaluation of conditions, and of one backfill, from sets.
+    """
+    ordered: list[Any] = [None] * len(runs)
+    sets: dict[Any, list[int]] = {}
+    for position, run in enumerate(runs):
+        sets.setdefault(_set_of(run.tags) or position, []).append(position)
+    for positions in sets.values():
+        members = sorted((runs[position] for position in positions), key=key)
+        for position, run in zip(positions, members, strict=True):
+            ordered[position] = run
+    return ordered
+
+
+def _set_of(tags: Any) -> tuple[str, ...] | None:
+    """What the runs that Dagster takes from the same set have in common; None for a run that it takes from none."""
+    if backfill := tags.get("dagster/backfill"):
+        return (backfill, tags.get("dagster/priority", ""))
+    if "dagster/from_automation_condition" in tags:
+        return (tags.get("dagster/sensor_name", ""), tags.get("dagster/tick", ""), tags.get("dagster/priority", ""))
+    return None
+
+
 def lateness(duration: timedelta) -> str:
     """A duration in words: `7 h`, `90 s`, `2 d 3 h`."""
     seconds = int(duration.total_seconds())
@@ -500,6 +560,11 @@ def _instigator_causes(tags: Any, kind_of: Callable[[str], str]) -> Iterator[Cau
         yield Cause("automation" if "dagster/from_automation_condition" in tags else kind_of(sensor), sensor)
     if schedule := tags.get("dagster/schedule_name"):
         yield Cause("schedule", schedule)
+
+
+def _reason(data: Any) -> str:
+    """Why a tick was skipped, in the sensor's own words."""
+    return data.skip_reason if data.skip_reason and data.skip_reason != _NO_REASON else ""
 
 
 def _location_of(run: Any) -> str:
