@@ -239,6 +239,39 @@ def test_a_day_on_which_the_clocks_are_changed_has_its_hours(day: str, hours: in
     assert len(set(times)) == hours
 
 
+@pytest.mark.parametrize(
+    ("start", "at", "expected"),
+    [
+        ("2024-10-27T02:30+02:00", "02:45", "2024-10-27T00:45"),  # the first of the two
+        ("2024-10-27T02:45+02:00", "02:45", "2024-10-27T00:45"),  # now
+        ("2024-10-27T02:50+02:00", "02:45", "2024-10-27T01:45"),  # the second
+        ("2024-10-27T02:30+01:00", "02:45", "2024-10-27T01:45"),
+        ("2024-10-27T02:50+01:00", "02:45", "2024-10-28T01:45"),
+        ("2024-10-27T01:00+02:00", "02:45", "2024-10-27T00:45"),
+        ("2024-10-26T23:00+02:00", "02:45", "2024-10-27T00:45"),
+        ("2024-03-31T01:30+01:00", "02:30", "2024-03-31T01:30"),  # there is no 02:30: an hour after 01:30
+        ("2024-03-31T03:10+02:00", "02:45", "2024-04-01T00:45"),
+        ("2024-03-31T01:30+01:00", "03:30", "2024-03-31T01:30"),
+    ],
+)
+def test_a_time_of_day_that_a_clock_change_repeats_or_leaves_out(start: str, at: str, expected: str) -> None:
+    with Scenario(start=start, timezone="Europe/Berlin") as scenario:
+        scenario.load(dg.Definitions())
+        scenario.at(at)
+        assert f"{scenario.now.astimezone(timezone.utc):%Y-%m-%dT%H:%M}" == expected
+
+
+def test_the_timeline_tells_the_two_hours_of_a_clock_change_apart() -> None:
+    with Scenario(start="2024-10-27 02:30", timezone="Europe/Berlin") as scenario:
+        scenario.load(dg.Definitions())
+        for text in ("first", "second", "third"):
+            scenario.happened(text)
+            scenario.advance(hours=1)
+        times = [line[:30].split("  ")[0].strip() for line in scenario.timeline.lines()]
+        assert times == ["2024-10-27 02:30:00 CEST", "", "2024-10-27 02:30:00 CET", "2024-10-27 03:30:00"]
+        assert str(scenario.mark()) == "2024-10-27 04:30:00"
+
+
 def test_a_tick_does_not_step_over_what_falls_due(scenario: Scenario, seen: list[datetime]) -> None:
     scenario.at("05:59:50")
     scenario.happened("something, so that it is not quiet")

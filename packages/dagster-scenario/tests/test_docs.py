@@ -13,7 +13,15 @@ from pathlib import Path
 import dagster_scenario
 import pytest
 from dagster_scenario import Scenario, Timeline
-from dagster_scenario.expectations import AssetExpectation, Requested, RunsExpectation, SensorExpectation
+from dagster_scenario.dry_run import DryRun
+from dagster_scenario.expectations import (
+    AssetExpectation,
+    Requested,
+    RunsExpectation,
+    ScheduleExpectation,
+    SensorExpectation,
+)
+from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
 from dagster_scenario.world.delta import Table
 from dagster_scenario.world.files import Folder
 from dagster_scenario.world.http import Endpoint
@@ -27,7 +35,8 @@ _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE 
 
 # What Dagster's storage and the scenario itself call.
 _CALLED_BACK = frozenset(
-    {"event_stored", "tick_stored", "run_added", "backfill_stored", "check_partitions"}
+    {"event_stored", "tick_stored", "run_added", "backfill_stored", "evaluations_stored", "partitions_stored"}
+    | {"check_partitions", "check_asset_or_job", "freshness_of", "is_off", "switched_off"}
     | {"add", "number_requests", "open_backfills"}
 )
 
@@ -134,6 +143,11 @@ def test_the_reference_has_every_public_name() -> None:
         AssetExpectation,
         Requested,
         SensorExpectation,
+        ScheduleExpectation,
+        JobExpectation,
+        CheckExpectation,
+        PartitionsExpectation,
+        DryRun,
         RunsExpectation,
         Timeline,
         Folder,

@@ -230,3 +230,23 @@ def test_a_scenario_that_never_settles_says_what_goes_on(scenario: Scenario) -> 
         "requested most often:",
         "  10 times: restless requested by sensor always",
     ]
+
+
+def test_a_partition_that_was_deleted_since_is_known_from_the_timeline(scenario: Scenario) -> None:
+    shops = dg.DynamicPartitionsDefinition(name="shops")
+
+    @dg.asset(partitions_def=shops)
+    def sales() -> None: ...
+
+    scenario.load(dg.Definitions(assets=[sales]))
+    scenario.instance.add_dynamic_partitions("shops", ["lyon", "paris"])
+    scenario.materialize("sales", partition="lyon")
+    scenario.run_until_quiet()
+    scenario.instance.delete_dynamic_partition("shops", "lyon")
+    scenario.expect("sales").materialized("lyon")
+    with pytest.raises(ScenarioError) as error:
+        scenario.expect("sales").materialized("rome")
+    assert str(error.value) == (
+        "sales has no partition 'rome' at this simulated time: it has 1, 'paris' to 'paris'. Its partitions are added "
+        "by the code under test, or by scenario.add_partitions('shops', ...)"
+    )

@@ -157,6 +157,84 @@ def test_ops_and_every_kind_of_compute_function_can_fail(scenario: Scenario) -> 
     scenario.expect("right").not_materialized()
 
 
+@pytest.fixture
+def basket(journal: Path) -> dg.Definitions:
+    """A graph asset of three steps, of which the second is a graph of its own."""
+
+    @dg.op
+    def pick() -> int:
+        write_line(journal, "pick")
+        return 1
+
+    @dg.op
+    def wash(fruit: int) -> int:
+        write_line(journal, "wash")
+        return fruit
+
+    @dg.graph
+    def clean(fruit: int) -> int:
+        return wash.alias("rinse")(fruit)
+
+    @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+    def pack(fruit: int) -> int:
+        write_line(journal, "pack")
+        return fruit
+
+    @dg.graph_asset
+    def basket() -> int:
+        return pack(clean(pick()))
+
+    return dg.Definitions(assets=[basket])
+
+
+@pytest.mark.parametrize(
+    ("point", "left_behind"),
+    [
+        ({"at": "start"}, []),
+        ({"after": f"{__name__}.write_line"}, ["pick"]),
+        ({"at": "end"}, ["pick", "wash", "pack"]),
+    ],
+    ids=["start", "after", "end"],
+)
+@pytest.mark.parametrize("verb", ["fail", "kill", "hold"])
+def test_a_fault_in_a_graph_asset_lies_in_its_steps(
+    scenario: Scenario, basket: dg.Definitions, journal: Path, verb: str, point: dict[str, str], left_behind: list[str]
+) -> None:
+    scenario.load(basket)
+    if point == {"at": "end"} and verb == "fail":
+        left_behind = [*left_behind, "pack"]  # which is retried
+    getattr(scenario, verb)("basket", **point)
+    scenario.materialize("basket")
+    scenario.tick()
+    assert done(journal) == left_behind or verb == "hold"
+    if verb == "hold":
+        assert done(journal) == left_behind
+        scenario.expect("basket").running()
+        scenario.release("basket")
+        scenario.expect("basket").materialized(times=1)
+
+
+def test_a_graph_asset_takes_its_time_once(scenario: Scenario, basket: dg.Definitions) -> None:
+    scenario.load(basket)
+    scenario.takes("basket", hours=1)
+    scenario.materialize("basket")
+    scenario.advance(hours=2)
+    run = scenario.timeline.run(1)
+    assert run.started is not None
+    assert run.ended is not None
+    assert (run.ended - run.started).total_seconds() == 3600
+
+
+def test_one_step_of_a_graph_can_fail_by_the_name_that_it_has_there(
+    scenario: Scenario, basket: dg.Definitions, journal: Path
+) -> None:
+    scenario.load(basket)
+    scenario.fail("rinse")
+    scenario.materialize("basket")
+    scenario.run_until_quiet()
+    assert done(journal) == ["pick"]
+
+
 # Kills
 
 
@@ -184,12 +262,13 @@ def test_a_killed_run_stops_there_and_no_cleanup_runs(
     assert scenario.instance.get_runs()[0].status == dg.DagsterRunStatus.STARTED, "nobody has told Dagster"
 
 
-def test_a_killed_run_loses_its_memory_and_its_connections(scenario: Scenario, empty_dsn: str) -> None:
+def test_a_killed_run_loses_its_memory_and_its_connections(scenario: Scenario) -> None:
     remembered = []
+    database = scenario.postgres()
 
     @dg.asset
     def insert() -> None:
-        connection = psycopg2.connect(empty_dsn)
+        connection = psycopg2.connect(database.dsn)
         with connection.cursor() as cursor:
             cursor.execute("CREATE TABLE half (line text)")
         remembered.append(os.getpid())
@@ -200,11 +279,7 @@ def test_a_killed_run_loses_its_memory_and_its_connections(scenario: Scenario, e
     scenario.run_until_quiet()
     assert remembered == []
     # The table was never committed, and its lock went with the process.
-    connection = psycopg2.connect(empty_dsn)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('half')")
-        assert cursor.fetchone() == (None,)
-    connection.close()
+    assert database.query("SELECT to_regclass('half')") == [(None,)]
 
 
 def test_a_run_that_sleeps_before_it_is_killed_takes_no_real_time(scenario: Scenario) -> None:
@@ -566,7 +641,6 @@ def test_what_makes_no_sense_is_refused(scenario: Scenario, pipeline: dg.Definit
         "minute: not a duration; give it in weeks, days": lambda: scenario.takes("early", minute=3),
         "outside is an external asset": lambda: scenario.backfill("outside", partitions=["2024-01-01"]),
         "outside is partitioned; say which": lambda: scenario.report("outside"),
-        "which? There are: arrival": scenario.turn_on,
         "whose tick? There are: arrival": scenario.tick_twice,
         "load what?": scenario.load,
         "not both": lambda: scenario.expect("many").materialized("2024-01-01", times=2),

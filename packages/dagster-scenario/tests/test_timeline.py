@@ -138,11 +138,12 @@ def test_backfills_that_automation_requests_at_different_times_are_different_one
     )
 
 
-def test_runs_are_numbered_by_what_they_are_not_by_when_dagster_thought_of_them() -> None:
+def test_runs_of_a_backfill_are_numbered_by_what_they_are_not_by_when_dagster_thought_of_them() -> None:
     def requested(order: list[str]) -> list[str]:
         timeline = Timeline(lambda: datetime(2024, 1, 1, tzinfo=timezone.utc))
         for day in order:
-            timeline.run_added(dg.DagsterRun(job_name="job", run_id=f"run of {day}", tags={"dagster/partition": day}))
+            tags = {"dagster/partition": day, "dagster/backfill": "it"}
+            timeline.run_added(dg.DagsterRun(job_name="job", run_id=f"run of {day}", tags=tags))
         timeline.number_requests(lambda run: ("orders",), lambda run: (run.tags["dagster/partition"],))
         return list(timeline.lines())
 

@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 from dagster_scenario._supported import explanation
 
 if TYPE_CHECKING:
-    from dagster_scenario.errors import ScenarioError
+    from dagster_scenario.errors import ScenarioError, ScenarioWarning
     from dagster_scenario.faults import InjectedFailure
     from dagster_scenario.scenario import Scenario
     from dagster_scenario.timeline import Cause, Event, Mark, Run, Timeline
     from dagster_scenario.world.verbs import verb
 
-__all__ = ["Cause", "Event", "InjectedFailure", "Mark", "Run", "Scenario", "ScenarioError", "Timeline", "verb"]
+__all__ = [
+    "Cause",
+    "Event",
+    "InjectedFailure",
+    "Mark",
+    "Run",
+    "Scenario",
+    "ScenarioError",
+    "ScenarioWarning",
+    "Timeline",
+    "verb",
+]
 
 # pytest imports this package for its plugin in every project of the environment. So Dagster is imported by the first
 # use of a name, and not before.
@@ -30,6 +41,7 @@ _MODULES = {
     "InjectedFailure": "faults",
     "Scenario": "scenario",
     "ScenarioError": "errors",
+    "ScenarioWarning": "errors",
     "verb": "world.verbs",
 }
 

@@ -16,6 +16,9 @@ SUPPORTED = ">=1.12,<1.14"
 _ATTRIBUTES = [
     ("dagster._daemon.daemon", "DagsterDaemon", "core_loop"),
     ("dagster._core.remote_representation.code_location", "InProcessCodeLocation", "_get_repo_def"),
+    ("dagster._core.remote_representation.code_location", "InProcessCodeLocation", "get_reconstructable_job"),
+    ("dagster._core.definitions.job_definition", "JobDefinition", "_copy"),
+    ("dagster._core.definitions.repository_definition", "RepositoryDefinition", "get_top_level_resources"),
     (
         "dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log",
         "ConsolidatedSqliteEventLogStorage",
@@ -26,6 +29,7 @@ _ATTRIBUTES = [
     ("dagster._core.workspace.context", "WorkspaceProcessContext", "create_request_context"),
     ("dagster._core.scheduler.instigation", "InstigatorState", "with_data"),
     ("dagster._core.execution.backfill", "PartitionBackfill", "from_asset_partitions"),
+    ("dagster._core.execution.plan.active", "ActiveExecution", "sleep_til_ready"),
 ]
 
 

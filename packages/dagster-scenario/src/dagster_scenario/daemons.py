@@ -20,7 +20,7 @@ _ORDER = {
     "QUEUED_RUN_COORDINATOR": "run queue",
     "MONITORING": "run monitoring",
     "EVENT_LOG_CONSUMER": "run retries",
-    "FRESHNESS": "freshness",
+    "FRESHNESS_DAEMON": "freshness",
 }
 NAMES = tuple(_ORDER.values())
 
@@ -28,8 +28,12 @@ NAMES = tuple(_ORDER.values())
 class Daemons:
     """The daemons that the instance's settings ask for."""
 
-    def __init__(self, instance: dg.DagsterInstance, workspace: Any, chance: "Chance") -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, workspace: Any, chance: "Chance", without: Iterable[str] = ()
+    ) -> None:
+        """without: those that would find nothing to do in the loaded code locations."""
         self._instance, self._workspace, self._chance = instance, workspace, chance
+        self._without = frozenset(without)
         # The daemons wait on this between two passes; set, it makes them go on at once.
         self._at_once = threading.Event()
         self._at_once.set()
@@ -72,6 +76,7 @@ class Daemons:
     def _begin(self, names: Iterable[str]) -> None:
         wanted = set(names)
         required = set(self._instance.get_required_daemon_types())
+        required -= {kind for kind, name in _ORDER.items() if name in self._without}
         loops = {}
         for kind, name in _ORDER.items():
             if name in wanted and kind in required:

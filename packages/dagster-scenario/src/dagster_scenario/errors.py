@@ -8,6 +8,10 @@ class ScenarioError(Exception):
     """The scenario itself can't be played: what was asked for, what there is, and what to do."""
 
 
+class ScenarioWarning(UserWarning):
+    """The scenario is played, and may not show what a deployment would."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = " in the loaded code locations") -> ScenarioError:
     """An error for a name that is not there, with the nearest ones that are."""
     names = sorted(known)

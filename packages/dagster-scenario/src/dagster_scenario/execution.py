@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ import dagster as dg
 from dagster_scenario import runs as runs_
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.child import OVERSLEPT, KilledRun, execute_until_killed
-from dagster_scenario.clock import Clock
+from dagster_scenario.clock import FOR_EVER, Clock
 from dagster_scenario.errors import ScenarioError
 from dagster_scenario.faults import FAIL, HOLD, KILL, Fault, Points
 from dagster_scenario.locations import Locations
+from dagster_scenario.stuck import STUCK_AFTER, Stuck
 from dagster_scenario.timeline import Run, Timeline
+
+# How long after a slot of a pool was freed a step that waits for one looks again. Dagster's steps look every 1 to 15 s.
+_CLAIMS_AFTER = timedelta(seconds=1)
 
 
 class Execution:
@@ -32,6 +36,10 @@ class Execution:
         self._launched: list[dg.DagsterRun] = []
         self._workers: dict[str, runs_.Worker] = {}
         self._killed: set[str] = set()
+        # Real seconds without progress after which a run counts as stuck.
+        self.stuck_after: float | None = STUCK_AFTER
+        # How often slots of pools were freed or added.
+        self._slot_changes = 0
 
     # What the storage tells
 
@@ -49,14 +57,36 @@ class Execution:
         if worker is None:
             return False
         self.instance.report_run_canceling(worker.run)
-        worker.interrupt()
+        with self._naming(worker):
+            worker.interrupt()
         return True
 
     def event_stored(self, entry: Any) -> None:
         """Dagster has stored an event of the run in whose thread this is called."""
         worker = runs_.worker_here()
         if worker is not None:
+            worker.watch.moved()
             worker.step = runs_.step_after(entry, worker.step)
+
+    def slot_claimed(self, pool: str, claimed: bool) -> None:
+        """The run in whose thread this is called has asked for a slot of a pool, and has got it or not."""
+        worker = runs_.worker_here()
+        if worker is None:
+            return
+        if claimed:
+            worker.waits_for.pop(pool, None)
+        else:
+            if pool not in worker.waits_for:
+                run = self._record(worker)
+                text = f"{run.what} waits for a slot of the pool {pool!r}"
+                self._timeline.add(timeline_.WAITING, text, run=run.number)
+            worker.waits_for[pool] = self._slot_changes
+
+    def slots_changed(self) -> None:
+        """Slots of a pool were freed or added: those that wait for one look again."""
+        self._slot_changes += 1
+        for worker in self._workers.values():
+            worker.look_at(self._clock.instant + _CLAIMS_AFTER)
 
     # The runs
 
@@ -65,7 +95,7 @@ class Execution:
         for worker in self._workers.values():
             run = self._record(worker)
             limit = run.tags.get("dagster/max_runtime", self.instance.run_monitoring_max_runtime_seconds)
-            ends = [worker.until] if worker.until is not None else []
+            ends = [worker.until] if worker.until not in (None, FOR_EVER) else []
             if float(limit) > 0 and run.started is not None:
                 ends.append(run.started.astimezone(timezone.utc) + timedelta(seconds=float(limit) + 1))
             yield from (moment for moment in ends if moment > now)
@@ -78,7 +108,7 @@ class Execution:
     def execute_launched(self) -> None:
         """Execute what was launched, each run until it ends, sleeps, is held or is killed."""
         launched, self._launched = self._launched, []
-        for run in sorted(launched, key=lambda run: self._timeline.runs[run.run_id].number):
+        for run in timeline_.in_order(launched, key=lambda run: self._timeline.runs[run.run_id].number):
             stored = self.instance.get_run_by_id(run.run_id)
             if stored is None or stored.is_finished:
                 continue
@@ -89,34 +119,42 @@ class Execution:
                 self._execute_and_kill(record, kill)
             else:
                 repository = self._locations.repository_of(stored)
-                worker = runs_.Worker(stored, _executing(stored, repository, self.instance))
+                executing = _executing(stored, repository, self.instance, self._locations.prepared)
+                worker = runs_.Worker(stored, executing, lambda: self.stuck_after)
                 self._workers[run.run_id] = worker
-                self._go_on(worker)
+                self._go_on(worker, worker.start)
 
     def wake_sleepers(self) -> None:
         """Let the runs go on whose sleep is over."""
         now = self._clock.instant
-        due = [worker for worker in self._workers.values() if worker.until is not None and worker.until <= now]
-        for worker in sorted(due, key=lambda worker: (worker.until, self._record(worker).number)):
-            self._go_on(worker)
+        due = [(until, worker) for worker in self._workers.values() if (until := worker.until) and until <= now]
+        for _, worker in sorted(due, key=lambda found: (found[0], self._record(found[1]).number)):
+            self._go_on(worker, lambda worker=worker: worker.wake(now))  # type: ignore[misc]
 
     def sleep(self, seconds: float) -> bool:
         """Called for `time.sleep` in any thread. False when it is not a run's."""
         worker = runs_.worker_here()
         if worker is None:
             return False
-        if seconds <= 0:
+        if seconds == 0:
             return True
+        if not seconds > 0:
+            raise ValueError("sleep length must be non-negative")
         run, since, caller = self._record(worker), self._clock.now(), _caller()
-        until = self._clock.instant + timedelta(seconds=seconds)
-        if caller is None:
-            self._timeline.add(timeline_.WAITING, f"{run.what} waits {seconds:g} s for its retry", run=run.number)
-            worker.wait(until)
-        else:
+        until = self._clock.after(seconds)
+        if caller is not None:
             run.waits.append((since, None, caller))
+            position = len(run.waits) - 1
             self._timeline.add(timeline_.WAITING, f"{run.what} sleeps in {caller}", run=run.number)
             worker.wait(until)
-            run.waits[-1] = (since, self._clock.now(), caller)
+            run.waits[position] = (since, self._clock.now(), caller)
+        elif worker.waits_for:
+            # It needs not look before a slot is freed; one that was freed since it last looked is there the next time.
+            nothing_new = set(worker.waits_for.values()) == {self._slot_changes}
+            worker.wait(FOR_EVER if nothing_new and worker.only_claims else until)
+        else:
+            self._timeline.add(timeline_.WAITING, f"{run.what} waits {seconds:g} s for its retry", run=run.number)
+            worker.wait(until)
         return True
 
     def abandon(self) -> None:
@@ -125,24 +163,43 @@ class Execution:
         # Dagster would log that each of them failed, with a stack trace.
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
-        for worker in list(self._workers.values()):
-            worker.abandon()
+        left = [(self._record(worker), worker.abandon()) for worker in list(self._workers.values())]
         logging.disable(before)
         self._workers.clear()
         self._points.unwatch()
+        for run, stack in left:
+            if stack:
+                print(f"{run} does not end; it is left behind here:\n{''.join(stack)}", file=sys.stderr)
 
-    def _go_on(self, worker: runs_.Worker) -> None:
+    def _go_on(self, worker: runs_.Worker, move: Callable[[], None]) -> None:
         try:
-            worker.go_on()
+            with self._naming(worker):
+                move()
         finally:
             if worker.done:
                 self._workers.pop(worker.run_id, None)
+
+    @contextmanager
+    def _naming(self, worker: runs_.Worker) -> Iterator[None]:
+        """An error about a run that is stuck says which one it is."""
+        try:
+            yield
+        except Stuck as error:
+            raise error.of(str(self._record(worker))) from None
+
+    def where(self) -> str | None:
+        """Which run has its turn now, and where it is; None when none has."""
+        worker = runs_.Worker.moving
+        return f"{self._record(worker)} was at {worker.place()}" if worker is not None else None
 
     def _execute_and_kill(self, record: Run, kill: Fault) -> None:
         # delta-rs, once it is loaded, does not survive a fork; what only this process knows can't be loaded in another.
         method = "spawn" if "deltalake" in sys.modules and self._locations.importable else "fork"
         origins = self._locations.origins()
-        order = KilledRun(str(self._folder), record.id, self._clock.instant, origins, kill, record.partitions)
+        stand_ins = self._locations.stand_ins
+        order = KilledRun(
+            str(self._folder), record.id, self._clock.instant, origins, kill, record.partitions, stand_ins
+        )
         code = runs_.execute_and_die(method, execute_until_killed, order)
         # The timeline did not see what another process stored.
         for entry in self.instance.all_logs(record.id):
@@ -189,7 +246,7 @@ class Execution:
         held = [
             worker
             for worker in self._workers.values()
-            if worker.until is None and (target is None or self._has_target(self._record(worker), target))
+            if worker.held and (target is None or self._has_target(self._record(worker), target))
         ]
         if not held and not any(fault.kind == HOLD for fault in self.faults):
             raise ScenarioError(f"nothing is held{f' at {target}' if target else ''}; hold(...) comes first")
@@ -199,7 +256,7 @@ class Execution:
         for worker in sorted(held, key=lambda worker: self._record(worker).number):
             run = self._record(worker)
             self._timeline.add(timeline_.RESUMED, run.what, run=run.number)
-            self._go_on(worker)
+            self._go_on(worker, worker.release)
 
     def _watch(self, fault: Fault) -> None:
         for op in self._locations.op_definitions(fault.target):
@@ -213,7 +270,10 @@ class Execution:
         op = op or (worker.step if worker else None)
         if worker is None or op is None:
             return
-        run, names = self._record(worker), self._locations.assets_of(op)
+        run = self._record(worker)
+        # A step has the name that its op has in the graph, and several graphs can use the same op.
+        step = worker.step or op
+        names = (self._locations.assets_of(step, point) & {*run.assets}) | {step}
         for fault in list(self.faults):
             if fault.kind == KILL or not fault.hits(op, names, point, run.covers):
                 continue
@@ -256,8 +316,10 @@ def _end(code: int | None) -> str:
     return f"its process ended with exit code {code}; its output says why"
 
 
-def _executing(run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: Any) -> Callable[[], None]:
-    return lambda: runs_.execute(run, repository, instance)
+def _executing(
+    run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: Any, prepare: runs_.Prepare
+) -> Callable[[], None]:
+    return lambda: runs_.execute(run, repository, instance, prepare)
 
 
 def _caller() -> str | None:

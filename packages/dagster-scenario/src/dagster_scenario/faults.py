@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,10 @@ from dagster_scenario.errors import ScenarioError
 
 START, END = "start", "end"
 FAIL, KILL, HOLD, TAKE = "fail", "kill", "hold", "take"
+
+
+# Marks an op that is watched.
+_AROUND = "_dagster_scenario_around"
 
 
 class InjectedFailure(Exception):
@@ -88,7 +92,9 @@ class Points:
         else:
             wrapped = self._around(op.name, original)
         object.__setattr__(op, "_compute_fn", wrapped)
+        object.__setattr__(op, _AROUND, functools.partial(self._around, op.name))
         self._undo.append(lambda: object.__setattr__(op, "_compute_fn", original))
+        self._undo.append(lambda: object.__delattr__(op, _AROUND))
 
     def watch_function(self, path: str) -> None:
         """Tell of every call of the function at this dotted path, before and after."""
@@ -103,12 +109,7 @@ class Points:
                 f"{path!r} is a {type(function).__name__}, not a function; for an asset or op use at='start' or 'end'"
             )
 
-        @functools.wraps(function)
-        def around(*args: Any, **kwargs: Any) -> Any:
-            self._reached(None, f"before {path}")
-            result = function(*args, **kwargs)
-            self._reached(None, f"after {path}")
-            return result
+        around = self._around_call(path, function)
 
         if isinstance(owner, type) and not isinstance(original, staticmethod | classmethod):
             # A method: `function` is the plain function of the class, which takes self.
@@ -122,6 +123,60 @@ class Points:
         for undo in reversed(self._undo):
             undo()
         self._undo, self._wrapped, self._functions = [], set(), set()
+
+    def _around_call(self, path: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with what it computes later (a coroutine's work, a generator's items) before its `after`."""
+
+        def begin() -> None:
+            self._reached(None, f"before {path}")
+
+        def end() -> None:
+            self._reached(None, f"after {path}")
+
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def around_async_generator(*args: Any, **kwargs: Any) -> Any:
+                begin()
+                async for item in function(*args, **kwargs):
+                    yield item
+                end()
+
+            return around_async_generator
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def around_coroutine(*args: Any, **kwargs: Any) -> Any:
+                begin()
+                result = await function(*args, **kwargs)
+                end()
+                return result
+
+            return around_coroutine
+
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def around_generator(*args: Any, **kwargs: Any) -> Any:
+                begin()
+                result = yield from function(*args, **kwargs)
+                end()
+                return result
+
+            return around_generator
+
+        @functools.wraps(function)
+        def around(*args: Any, **kwargs: Any) -> Any:
+            begin()
+            result = function(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                # A plain function that hands out a coroutine, as decorators make them.
+                return _then(result, end)
+            end()
+            return result
+
+        return around
 
     def _around(self, op: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def begin() -> None:
@@ -174,6 +229,12 @@ class Points:
         return around
 
 
+def around_of(op: dg.OpDefinition) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """What tells of the start and the end of an op, for a function in place of the op's own; None if nothing does."""
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = getattr(op, _AROUND, None)
+    return around
+
+
 def die() -> None:
     """What SIGKILL does: nothing runs after it."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -203,6 +264,12 @@ def resolve(path: str) -> tuple[Any, str]:
             ) from None
         return owner, parts[-1]
     raise ScenarioError(f"{path!r} is not the path of a function; expected one such as 'package.module.function'")
+
+
+async def _then(work: Coroutine[Any, Any, Any], end: Callable[[], None]) -> Any:
+    result = await work
+    end()
+    return result
 
 
 def _end_before_last(results: Iterator[Any], end: Callable[[], None]) -> Iterator[Any]:

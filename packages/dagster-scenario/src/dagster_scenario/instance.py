@@ -12,8 +12,17 @@ from dagster_scenario import _dagster as dagster_
 from dagster_scenario.errors import ScenarioError
 from dagster_scenario.storage import ScenarioStorage
 
-# Where Dagster stores and what launches its runs is the scenario's own; all other settings are the project's.
-_REPLACED = ("storage", "run_storage", "event_log_storage", "schedule_storage", "run_launcher", "compute_logs")
+# Where Dagster stores things, and what launches its runs, is the scenario's own. All other settings are the project's.
+_REPLACED = (
+    "storage",
+    "run_storage",
+    "event_log_storage",
+    "schedule_storage",
+    "local_artifact_storage",
+    "defs_state_storage",
+    "run_launcher",
+    "compute_logs",
+)
 
 
 class _Ref(dagster_.InstanceRef):

@@ -1,26 +1,33 @@
-"""Code locations, loaded into this process: from workspace.yaml, from modules, from Definitions objects."""
+"""Code locations, loaded into this process, and what is in them. Where they come from is said in `sources`."""
 
 import importlib
-import itertools
+import importlib.util
 import sys
 import traceback
-import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
+from dagster_scenario import sources as sources_
+from dagster_scenario.clock_readers import clock_read_by
+from dagster_scenario.dry_run import PlannedRun, PlannedTick
 from dagster_scenario.errors import ScenarioError, unknown
+from dagster_scenario.executors import replaced
+from dagster_scenario.faults import END, START
+from dagster_scenario.graphs import Step, steps_of
+from dagster_scenario.runs import Job
+from dagster_scenario.stubs import StandIns
+from dagster_scenario.tracebacks import message_of
 
 # Sensors that evaluate automation conditions, in the daemon or in the code location.
-_AUTOMATION = {"AUTO_MATERIALIZE", "AUTOMATION"}
-
-_numbers = itertools.count(1)
+AUTOMATION = {"AUTO_MATERIALIZE", "AUTOMATION"}
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,31 @@ class Asset:
         return self.key.to_user_string()
 
 
+@dataclass(frozen=True)
+class Computation:
+    """The op or graph that computes assets, with its steps."""
+
+    location: str
+    name: str
+    assets: frozenset[str]
+    steps: tuple[Step, ...]
+
+
 class Locations:
     """The code locations of a scenario, and what is in them."""
 
     def __init__(self) -> None:
         self._origins: dict[str, Any] = {}
-        self._modules: list[str] = []
-        self.repositories: dict[str, dg.RepositoryDefinition] = {}
+        self._made_modules: list[str] = []
+        self._import_paths: list[str] = []
+        # By location and name: a location can have several repositories.
+        self.repositories: dict[tuple[str, str], dg.RepositoryDefinition] = {}
         self.workspace: Any = None
-        self._crons: set[tuple[str, str]] = set()
+        self._known_computations: list[Computation] | None = None
+        self.stand_ins = StandIns()
+        self._undo: list[Callable[[], None]] = []
         # How often each sensor looks at most, by location and name.
         self.sensor_intervals: dict[tuple[str, str], timedelta] = {}
-        self.in_process = False
         # Only what was loaded by name can be loaded again in a process of its own.
         self.importable = True
 
@@ -62,47 +82,105 @@ class Locations:
             self._origins = before
             raise
 
-    def add(self, sources: Iterable[str | Path | dg.Definitions], named: Mapping[str, Any]) -> list[str]:
+    def add(self, sources: Iterable[Any], named: Mapping[str, Any]) -> list[str]:
         """Note what is to be loaded; a name that is there already is replaced. Returns the names."""
         added = []
         for name, source in [*((None, source) for source in sources), *named.items()]:
-            origins = self._origins_of(source, name)
+            origins = sources_.origins_of(source, name, len(self._origins) + 1)
             self.add_origins(origins)
             added += [origin.location_name for origin in origins]
         return added
 
     def add_origins(self, origins: Iterable[Any]) -> None:
         """Note what another process has loaded."""
-        self._origins.update({origin.location_name: origin for origin in origins})
+        for origin in origins:
+            self._origins[origin.location_name] = origin
+            if module := sources_.made_here(origin):
+                self._made_modules.append(module)
+                self.importable = False
 
     def load(self, instance: dg.DagsterInstance) -> None:
         """Load everything that was noted, as Dagster's daemon would, but into this process."""
         for name, origin in self._origins.items():
-            _import(name, origin.loadable_target_origin.module_name)
+            self._import(name, origin.loadable_target_origin)
         if self.workspace is not None:
             self.workspace.__exit__(None, None, None)
         target = dagster_.InProcessWorkspaceLoadTarget(list(self._origins.values()))
         self.workspace = dagster_.WorkspaceProcessContext(instance, target, grpc_server_registry=None)
-        self.repositories = {}
+        self.repositories, self._known_computations = {}, None
         for name, entry in self.workspace.create_request_context().get_code_location_entries().items():
             if entry.load_error:
                 raise ScenarioError(_does_not_load(name, entry.load_error))
             for repository in entry.code_location.get_repositories():
-                definition = entry.code_location._get_repo_def(repository)
-                self.repositories[name] = definition
-                if not self.in_process:
-                    _refuse_other_processes(name, definition)
+                self.repositories[name, repository] = entry.code_location._get_repo_def(repository)
+            # Dagster plans a run of the job that is to execute, not of one whose password is not there.
+            entry.code_location.get_reconstructable_job = partial(self._job_to_plan, name)
+        self._swap_resources()
         self.sensor_intervals = {
             key: timedelta(seconds=sensor.min_interval_seconds) for key, sensor in self.sensors().items()
         }
-        self._crons = {cron for repository in self.repositories.values() for cron in _crons_of(repository)}
+
+    def _import(self, location: str, target: Any) -> None:
+        """Import a location's module before Dagster does, which first takes the first entry off sys.path.
+
+        What a module imports later, in a run or a sensor, is found as it is in a deployment that was started in the
+        location's working directory.
+        """
+        folder = target.working_directory
+        if folder is not None and folder not in sys.path:
+            # At the end: Dagster takes the first entry off while it loads.
+            sys.path.append(folder)
+            self._import_paths.append(folder)
+        with _naming(location, target.module_name or target.package_name or target.python_file):
+            if target.python_file is not None:
+                _import_file(Path(target.python_file))
+            else:
+                importlib.import_module(target.module_name or target.package_name or target.autoload_defs_module_name)
+
+    def swap_resources(self, locations: Iterable[str], resources: Mapping[str, Any] | None) -> None:
+        """Let these locations have other resources from the next load on, or their own."""
+        for location in locations:
+            self.stand_ins.swap(location, resources or {})
+
+    def _swap_resources(self) -> None:
+        """Let sensors and schedules have the resources that stand in for others; runs are prepared one by one."""
+        self._undo_swaps()
+        for location in self.stand_ins.resources:
+            swapped = self.stand_ins.swapped(location)
+            there = [repository for (place, _), repository in self.repositories.items() if place == location]
+            known = {key for repository in there for key in repository.get_top_level_resources()}
+            known |= {key for repository in there for job in repository.get_all_jobs() for key in job.resource_defs}
+            for key in swapped:
+                if key not in known:
+                    raise unknown("resource", key, known, where=f" in code location {location!r}")
+            if swapped:
+                self._undo += [_with_top_level_resources(repository, swapped) for repository in there]
+
+    def _undo_swaps(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo = []
+
+    def _job_to_plan(self, location: str, repository: str, name: str) -> Job:
+        there = self.repositories[location, repository]
+        return Job(there.get_job(name), there, self.prepared)
+
+    def prepared(self, job: dg.JobDefinition, repository: dg.RepositoryDefinition) -> dg.JobDefinition:
+        """A job of a repository as it is to execute, with what stands in for some of it."""
+        locations = [location for (location, _), there in self.repositories.items() if there is repository]
+        return self.stand_ins.put_into(job, locations[0] if locations else "")
 
     def close(self) -> None:
+        self._undo_swaps()
         if self.workspace is not None:
             self.workspace.__exit__(None, None, None)
             self.workspace = None
-        for module in self._modules:
+        for module in self._made_modules:
             sys.modules.pop(module, None)
+        for folder in self._import_paths:
+            if folder in sys.path:
+                sys.path.remove(folder)
+        self._made_modules, self._import_paths = [], []
 
     def request_context(self) -> Any:
         """The workspace as it is now."""
@@ -112,12 +190,18 @@ class Locations:
         """What a child process needs to load the same locations."""
         return list(self._origins.values())
 
+    def replaced_executors(self) -> Iterator[tuple[str, str, list[str]]]:
+        """The locations and executors whose steps would leave this process, with the jobs that ask for them."""
+        for (location, _), repository in self.repositories.items():
+            for executor, jobs in replaced(repository.get_all_jobs()).items():
+                yield location, executor, jobs
+
     # What is in them
 
     def assets(self) -> dict[str, Asset]:
         """Every asset by name. One that several locations know belongs to the one that executes it."""
         found: dict[str, Asset] = {}
-        for location, repository in self.repositories.items():
+        for (location, _), repository in self.repositories.items():
             for key in repository.asset_graph.get_all_asset_keys():
                 node = repository.asset_graph.get(key)
                 asset = Asset(key, location, node.partitions_def, node.is_executable)
@@ -140,29 +224,111 @@ class Locations:
                 raise ScenarioError(
                     f"{asset.name} is not partitioned, so it has no partition {partition!r}; leave the partition out"
                 )
-            with dagster_.partition_loading_context(dynamic_partitions_store=instance):
-                there_is_one = asset.partitions.has_partition_key(partition)
-            if not there_is_one:
-                keys = asset.partitions.get_partition_keys(dynamic_partitions_store=instance)
-                there = f"it has {len(keys)}, {keys[0]!r} to {keys[-1]!r}" if keys else "it has none yet"
-                raise ScenarioError(
-                    f"{asset.name} has no partition {partition!r} at this simulated time: {there}. "
-                    "A day's partition is there once the day is over; move the clock, or name another"
-                )
+            self.check_partition_of(asset.name, asset.partitions, partition, instance)
+
+    def check_partition_of(
+        self, name: str, partitions: dg.PartitionsDefinition, partition: str, instance: dg.DagsterInstance
+    ) -> None:
+        """Refuse a partition that an asset or job of this name does not have at this moment."""
+        with dagster_.partition_loading_context(dynamic_partitions_store=instance):
+            if partitions.has_partition_key(partition):
+                return
+        keys = partitions.get_partition_keys(dynamic_partitions_store=instance)
+        there = f"it has {len(keys)}, {keys[0]!r} to {keys[-1]!r}" if keys else "it has none yet"
+        raise ScenarioError(
+            f"{name} has no partition {partition!r} at this simulated time: {there}. {_how_partitions_come(partitions)}"
+        )
+
+    def checks_of(self, asset: str) -> set[str]:
+        """The names of the checks of an asset."""
+        return {
+            key.name
+            for repository in self.repositories.values()
+            for key in repository.asset_graph.asset_check_keys
+            if key.asset_key.to_user_string() == asset
+        }
 
     def sensors(self) -> dict[tuple[str, str], Any]:
         """Every sensor, by location and name."""
         return dict(self._instigators("get_sensors"))
 
+    def sensors_that_read_the_clock(self) -> Iterator[tuple[tuple[str, str], str]]:
+        """The sensors, by location and name, that read the clock, each with the place where it does."""
+        for (location, _), repository in self.repositories.items():
+            for sensor in repository.sensor_defs:
+                function = getattr(sensor, "__wrapped__", None) or getattr(sensor, "_raw_fn", None)
+                if callable(function) and (where := clock_read_by(function)):
+                    yield (location, sensor.name), where
+
     def schedules(self) -> dict[tuple[str, str], Any]:
         """Every schedule, by location and name."""
         return dict(self._instigators("get_schedules"))
+
+    def tickers(self, name: str) -> list[Any]:
+        """The definitions of the sensors and schedules of this name, whose ticks are functions of the project."""
+        found: list[Any] = []
+        for repository in self.repositories.values():
+            found += [*repository.sensor_defs, *repository.schedule_defs]
+        return [
+            definition
+            for definition in found
+            if definition.name == name and not isinstance(definition, dg.AutomationConditionSensorDefinition)
+        ]
+
+    def ticks_of(self, schedule: Any, begin: datetime, end: datetime) -> Iterator[datetime]:
+        """When a schedule ticks from one moment on until before another, in its own time zone."""
+        cron, zone = schedule.cron_schedule, schedule.execution_timezone or "UTC"
+        for at in dagster_.schedule_execution_time_iterator(begin.timestamp(), cron, zone):
+            if at.timestamp() >= end.timestamp():
+                return
+            if at.timestamp() >= begin.timestamp():
+                yield at
+
+    def planned_tick(self, location: str, schedule: Any, at: datetime, instance: dg.DagsterInstance) -> PlannedTick:
+        """What a schedule would do at this moment."""
+        entry = self.request_context().get_code_location_entries()[location]
+        moment = dagster_.TimestampWithTimezone(at.timestamp(), schedule.execution_timezone or "UTC")
+        try:
+            data = entry.code_location.get_schedule_execution_data(
+                instance, schedule.handle.repository_handle, schedule.name, moment, None
+            )
+        except dagster_.DagsterUserCodeProcessError as error:
+            root = error.user_code_process_error_infos[-1]
+            return PlannedTick(at, error=message_of(root))
+        runs = tuple(
+            PlannedRun(request.run_key, request.partition_key, dict(request.tags), dict(request.run_config))
+            for request in data.run_requests or ()
+        )
+        return PlannedTick(at, runs, "" if runs else data.skip_message or "")
+
+    def check_dynamic_partitions(self, name: str) -> None:
+        """Refuse a name that no asset's dynamic partitions have."""
+        known = {
+            partitions.name
+            for asset in self.assets().values()
+            for partitions in _dynamic(asset.partitions)
+            if partitions.name is not None
+        }
+        if name not in known:
+            raise unknown("dynamic partitions definition", name, known)
+
+    def switched_off(self, location: str, instance: dg.DagsterInstance) -> list[str]:
+        """The names of the sensors and schedules of a location that are off."""
+        found = {**self.sensors(), **self.schedules()}
+        return [
+            name
+            for (place, name), instigator in found.items()
+            if place == location
+            and not instigator.get_current_instigator_state(
+                instance.get_instigator_state(instigator.get_remote_origin_id(), instigator.selector_id)
+            ).is_running
+        ]
 
     def job(self, name: str) -> tuple[str, dg.JobDefinition]:
         """The job of this name, and its code location."""
         jobs = {
             job.name: (location, job)
-            for location, repository in self.repositories.items()
+            for (location, _), repository in self.repositories.items()
             for job in repository.get_all_jobs()
         }
         if name not in jobs:
@@ -172,66 +338,90 @@ class Locations:
     def remote_job(self, location: str, name: str) -> Any:
         """The job as Dagster's daemons see it."""
         entry = self.request_context().get_code_location_entries()[location]
-        (repository,) = entry.code_location.get_repositories().values()
-        return repository.get_full_job(name)
-
-    def due_after(self, now: datetime) -> Iterator[datetime]:
-        """The next times after now, in UTC, at which a schedule, a cron condition or a partition's end is due."""
-        for cron, zone in self._crons:
-            for moment in dagster_.cron_string_iterator(now.timestamp(), cron, zone):
-                if moment.timestamp() > now.timestamp():
-                    yield moment.astimezone(timezone.utc)
-                    break
+        repositories = entry.code_location.get_repositories().values()
+        return next(found for found in repositories if found.has_job(name)).get_full_job(name)
 
     def op_definitions(self, target: str) -> list[dg.OpDefinition]:
-        """The ops that compute an asset, or that have this name."""
+        """The ops that compute an asset, those of a graph asset included, or that have this name."""
         found: dict[int, dg.OpDefinition] = {}
         names = set()
+        for computation in self._computations():
+            names |= {computation.name, *computation.assets}
+            if target in (computation.name, *computation.assets):
+                found.update({id(step.op): step.op for step in computation.steps})
         for repository in self.repositories.values():
-            for definition in repository.assets_defs_by_key.values():
-                node = definition.node_def if definition.is_executable else None
-                if isinstance(node, dg.OpDefinition):
-                    names |= {node.name, *(key.to_user_string() for key in definition.keys)}
-                    if target == node.name or target in {key.to_user_string() for key in definition.keys}:
-                        found[id(node)] = node
             for job in repository.get_all_jobs():
-                for node in job.all_node_defs:
-                    if isinstance(node, dg.OpDefinition):
-                        names.add(node.name)
-                        if node.name == target:
-                            found[id(node)] = node
+                for step in steps_of(job.graph):
+                    names |= {step.op.name, step.name}
+                    if target in (step.op.name, step.name):
+                        found[id(step.op)] = step.op
         if not found:
             raise unknown("asset or op", target, names)
         return list(found.values())
 
-    def assets_of(self, op: str) -> frozenset[str]:
-        """The names of the assets that an op computes."""
+    def assets_of(self, op: str, point: str = "") -> frozenset[str]:
+        """The names of the assets that an op computes.
+
+        A graph asset begins with its first steps and ends with those that give its results. So `point`, when it is
+        "start" or "end", leaves out the graph assets of which the op is another step.
+        """
         return frozenset(
-            key.to_user_string()
-            for repository in self.repositories.values()
-            for definition in repository.assets_defs_by_key.values()
-            if definition.is_executable and definition.node_def.name == op
-            for key in definition.keys
+            asset
+            for computation in self._computations()
+            for step in computation.steps
+            if op in (step.name, step.op.name) and (step.first or point != START) and (step.last or point != END)
+            for asset in computation.assets
         )
 
     def ops_of(self, location: str, job: str, assets: Iterable[str]) -> set[str]:
         """The names of the ops that a run of these assets, or of the whole job, executes."""
-        repository = self.repositories[location]
-        chosen = {dg.AssetKey.from_user_string(asset) for asset in assets}
+        chosen = set(assets)
         if chosen:
-            definitions = repository.assets_defs_by_key.items()
-            return {definition.node_def.name for key, definition in definitions if key in chosen}
-        return {node.name for node in repository.get_job(job).all_node_defs}
+            return {
+                step.op.name
+                for computation in self._computations()
+                if computation.location == location and chosen & computation.assets
+                for step in computation.steps
+            }
+        return {step.op.name for step in steps_of(self._with_job(location, job).get_job(job).graph)}
+
+    def _computations(self) -> list[Computation]:
+        """What computes the assets of all locations; found once for each load."""
+        if self._known_computations is None:
+            definitions = {
+                id(definition): (location, definition)
+                for (location, _), repository in self.repositories.items()
+                for definition in repository.assets_defs_by_key.values()
+                if definition.is_executable
+            }
+            self._known_computations = [
+                Computation(
+                    location,
+                    definition.node_def.name,
+                    frozenset(key.to_user_string() for key in definition.keys),
+                    tuple(steps_of(definition.node_def)),
+                )
+                for location, definition in definitions.values()
+            ]
+        return self._known_computations
 
     def repository_of(self, run: dg.DagsterRun) -> dg.RepositoryDefinition:
         """The repository that a run belongs to."""
-        location = run.remote_job_origin.location_name if run.remote_job_origin else ""
-        if location not in self.repositories:
+        origin = run.remote_job_origin
+        location = origin.location_name if origin else ""
+        name = origin.repository_origin.repository_name if origin else ""
+        if (location, name) not in self.repositories:
+            loaded = ", ".join(sorted({location for location, _ in self.repositories}))
             raise ScenarioError(
                 f"a run of job {run.job_name!r} belongs to code location {location!r}, which is not loaded; "
-                f"loaded are {', '.join(sorted(self.repositories)) or 'none'}"
+                f"loaded are {loaded or 'none'}"
             )
-        return self.repositories[location]
+        return self.repositories[location, name]
+
+    def _with_job(self, location: str, job: str) -> dg.RepositoryDefinition:
+        """The repository of a location that has this job."""
+        there = [repository for (place, _), repository in self.repositories.items() if place == location]
+        return next((found for found in there if found.has_job(job)), there[0])
 
     def assets_in(self, run: dg.DagsterRun) -> tuple[str, ...]:
         """The names of the assets, or else of the checks, that a run computes."""
@@ -260,7 +450,7 @@ class Locations:
         """Who requests runs: by origin id, as location, name, and sensor, automation or schedule."""
         found = {}
         for (location, name), sensor in self.sensors().items():
-            kind = "automation" if sensor.sensor_type.value in _AUTOMATION else "sensor"
+            kind = "automation" if sensor.sensor_type.value in AUTOMATION else "sensor"
             found[sensor.get_remote_origin_id()] = (location, name, kind)
         for (location, name), schedule in self.schedules().items():
             found[schedule.get_remote_origin_id()] = (location, name, "schedule")
@@ -272,46 +462,31 @@ class Locations:
                 for instigator in getattr(repository, getter)():
                     yield (name, instigator.name), instigator
 
-    # Sources
 
-    def _origins_of(self, source: Any, name: str | None) -> list[Any]:
-        if isinstance(source, dg.Definitions):
-            self.importable = False
-            module = types.ModuleType(f"_dagster_scenario_{next(_numbers)}")
-            module.defs = source  # type: ignore[attr-defined]
-            sys.modules[module.__name__] = module
-            self._modules.append(module.__name__)
-            return [_in_process(name or f"location_{len(self._origins) + 1}", module_name=module.__name__)]
-        if isinstance(source, types.ModuleType):
-            source = source.__name__
-        if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
-            return _from_workspace_file(Path(source))
-        if isinstance(source, str):
-            return [_in_process(name or source, module_name=source)]
-        raise ScenarioError(
-            f"{source!r} is not a code location; expected a path to workspace.yaml, the name of a module with "
-            "Definitions in it, or a Definitions object"
+def _with_top_level_resources(repository: Any, swapped: Mapping[str, Any]) -> Callable[[], None]:
+    """Let a repository give other resources to its sensors and schedules. Returns what ends that."""
+    resources = {**repository.get_top_level_resources(), **swapped}
+    repository.get_top_level_resources = lambda: resources
+    return lambda: delattr(repository, "get_top_level_resources")
+
+
+def _dynamic(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.DynamicPartitionsDefinition]:
+    if isinstance(partitions, dg.DynamicPartitionsDefinition):
+        yield partitions
+    elif isinstance(partitions, dg.MultiPartitionsDefinition):
+        for dimension in partitions.partitions_defs:
+            yield from _dynamic(dimension.partitions_def)
+
+
+def _how_partitions_come(partitions: dg.PartitionsDefinition) -> str:
+    """What makes a partition of this kind, for an error about one that is not there."""
+    if any(_time_windows(partitions)):
+        return "A day's partition is there once the day is over; move the clock, or name another"
+    if isinstance(partitions, dg.DynamicPartitionsDefinition):
+        return (
+            f"Its partitions are added by the code under test, or by scenario.add_partitions({partitions.name!r}, ...)"
         )
-
-
-def _crons_of(repository: dg.RepositoryDefinition) -> Iterator[tuple[str, str]]:
-    """The cron schedules, with their time zones, of schedules, of automation conditions and of partitions."""
-    for schedule in repository.schedule_defs:
-        crons = schedule.cron_schedule
-        for cron in [crons] if isinstance(crons, str) else crons:
-            yield cron, schedule.execution_timezone or "UTC"
-    graph = repository.asset_graph
-    nodes: list[Any] = [*graph.asset_nodes, *(graph.get(key) for key in graph.asset_check_keys)]
-    for node in nodes:
-        for windows in _time_windows(node.partitions_def):
-            yield windows.cron_schedule, windows.timezone
-        conditions = [node.automation_condition]
-        while conditions:
-            condition = conditions.pop()
-            if condition is not None:
-                conditions += condition.children
-                if hasattr(condition, "cron_schedule"):
-                    yield condition.cron_schedule, condition.cron_timezone
+    return "Its partitions are fixed in its definition; name another"
 
 
 def _time_windows(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.TimeWindowPartitionsDefinition]:
@@ -322,63 +497,49 @@ def _time_windows(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.Tim
             yield from _time_windows(dimension.partitions_def)
 
 
-def _in_process(name: str, **target: Any) -> Any:
-    target.setdefault("executable_path", sys.executable)
-    return dagster_.InProcessCodeLocationOrigin(dagster_.LoadableTargetOrigin(**target), location_name=name)
-
-
-def _from_workspace_file(file: Path) -> list[Any]:
-    if not file.exists():
-        raise ScenarioError(
-            f"{file} does not exist (looked from {Path.cwd()}); give the path to the project's workspace.yaml"
-        )
-    origins = []
-    for origin in dagster_.WorkspaceFileTarget([str(file)]).create_origins():
-        if not isinstance(origin, dagster_.ManagedGrpcPythonEnvCodeLocationOrigin):
-            raise ScenarioError(
-                f"{file}: location {origin.location_name!r} is a code server that runs elsewhere, which can't see the "
-                "simulated clock; load its module instead: scenario.load('package.definitions')"
-            )
-        origins.append(
-            dagster_.InProcessCodeLocationOrigin(origin.loadable_target_origin, location_name=origin.location_name)
-        )
-    return origins
-
-
-def _import(location: str, module: str | None) -> None:
-    """Import a location's module before Dagster does, which first takes the first entry off sys.path."""
-    if module is None:
-        return
+@contextmanager
+def _naming(location: str, module: str | None) -> Iterator[None]:
+    """An import that fails is an error that names the location and the project's own line."""
     try:
-        importlib.import_module(module)
+        yield
     except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-        where = [f"  at {frame.filename}:{frame.lineno}: {frame.line}" for frame in frames[1:][-1:]]
         said = f"  {type(error).__name__}: {error}"
         attempt = f"`python -c 'import {module}'` shows the same"
-        if isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]:
+        if module is None or module.endswith(".py"):
+            attempt = f"`python {module}` shows the same" if module else "its definitions can't be imported"
+        if isinstance(error, ModuleNotFoundError) and module and error.name == module.split(".")[0]:
             attempt = 'its folder is not on sys.path; with pytest, set it in pyproject.toml: pythonpath = ["."]'
-        message = "\n".join([f"code location {location!r} does not load; {attempt}:", said, *where])
+        message = "\n".join([f"code location {location!r} does not load; {attempt}:", said, *_where(error)])
         raise ScenarioError(message) from error
+
+
+def _where(error: Exception) -> list[str]:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parent))]
+    return [f"  at {frame.filename}:{frame.lineno}: {frame.line}" for frame in own[-1:]]
+
+
+def _import_file(file: Path) -> None:
+    """Import a Python file under its own name, as Dagster does, and forget it if that fails."""
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist")
+    there = sys.modules.get(file.stem)
+    if there is not None and there.__file__ is not None and Path(there.__file__).resolve() == file.resolve():
+        return
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # Dagster would take what is left of it for the whole module.
+        del sys.modules[file.stem]
+        raise
 
 
 def _does_not_load(name: str, error: Any) -> str:
     while error.cause:
         error = error.cause
     return f"code location {name!r} does not load:\n  {error.message.strip()}"
-
-
-def _refuse_other_processes(location: str, repository: dg.RepositoryDefinition) -> None:
-    elsewhere = {
-        job.name: job.executor_def.name
-        for job in repository.get_all_jobs()
-        if job.executor_def not in (dagster_.in_process_executor, dagster_.multi_or_in_process_executor)
-        and job.executor_def.name != dagster_.in_process_executor.name
-    }
-    if elsewhere:
-        job, executor = next(iter(elsewhere.items()))
-        raise ScenarioError(
-            f"job {job!r} of code location {location!r} asks for the executor {executor!r}, whose steps run in "
-            "processes of their own and don't see the simulated clock. Give the project in_process_executor in tests, "
-            "or let the scenario put it in its place: scenario.load(..., in_process=True)"
-        )

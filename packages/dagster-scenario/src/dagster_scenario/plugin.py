@@ -28,6 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FOLDER",
         help="write the timeline of every scenario into this folder, as one HTML page per test",
     )
+    group.addoption(
+        "--scenario-stuck-after",
+        metavar="SECONDS",
+        type=float,
+        help="seconds of real time without progress after which a run of a scenario counts as stuck; 0 for no limit",
+    )
+    parser.addini("scenario_stuck_after", help="the same as --scenario-stuck-after, which goes first")
 
 
 @pytest.fixture
@@ -62,6 +69,7 @@ def scenario(
     folder = tmp_path / "scenario"
     scenario = scenario_class(settings=scenario_settings, timezone=scenario_timezone, folder=folder)
     try:
+        _set_stuck_after(scenario, request.config)
         asked_for = _page(request.node)
         request.node.stash[_OPEN] = scenario, asked_for or tmp_path / "timeline.html"
         yield scenario
@@ -88,6 +96,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         _write(page, scenario)
         report.sections.append(("Scenario page", f"file://{page}"))
     return report
+
+
+def _set_stuck_after(scenario: Scenario, config: pytest.Config) -> None:
+    """What the option or the ini file say about runs that hang."""
+    option = config.getoption("--scenario-stuck-after")
+    setting = config.getini("scenario_stuck_after")
+    seconds = option if option is not None else float(setting) if setting else None
+    if seconds is not None:
+        scenario.stuck_after = seconds or None
 
 
 def _page(item: pytest.Item) -> Path | None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from dagster_scenario import timeline as timeline_
 from dagster_scenario.clock import Clock
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.quiet import without_dagsters_warnings
 from dagster_scenario.timeline import Timeline
 
 _log = logging.getLogger("dagster_scenario")
@@ -47,9 +49,7 @@ class Requests:
             tags={"dagster/partition": partition} if partition is not None else {},
         )
         workspace, context = self._locations.workspace, self._locations.request_context()
-        asyncio.run(
-            dagster_.submit_asset_run(None, request, 0, self.instance, workspace, context, {}, {}, _log),
-        )
+        _until_done(dagster_.submit_asset_run(None, request, 0, self.instance, workspace, context, {}, {}, _log))
         self._requested()
 
     def launch(
@@ -69,10 +69,10 @@ class Requests:
         if definition.partitions_def is not None:
             if partition is None:
                 raise ScenarioError(f"job {job!r} is partitioned; say which: launch({job!r}, '2024-01-31')")
-            with dagster_.partition_loading_context(dynamic_partitions_store=self.instance):
-                request = definition.run_request_for_partition(partition)
-            config = config or dict(request.run_config)
-            all_tags = {**request.tags, **all_tags}
+            self._locations.check_partition_of(job, definition.partitions_def, partition, self.instance)
+            partitioned: Any = definition.partitioned_config
+            config = config or dict(partitioned.get_run_config_for_partition_key(partition))
+            all_tags = {**partitioned.get_tags_for_partition_key(partition, job_name=job), **all_tags}
         elif partition is not None:
             raise ScenarioError(f"job {job!r} is not partitioned; leave the partition out")
         context = self._locations.request_context()
@@ -113,11 +113,17 @@ class Requests:
         for asset in chosen:
             _refuse_external(asset)
             self._locations.check_partitions(asset, partitions, self.instance)
-        backfill = dagster_.PartitionBackfill.from_asset_partitions(
+        with without_dagsters_warnings():
+            backfill = self._backfill_of([asset.key for asset in chosen], partitions)
+        self.instance.add_backfill(backfill)
+        self._requested()
+
+    def _backfill_of(self, assets: list[dg.AssetKey], partitions: Sequence[str]) -> Any:
+        return dagster_.PartitionBackfill.from_asset_partitions(
             backfill_id=dagster_.make_new_backfill_id(),
             asset_graph=self._locations.request_context().asset_graph,
             partition_names=list(partitions),
-            asset_selection=[asset.key for asset in chosen],
+            asset_selection=assets,
             backfill_timestamp=self.clock.instant.timestamp(),
             tags={},
             dynamic_partitions_store=self.instance,
@@ -126,10 +132,15 @@ class Requests:
             description=None,
             run_config=None,
         )
-        self.instance.add_backfill(backfill)
-        self._requested()
 
-    def report(self, asset: str | dg.AssetKey, partition: str | None = None, data_version: str | None = None) -> None:
+    def report(
+        self,
+        asset: str | dg.AssetKey,
+        partition: str | None = None,
+        data_version: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Report a materialization of an asset, as its owner would through Dagster's API."""
         known = self._locations.asset(asset)
         if partition is not None:
@@ -137,8 +148,23 @@ class Requests:
         elif known.partitions is not None:
             raise ScenarioError(f"{known.name} is partitioned; say which: report({known.name!r}, '2024-01-31')")
         tags = {"dagster/data_version": data_version} if data_version else {}
-        event = dg.AssetMaterialization(known.key, partition=partition, tags=tags)
+        event = dg.AssetMaterialization(known.key, partition=partition, tags=tags, metadata=metadata)
         self.instance.report_runless_asset_event(event)
+        self._requested()
+
+    def add_partitions(self, name: str, *partitions: str) -> None:
+        """Add partitions to the DynamicPartitionsDefinition of this name."""
+        self._locations.check_dynamic_partitions(name)
+        self.instance.add_dynamic_partitions(name, list(partitions))
+        self._requested()
+
+    def remove_partitions(self, name: str, *partitions: str) -> None:
+        """Remove partitions from the DynamicPartitionsDefinition of this name."""
+        self._locations.check_dynamic_partitions(name)
+        for partition in partitions:
+            if not self.instance.has_dynamic_partition(name, partition):
+                raise unknown("partition", partition, self.instance.get_dynamic_partitions(name), where=f" in {name}")
+            self.instance.delete_dynamic_partition(name, partition)
         self._requested()
 
     def cancel(self, target: str) -> None:
@@ -155,33 +181,48 @@ class Requests:
         self._requested()
 
     def turn_on(self, *names: str) -> None:
-        """Turn sensors and schedules on, as the UI's switch does."""
+        """Turn sensors and schedules on, all by default, as the UI's switch does."""
         for instigator in self._sensors_and_schedules(names):
             if isinstance(instigator, dagster_.RemoteSensor):
                 self.instance.start_sensor(instigator)
             else:
                 self.instance.start_schedule(instigator)
-        self._changed(timeline_.DAEMON, f"turned on: {', '.join(names)}")
+        self._changed(timeline_.DAEMON, f"turned on: {', '.join(names) or 'everything'}")
 
     def turn_off(self, *names: str) -> None:
-        """Turn sensors and schedules off."""
+        """Turn sensors and schedules off, all by default."""
         for instigator in self._sensors_and_schedules(names):
             origin, selector = instigator.get_remote_origin_id(), instigator.selector_id
             if isinstance(instigator, dagster_.RemoteSensor):
                 self.instance.stop_sensor(origin, selector, instigator)
             else:
                 self.instance.stop_schedule(origin, selector, instigator)
-        self._changed(timeline_.DAEMON, f"turned off: {', '.join(names)}")
+        self._changed(timeline_.DAEMON, f"turned off: {', '.join(names) or 'everything'}")
 
     def _sensors_and_schedules(self, names: Sequence[str]) -> list[Any]:
         found = {**self._locations.sensors(), **self._locations.schedules()}
         known = {name for _, name in found}
-        if not names:
-            raise ScenarioError(f"which? There are: {', '.join(sorted(known)) or 'no sensors or schedules'}")
         for name in names:
             if name not in known:
                 raise unknown("sensor or schedule", name, known)
-        return [instigator for (_, name), instigator in found.items() if name in names]
+        return [instigator for (_, name), instigator in found.items() if not names or name in names]
+
+
+def _until_done(work: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine to its end, also where an event loop runs already, as in an `async def` test."""
+    if _in_an_event_loop():
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, work).result()
+    else:
+        asyncio.run(work)
+
+
+def _in_an_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _refuse_external(asset: Asset) -> None:

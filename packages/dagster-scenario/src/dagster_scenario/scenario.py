@@ -1,46 +1,59 @@
 """The scenario: a clock, a world, Dagster's daemons and runs, and what to expect of them."""
 
 import itertools
-import logging
 import os
 import shutil
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 import dagster as dg
 
+from dagster_scenario import sources as sources_
 from dagster_scenario import timeline as timeline_
-from dagster_scenario.breaking import Breaking
 from dagster_scenario.clock import Clock, sleeps
 from dagster_scenario.daemons import Chance, Daemons
-from dagster_scenario.errors import ScenarioError, unknown
+from dagster_scenario.dry_run import DryRun
+from dagster_scenario.due import Due
+from dagster_scenario.errors import ScenarioError, ScenarioWarning, unknown
 from dagster_scenario.execution import Execution, never_hit
-from dagster_scenario.expectations import AssetExpectation, RunsExpectation, SensorExpectation
+from dagster_scenario.expectations import AssetExpectation, RunsExpectation, ScheduleExpectation, SensorExpectation
+from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
+from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
+from dagster_scenario.pools import steps_sleep_until_ready
+from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
+from dagster_scenario.reasons import Evaluations
 from dagster_scenario.requests import Requests
-from dagster_scenario.runs import delta
+from dagster_scenario.runs import delta, threads_belong_to_runs
 from dagster_scenario.storage import ScenarioStorage
+from dagster_scenario.stubbing import Stubbing
+from dagster_scenario.stuck import DaemonWatch, limit, signals_end, stack_from
+from dagster_scenario.tick_faults import TickFaults
 from dagster_scenario.timeline import Mark, Timeline
 from dagster_scenario.world import World
+
+# What `load` takes; a Definitions object can also come from a function with @dg.definitions.
+Source = str | Path | ModuleType | dg.Definitions | Callable[..., dg.Definitions] | dg.RepositoryDefinition
 
 # Dagster's slowest daemon makes a pass every 30 s; so does a scenario.
 TICK = timedelta(seconds=30)
 
 
-class Scenario(World, Requests, Breaking):
+class Scenario(World, Requests, Stubbing, FaultInjection):
     """A Dagster deployment in this process, on a simulated clock that only the scenario moves.
 
     settings: the project's dagster.yaml, as a path or a mapping, for its run queue, limits, monitoring and retries.
     start: the simulated time at which it begins. timezone: of every time that is given without an offset.
     folder: becomes DAGSTER_HOME and keeps what Dagster stores; a temporary one by default. tick: simulated time
-    between two passes of the daemons.
+    between two passes of the daemons. every_tick: make every one of them, also while nothing happens.
 
     Use it in a `with` statement, or `close()` it: until then the whole process sees simulated time. One at a time.
     """
@@ -55,12 +68,18 @@ class Scenario(World, Requests, Breaking):
         timezone: str = "UTC",
         folder: str | Path | None = None,
         tick: timedelta = TICK,
+        every_tick: bool = False,
     ) -> None:
         if Scenario._current is not None:
             raise ScenarioError("another scenario is open in this process; close it first: there is one clock")
         self.clock = Clock(start, timezone)
         self.timeline = Timeline(self.clock.now)
+        self.evaluations = Evaluations()
         self._tick = tick
+        # Whether `advance` and `at` make every tick, also while nothing happens.
+        self.every_tick = every_tick
+        self._due_times: Due | None = None
+        self._clock_readers: dict[tuple[str, str], str] = {}
         self._folder = Path(folder or tempfile.mkdtemp(prefix="dagster-scenario-")).resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._keep_folder = folder is not None
@@ -69,12 +88,17 @@ class Scenario(World, Requests, Breaking):
         self._daemons: Daemons | None = None
         self._chance = Chance()
         self._execution = Execution(self._folder, self.clock, self.timeline, self._locations)
+        self._tick_faults = TickFaults(self.clock)
+        self._watch = DaemonWatch(lambda: self._execution.stuck_after)
         self._twice: set[str] = set()
+        self._replaced_executors: set[tuple[str, str]] = set()
         self._settled = False
         # When something last changed, in the world or in Dagster.
         self._changed_at = self.clock.instant.timestamp()
         self._ticking = False
+        # The times of the last tick, and of the one before.
         self._ticked: datetime | None = None
+        self._ticked_before: datetime | None = None
         self._closing = ExitStack()
         Scenario._current = self
         self._closing.callback(self._forget)
@@ -95,7 +119,10 @@ class Scenario(World, Requests, Breaking):
         self.clock.freeze()
         self._closing.callback(self.clock.unfreeze)
         self._closing.enter_context(sleeps(self._sleep))
-        self._closing.enter_context(_quiet_logs())
+        self._closing.enter_context(threads_belong_to_runs())
+        self._closing.enter_context(steps_sleep_until_ready())
+        self._closing.enter_context(signals_end(self._where))
+        self._closing.enter_context(quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
         storage = ScenarioStorage.at(str(self._folder))
         self._closing.callback(storage.close, str(self._folder))
@@ -107,6 +134,20 @@ class Scenario(World, Requests, Breaking):
         self._closing.callback(self._locations.close)
         self._closing.callback(self._stop_daemons)
         self._closing.callback(self._execution.abandon)
+        self._closing.callback(self._tick_faults.unwatch)
+
+    @property
+    def stuck_after(self) -> float | None:
+        """Seconds of real time without any progress after which a run, or a pass of the daemons, is reported.
+
+        The error says where it hangs. None for no limit. 60 by default; with pytest, the ini setting
+        `scenario_stuck_after` and the option `--scenario-stuck-after` set it for all tests.
+        """
+        return self._execution.stuck_after
+
+    @stuck_after.setter
+    def stuck_after(self, seconds: float | None) -> None:
+        self._execution.stuck_after = limit(seconds)
 
     def close(self) -> None:
         """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""
@@ -117,7 +158,7 @@ class Scenario(World, Requests, Breaking):
 
         A fault that never happens is most often a name that is not what it was, and a test that proves nothing.
         """
-        unhit = list(never_hit(self._execution.faults))
+        unhit = list(never_hit([*self._execution.faults, *self._tick_faults.faults]))
         if unhit:
             raise ScenarioError(f"nothing came to where it was told to {'; '.join(unhit)}")
 
@@ -133,26 +174,63 @@ class Scenario(World, Requests, Breaking):
 
     # Code locations
 
-    def load(self, *sources: str | Path | dg.Definitions, in_process: bool = False, **named: Any) -> None:
+    def load(
+        self,
+        *sources: Source,
+        resources: Mapping[str, Any] | None = None,
+        in_process: bool = True,
+        **named: Source,
+    ) -> None:
         """Load code locations; more can be loaded later, and a loaded name can be given again to deploy new code.
 
-        sources: paths to a workspace.yaml, names of modules that have Definitions in them, Definitions objects.
-        named: the same, under a name of your choice. in_process: run the steps of jobs that ask for another executor
-        in this process; without it they are refused. Raises ScenarioError naming what does not load and why.
+        Args:
+            sources: names of modules with Definitions in them; paths to a workspace.yaml, dagster_cloud.yaml,
+                pyproject.toml, Python file or project folder; Definitions objects; functions with `@dg.definitions`.
+            resources: by their keys, what takes the place of the resources and IO managers of these locations, in
+                runs, sensors and schedules: objects, or definitions of resources.
+            in_process: has no effect any more. The steps of all jobs run in this process.
+            named: the same, under a name of your choice.
+
+        Raises:
+            ScenarioError: what does not load, and why.
         """
         if not sources and not named:
-            raise ScenarioError("load what? A path to workspace.yaml, the name of a module, or a Definitions object")
-        self._locations.in_process = self._locations.in_process or in_process
-        with _without_dagsters_warnings(), self._locations.unless_it_fails():
+            raise ScenarioError(f"load what? {sources_.EXPECTED[0].upper()}{sources_.EXPECTED[1:]}")
+        with without_dagsters_warnings(), self._locations.unless_it_fails():
             names = self._locations.add(sources, named)
-            self._locations.load(self.instance)
+            self._locations.swap_resources(names, resources)
+            self._load()
+        self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
+        self._say_which_executors_were_replaced()
+
+    def _load(self) -> None:
+        """Load all code locations anew; the daemons start again."""
+        self._locations.load(self.instance)
         self.timeline.instigators = self._locations.instigators()
         stopped = self._daemons.stopped if self._daemons else set()
         self._stop_daemons()
-        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance)
+        sensors = self._locations.sensors()
+        self._due_times = Due(
+            self.instance,
+            self._locations.repositories.values(),
+            sensors.values(),
+            self._locations.schedules().values(),
+        )
+        self._clock_readers = dict(self._locations.sensors_that_read_the_clock())
+        without = [] if self._due_times.has_freshness else ["freshness"]
+        self._daemons = Daemons(self.instance, self._locations.workspace, self._chance, without)
         self._daemons.stopped = stopped
         self._execution.watch_again()
-        self._changed(timeline_.DAEMON, f"loaded {', '.join(names)}")
+        self._tick_faults.watch_again(self._locations.tickers)
+
+    def _say_which_executors_were_replaced(self) -> None:
+        for location, executor, jobs in self._locations.replaced_executors():
+            if (location, executor) not in self._replaced_executors:
+                self._replaced_executors.add((location, executor))
+                shown = ", ".join(jobs[:3]) + (f" and {len(jobs) - 3} more" if len(jobs) > 3 else "")
+                self.timeline.add(
+                    timeline_.DAEMON, f"steps of {shown} ({location}) run in this process, not by {executor}"
+                )
 
     # The clock
 
@@ -167,17 +245,25 @@ class Scenario(World, Requests, Breaking):
             raise ScenarioError("the scenario has begun; move the clock with at(...) or advance(...)")
         self.clock.set(self.clock.parse(at))
 
-    def advance(self, **duration: float) -> None:
+    def advance(self, *, every_tick: bool | None = None, **duration: float) -> None:
         """Let time pass, as in `advance(hours=2, minutes=30)`, while the daemons tick.
 
         They tick while something happens, and whenever something falls due: a schedule, the end of a partition, a
         run that sleeps. In between, time is skipped.
-        """
-        self._pass_time_until(self.clock.instant + delta(**duration))
 
-    def at(self, moment: datetime | str) -> None:
+        Args:
+            every_tick: Skip nothing: tick every 30 s of simulated time, as a deployment does. For sensors that depend
+                on the time alone. By default what the scenario's own `every_tick` says.
+            duration: As for `datetime.timedelta`.
+
+        Warns:
+            ScenarioWarning: Time was skipped over a sensor that reads the clock. Once for each.
+        """
+        self._pass_time_until(self.clock.instant + delta(**duration), every_tick)
+
+    def at(self, moment: datetime | str, *, every_tick: bool | None = None) -> None:
         """Let time pass until a moment, as `advance` does. `'16:00'` is the next 16:00."""
-        self._pass_time_until(self.clock.next(moment))
+        self._pass_time_until(self.clock.next(moment), every_tick)
 
     def tick(self, times: int = 1) -> None:
         """One pass of every daemon, now, and then the runs that it started. Time does not move."""
@@ -193,14 +279,20 @@ class Scenario(World, Requests, Breaking):
         """
         self._ticks_until_quiet(within, None)
 
-    def _pass_time_until(self, target: datetime) -> None:
+    def _pass_time_until(self, target: datetime, every_tick: bool | None) -> None:
         clock = self.clock
         if target < clock.instant:
             raise ScenarioError(f"{clock.show(target)} has passed: it is {clock.show(clock.instant)}")
         if not self._settled:
             self._ticks_until_quiet(None, target)
         while clock.instant < target:
-            clock.move(min([target, *self._due()]))
+            moment = min([target, *self._due()])
+            if self.every_tick if every_tick is None else every_tick:
+                clock.move(min(moment, clock.instant + self._tick))
+                self._one_tick()
+                continue
+            self._warn_of_skipped(clock.instant, moment)
+            clock.move(moment)
             self._settled = False
             self._ticks_until_quiet(None, target)
 
@@ -218,19 +310,51 @@ class Scenario(World, Requests, Breaking):
                     return
                 self.clock.move(next_tick)
             cursors = self.timeline.cursors_moved
-            idle = idle + 1 if not self._one_tick() and not self._to_be_noticed() else 0
+            is_idle = not self._one_tick() and not self._to_be_noticed()
+            if is_idle and self._came_early():
+                continue
+            idle = idle + 1 if is_idle else 0
             # A sensor that has taken note of something, such as a file that is still growing, has more to say.
             if idle == 2 or (idle == 1 and cursors == self.timeline.cursors_moved):
                 self._settled = True
                 return
 
+    def _came_early(self) -> bool:
+        """Whether a tick came so soon after another that some daemons and sensors were not due in it."""
+        before = self._ticked_before
+        return before is not None and timedelta(0) < self.clock.instant - before < self._tick
+
     def _due(self) -> list[datetime]:
         """When something falls due, in UTC: a schedule, a partition's end, a run that sleeps, a sensor's next look."""
         return [
             *self._execution.due_after(self.clock.instant),
-            *self._locations.due_after(self.clock.instant),
+            *self._regularly_due(),
             *self._slow_looks_after(self.clock.instant),
         ]
+
+    def _regularly_due(self) -> Iterator[datetime]:
+        """When schedules, partitions' ends and the like fall due, as far as they are on."""
+        if self._due_times is not None:
+            running = self._loaded_daemons().running
+            yield from self._due_times.after(self.clock.instant, running, self.timeline.materialized)
+
+    def _warn_of_skipped(self, begin: datetime, end: datetime) -> None:
+        """Warn once of each sensor that reads the clock and would have looked in a time that is skipped."""
+        if not self._clock_readers or self._due_times is None or "sensors" not in self._loaded_daemons().running:
+            return
+        for sensor in self._due_times.running_sensors():
+            key = (sensor.handle.location_name, sensor.name)
+            interval = max(self._tick, self._locations.sensor_intervals[key])
+            if key in self._clock_readers and end - begin > interval:
+                where = self._clock_readers.pop(key)
+                skipped = f"from {self.clock.show(begin)} to {self.clock.show(end)}"
+                warnings.warn(
+                    f"sensor {sensor.name!r} reads the clock at {where}, and the time {skipped} is skipped, because "
+                    "nothing else happens in it: the sensor does not look there, as it would in a deployment. If that "
+                    "matters: advance(..., every_tick=True), or Scenario(every_tick=True)",
+                    ScenarioWarning,
+                    stacklevel=4,
+                )
 
     def _slow_looks_after(self, now: datetime) -> Iterator[datetime]:
         """The next looks of those sensors that look less often than a tick, and have not since something changed."""
@@ -268,9 +392,9 @@ class Scenario(World, Requests, Breaking):
     def _one_tick(self) -> bool:
         """Whether anything happened."""
         self._loaded_daemons()
-        self._ticked = self.clock.instant
-        before = len(self.timeline.events)
-        with _without_dagsters_warnings():
+        self._ticked_before, self._ticked = self._ticked, self.clock.instant
+        before, restless = len(self.timeline.events), self.timeline.restless_ticks
+        with without_dagsters_warnings():
             self._execution.wake_sleepers()
             before_twice = {origin: self._state_of(origin) for origin in self._twice}
             self._step_daemons()
@@ -278,7 +402,9 @@ class Scenario(World, Requests, Breaking):
                 self._forget_tick(before_twice)
                 self._step_daemons()
             self._execution.execute_launched()
-        active = any(event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:])
+        active = self.timeline.restless_ticks != restless or any(
+            event.kind in timeline_.ACTIVITY for event in self.timeline.events[before:]
+        )
         if active:
             self._unsettle()
         return active
@@ -286,7 +412,8 @@ class Scenario(World, Requests, Breaking):
     def _step_daemons(self) -> None:
         self._ticking = True
         try:
-            errors = self._loaded_daemons().step()
+            with self._watch.watching():
+                errors = self._loaded_daemons().step()
         finally:
             self._ticking = False
         if not any(looking.error for looking in self.timeline.looking.values()):
@@ -341,6 +468,64 @@ class Scenario(World, Requests, Breaking):
             raise unknown("sensor", name, known)
         return SensorExpectation(self, name)
 
+    def expect_schedule(self, name: str) -> ScheduleExpectation:
+        """What is expected of a schedule."""
+        known = sorted({schedule for _, schedule in self._locations.schedules()})
+        if name not in known:
+            raise unknown("schedule", name, known)
+        return ScheduleExpectation(self, name)
+
+    def expect_job(self, name: str) -> JobExpectation:
+        """What is expected of the runs of a job."""
+        self._locations.job(name)
+        return JobExpectation(self, name)
+
+    def expect_check(self, asset: str | dg.AssetKey, check: str) -> CheckExpectation:
+        """What is expected of a check of an asset."""
+        name = self._locations.asset(asset).name
+        known = self._locations.checks_of(name)
+        if check not in known:
+            raise unknown("check", check, known, where=f" of {name}")
+        return CheckExpectation(self, name, check)
+
+    def expect_partitions(self, name: str) -> PartitionsExpectation:
+        """What is expected of the partitions of a DynamicPartitionsDefinition of this name."""
+        self._locations.check_dynamic_partitions(name)
+        return PartitionsExpectation(self, name)
+
+    def dry_run(
+        self, schedule: str, *, since: datetime | str | None = None, until: datetime | str | None = None
+    ) -> DryRun:
+        """Play a schedule without requesting anything: when it would tick, and what it would request.
+
+        Its function is called for each tick, at the simulated time of the tick; what it changes in the world is not
+        undone.
+
+        Args:
+            schedule: its name. It may be off.
+            since: when to begin; None for now.
+            until: when to end; None for a year later.
+
+        Raises:
+            ScenarioError: there is no such schedule.
+        """
+        known = {name: (location, remote) for (location, name), remote in self._locations.schedules().items()}
+        if schedule not in known:
+            raise unknown("schedule", schedule, known)
+        now = self.clock.instant
+        begin = self.clock.parse(since) if since is not None else now
+        end = self.clock.parse(until) if until is not None else begin + timedelta(days=366)
+        location, remote = known[schedule]
+        ticks = []
+        try:
+            for at in self._locations.ticks_of(remote, begin, end):
+                self.clock.set(at)
+                with without_dagsters_warnings():
+                    ticks.append(self._locations.planned_tick(location, remote, at, self.instance))
+        finally:
+            self.clock.set(now)
+        return DryRun(schedule, tuple(ticks))
+
     def expect_runs(self, since: Mark | None = None, *, job: str | None = None) -> RunsExpectation:
         """What is expected of the runs, or of those of one job."""
         if job is not None:
@@ -350,8 +535,29 @@ class Scenario(World, Requests, Breaking):
     # Behind it
 
     def check_partitions(self, asset: Asset, partitions: Sequence[str]) -> None:
-        """Refuse partitions that an asset does not have at this moment."""
-        self._locations.check_partitions(asset, partitions, self.instance)
+        """Refuse partitions that an asset neither has at this moment nor has had in this scenario."""
+        had = {event.partition for event in self.timeline.events if event.asset == asset.name}
+        had |= {key for run in self.timeline.runs.values() if asset.name in run.assets for key in run.partitions}
+        self._locations.check_partitions(asset, [key for key in partitions if key not in had], self.instance)
+
+    def switched_off(self, location: str) -> list[str]:
+        """The names of the sensors and schedules of a code location that are off."""
+        return self._locations.switched_off(location, self.instance)
+
+    def is_off(self, name: str) -> bool:
+        """Whether a sensor or schedule of this name is switched off."""
+        locations = {location for location, _ in self._locations.repositories}
+        return any(name in self.switched_off(location) for location in locations)
+
+    def freshness_of(self, asset: Asset) -> str:
+        """The state of an asset by its freshness policy: pass, warn, fail, or unknown."""
+        record = self.instance.get_freshness_state_records([asset.key]).get(asset.key)
+        return record.freshness_state.value.lower() if record else "unknown"
+
+    def check_asset_or_job(self, name: str) -> None:
+        """Refuse a name that is neither an asset nor a job."""
+        if name not in self._locations.assets():
+            self._locations.job(name)
 
     def happened(self, text: str) -> None:
         """Note in the timeline that the world has changed; for verbs of your own."""
@@ -359,12 +565,22 @@ class Scenario(World, Requests, Breaking):
 
     def event_stored(self, entry: Any) -> None:
         """Dagster stored an event."""
+        self._watch.watch.moved()
         self._execution.event_stored(entry)
         self.timeline.event_stored(entry)
 
     def tick_stored(self, tick: Any) -> None:
         """Dagster stored the outcome of a tick."""
+        self._watch.watch.moved()
         self.timeline.tick_stored(tick)
+
+    def evaluations_stored(self, evaluations: Any) -> None:
+        """Dagster evaluated automation conditions, of which these came out differently than before."""
+        self.evaluations.note(self.now, evaluations)
+
+    def partitions_stored(self, definition: str, keys: Sequence[str], added: bool) -> None:
+        """Dagster stored that dynamic partitions were added or removed."""
+        self.timeline.partitions_stored(definition, keys, added)
 
     def run_added(self, run: Any) -> None:
         """Dagster created a run."""
@@ -373,6 +589,14 @@ class Scenario(World, Requests, Breaking):
     def backfill_stored(self, backfill: Any) -> None:
         """Dagster stored the state of a backfill."""
         self.timeline.backfill_stored(backfill)
+
+    def slot_claimed(self, pool: str, claimed: bool) -> None:
+        """A step has asked for a slot of a pool."""
+        self._execution.slot_claimed(pool, claimed)
+
+    def slots_changed(self) -> None:
+        """Slots of a pool were freed or added."""
+        self._execution.slots_changed()
 
     def _changed(self, kind: str, text: str) -> None:
         self.timeline.add(kind, text)
@@ -395,6 +619,10 @@ class Scenario(World, Requests, Breaking):
         if self._daemons is None:
             raise ScenarioError("no code location is loaded; begin with scenario.load('workspace.yaml')")
         return self._daemons
+
+    def _where(self, frame: FrameType | None) -> str:
+        """What is going on, for a signal that ends it. frame: where the thread of the test is."""
+        return self._execution.where() or f"it was at {stack_from(frame).line() or 'the test'}"
 
     def _check_target(self, target: str, partition: str | None) -> None:
         asset = self._locations.assets().get(target)
@@ -423,25 +651,3 @@ def _restore(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-@contextmanager
-def _without_dagsters_warnings() -> Iterator[None]:
-    """What Dagster's daemons warn about themselves, in processes of their own, is not the project's to mend."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"dagster(\.|_shared\b|$)")
-        yield
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """The timeline tells what happens; Dagster's loggers would tell it again, in real ids and hundreds of lines."""
-    loggers = [logging.getLogger("dagster"), logging.getLogger("dagster.daemon")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -8,8 +8,10 @@ scenario starts open them again, so that a run which is killed leaves behind wha
 import functools
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,8 +28,12 @@ class Listener(Protocol):
 
     def event_stored(self, event: Any) -> None: ...
     def tick_stored(self, tick: Any) -> None: ...
+    def evaluations_stored(self, evaluations: Any) -> None: ...
+    def partitions_stored(self, definition: str, keys: Any, added: bool) -> None: ...
     def run_added(self, run: Any) -> None: ...
     def backfill_stored(self, backfill: Any) -> None: ...
+    def slot_claimed(self, pool: str, claimed: bool) -> None: ...
+    def slots_changed(self) -> None: ...
 
 
 class _Database:
@@ -42,15 +48,18 @@ class _Database:
         self._connection.exec_driver_sql("PRAGMA synchronous = OFF")
         self._connection.exec_driver_sql("PRAGMA cache_size = -65536")
         self._connection.commit()
+        # The threads of one run may write at the same time.
+        self._one_at_a_time = threading.RLock()
 
     @contextmanager
     def connect(self) -> Iterator[db.Connection]:
-        if self._connection.in_transaction():
-            # Dagster's storages read while they write; in a file of its own the reader would not see it.
-            yield self._connection
-        else:
-            with self._connection.begin():
+        with self._one_at_a_time:
+            if self._connection.in_transaction():
+                # Dagster's storages read while they write; in a file of its own the reader would not see it.
                 yield self._connection
+            else:
+                with self._connection.begin():
+                    yield self._connection
 
     def has_table(self, name: str) -> bool:
         with self.connect() as connection:
@@ -114,6 +123,7 @@ class _Events(_Shared, dagster_.ConsolidatedSqliteEventLogStorage):
     def __init__(self, folder: str, database: _Database, tell: Callable[[], Listener | None]) -> None:
         super().__init__(folder)
         self._database, self._tell = database, tell
+        self._steps_added = 0
 
     def _connect(self) -> Any:
         return self._database.connect()
@@ -121,10 +131,73 @@ class _Events(_Shared, dagster_.ConsolidatedSqliteEventLogStorage):
     def has_table(self, table_name: str) -> bool:
         return self._database.has_table(table_name)
 
+    def add_dynamic_partitions(self, partitions_def_name: str, partition_keys: Any) -> None:
+        known = set(self.get_dynamic_partitions(partitions_def_name))
+        super().add_dynamic_partitions(partitions_def_name, partition_keys)
+        new = [key for key in dict.fromkeys(partition_keys) if key not in known]
+        if listener := self._tell():
+            listener.partitions_stored(partitions_def_name, new, True)
+
+    def delete_dynamic_partition(self, partitions_def_name: str, partition_key: str) -> None:
+        there = self.has_dynamic_partition(partitions_def_name, partition_key)
+        super().delete_dynamic_partition(partitions_def_name, partition_key)
+        if there and (listener := self._tell()):
+            listener.partitions_stored(partitions_def_name, [partition_key], False)
+
     def store_event(self, event: Any) -> None:
         super().store_event(event)
         if listener := self._tell():
             listener.event_stored(event)
+
+    # The slots of concurrency pools
+
+    def claim_concurrency_slot(
+        self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+    ) -> Any:
+        claim = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if listener := self._tell():
+            listener.slot_claimed(concurrency_key, claim.is_claimed)
+        return claim
+
+    def add_pending_step(
+        self,
+        concurrency_key: str,
+        run_id: str,
+        step_key: str,
+        priority: int | None = None,
+        should_assign: bool = False,
+    ) -> None:
+        super().add_pending_step(concurrency_key, run_id, step_key, priority, should_assign)
+        # SQLite gives all steps of a second the same time, and then run ids, which vary, would decide who comes first.
+        steps = dagster_.PendingStepsTable
+        self._steps_added += 1
+        added = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(microseconds=self._steps_added)
+        with self._database.connect() as connection:
+            connection.execute(
+                steps.update()
+                .where(steps.c.run_id == run_id, steps.c.step_key == step_key)
+                .values(create_timestamp=added)
+            )
+
+    def free_concurrency_slots_for_run(self, run_id: str) -> None:
+        super().free_concurrency_slots_for_run(run_id)
+        self._slots_changed()
+
+    def free_concurrency_slot_for_step(self, run_id: str, step_key: str) -> None:
+        super().free_concurrency_slot_for_step(run_id, step_key)
+        self._slots_changed()
+
+    def set_concurrency_slots(self, concurrency_key: str, num: int) -> None:
+        super().set_concurrency_slots(concurrency_key, num)
+        self._slots_changed()
+
+    def delete_concurrency_limit(self, concurrency_key: str) -> None:
+        super().delete_concurrency_limit(concurrency_key)
+        self._slots_changed()
+
+    def _slots_changed(self) -> None:
+        if listener := self._tell():
+            listener.slots_changed()
 
 
 class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
@@ -135,8 +208,8 @@ class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
 
     _has_instigators_table = _has_asset_daemon_asset_evaluations_table = has_secondary_index_table = _there
     has_built_index = _there
-    # How each condition came to its result is for the UI to show, and takes a fifth of a tick to write.
-    supports_auto_materialize_asset_evaluations = False
+    # How each condition came to its result is told to the scenario, and not written, which takes a fifth of a tick.
+    supports_auto_materialize_asset_evaluations = True
 
     def __init__(self, database: _Database, tell: Callable[[], Listener | None]) -> None:
         super().__init__("")
@@ -145,6 +218,12 @@ class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
 
     def connect(self) -> Any:
         return self._database.connect()
+
+    def add_auto_materialize_asset_evaluations(self, evaluation_id: int, asset_evaluations: Any) -> None:
+        if listener := self._tell():
+            listener.evaluations_stored(asset_evaluations)
+
+    def purge_asset_evaluations(self, before: float) -> None: ...
 
     def update_tick(self, tick: Any) -> Any:
         stored = super().update_tick(tick)
@@ -201,7 +280,7 @@ class ScenarioStorage(_Shared, dagster_.DagsterStorage, _InFolder):
     _open: dict[tuple[str, int], "ScenarioStorage"] = {}  # noqa: RUF012
 
     def __init__(self, folder: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.listener: Listener | None = None
         # The launcher is told of through the storage, since both belong to the same scenario.
         self.launch: Callable[[Any], None] | None = None
@@ -249,7 +328,7 @@ class ScenarioLauncher(dagster_.RunLauncher, _InFolder):
     """Hands each run to the scenario, which executes it after the daemons have had their turn."""
 
     def __init__(self, folder: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._folder = folder
 
     @classmethod

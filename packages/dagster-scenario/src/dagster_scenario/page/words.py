@@ -38,6 +38,7 @@ def _about_run(run: Run) -> Iterator[str]:
         yield f"slept {timeline_.between(since, until) if until else 'without an end'} in {where}"
     if run.error:
         yield short(f"error: {run.error}", 200)
+        yield from run.trace[:1]
 
 
 def _standing(run: Run) -> str:

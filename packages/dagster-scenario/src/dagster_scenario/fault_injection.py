@@ -8,11 +8,13 @@ from dagster_scenario.daemons import Daemons
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.execution import Execution
 from dagster_scenario.faults import END, FAIL, HOLD, KILL, START, TAKE, Fault, InjectedFailure
+from dagster_scenario.locations import Locations
 from dagster_scenario.runs import delta
+from dagster_scenario.tick_faults import TickFaults
 from dagster_scenario.timeline import Timeline
 
 
-class Breaking:
+class FaultInjection:
     """Faults in runs and in daemons.
 
     A fault in a run lies at a point of an asset or op: its start, its end (`at='end'`: all is computed, nothing is
@@ -22,6 +24,8 @@ class Breaking:
 
     timeline: Timeline
     _execution: Execution
+    _tick_faults: TickFaults
+    _locations: Locations
     _twice: set[str]
     _changed: Callable[[str, str], None]
     _check_target: Callable[[str, str | None], None]
@@ -39,7 +43,10 @@ class Breaking:
         after: str | None = None,
         partition: str | None = None,
     ) -> None:
-        """Let an asset or op raise this error the next `times` times that it comes to this point, always for None."""
+        """Let an asset, op, sensor or schedule raise this error the next `times` times, always for None.
+
+        What a tick of a sensor or schedule has computed when it fails, at its end too, is lost with its cursor.
+        """
         raised = error if isinstance(error, BaseException) else InjectedFailure(error)
         self._add(Fault(FAIL, target, _point(at, before, after), partition, times, error=raised))
 
@@ -79,7 +86,10 @@ class Breaking:
         self._unsettle()
 
     def takes(self, target: str, *, partition: str | None = None, **duration: float) -> None:
-        """Let every computation of an asset or op take this long, as in `takes('orders', minutes=20)`."""
+        """Let every computation of an asset or op, or every tick, take this long: `takes('orders', minutes=20)`.
+
+        A tick keeps its daemon waiting, and so moves the clock.
+        """
         self._add(Fault(TAKE, target, END, partition, None, duration=delta(**duration)))
 
     def stop_daemons(self, *names: str) -> None:
@@ -119,8 +129,23 @@ class Breaking:
         self._loaded_daemons()
         if fault.times is not None and fault.times < 1:
             raise ScenarioError(f"times={fault.times} is never; give 1 or more, or None for always")
+        tickers = self._locations.tickers(fault.target)
+        if tickers and fault.target not in self._locations.assets():
+            _refuse_in_a_tick(fault)
+            self._tick_faults.add(fault, tickers)
+            return
         self._check_target(fault.target, fault.partition)
         self._execution.add(fault)
+
+
+def _refuse_in_a_tick(fault: Fault) -> None:
+    if fault.kind not in (FAIL, TAKE):
+        raise ScenarioError(
+            f"{fault.target} is a sensor or schedule, whose tick can fail or take its time, and nothing else; "
+            "tick_twice(...) is what a daemon does that is killed in it"
+        )
+    if fault.partition is not None:
+        raise ScenarioError(f"{fault.target} is a sensor or schedule, whose ticks have no partition; leave it out")
 
 
 def _point(at: str, before: str | None, after: str | None) -> str:
