@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg2
@@ -173,7 +174,7 @@ def basket(journal: Path) -> dg.Definitions:
 
     @dg.graph
     def clean(fruit: int) -> int:
-        return wash.alias("rinse")(fruit)
+        return wash.alias("rinse")(fruit)  # type: ignore[no-any-return]
 
     @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
     def pack(fruit: int) -> int:
@@ -182,7 +183,7 @@ def basket(journal: Path) -> dg.Definitions:
 
     @dg.graph_asset
     def basket() -> int:
-        return pack(clean(pick()))
+        return pack(clean(pick()))  # type: ignore[no-any-return]
 
     return dg.Definitions(assets=[basket])
 
@@ -198,7 +199,7 @@ def basket(journal: Path) -> dg.Definitions:
 )
 @pytest.mark.parametrize("verb", ["fail", "kill", "hold"])
 def test_a_fault_in_a_graph_asset_lies_in_its_steps(
-    scenario: Scenario, basket: dg.Definitions, journal: Path, verb: str, point: dict[str, str], left_behind: list[str]
+    scenario: Scenario, basket: dg.Definitions, journal: Path, verb: str, point: dict[str, Any], left_behind: list[str]
 ) -> None:
     scenario.load(basket)
     if point == {"at": "end"} and verb == "fail":
@@ -249,7 +250,7 @@ def test_one_step_of_a_graph_can_fail_by_the_name_that_it_has_there(
     ids=["start", "before", "after", "end"],
 )
 def test_a_killed_run_stops_there_and_no_cleanup_runs(
-    scenario: Scenario, pipeline: dg.Definitions, journal: Path, point: dict[str, str], left_behind: list[str]
+    scenario: Scenario, pipeline: dg.Definitions, journal: Path, point: dict[str, Any], left_behind: list[str]
 ) -> None:
     scenario.load(pipeline)
     scenario.kill("late", **point)
@@ -364,7 +365,8 @@ def test_a_run_can_be_killed_in_an_io_manager(scenario: Scenario, journal: Path,
         return str(journal)
 
     scenario.load(dg.Definitions(assets=[stored], resources={"io_manager": Store()}))
-    scenario.kill("stored", **{point: f"{__name__}.Store.handle_output"})
+    at: dict[str, Any] = {point: f"{__name__}.Store.handle_output"}
+    scenario.kill("stored", **at)
     scenario.materialize("stored")
     scenario.run_until_quiet()
     scenario.expect("stored").not_materialized()
@@ -631,7 +633,7 @@ def test_what_makes_no_sense_is_refused(scenario: Scenario, pipeline: dg.Definit
     outside = dg.AssetSpec("outside", partitions_def=DAYS)
     scenario.load(dg.Definitions(assets=[*(pipeline.assets or []), outside], sensors=[arrival]))
     scenario.start("2024-01-05")
-    refused = {
+    refused: dict[str, Callable[[], object]] = {
         "a fault lies at one point": lambda: scenario.fail("early", at="end", before=f"{__name__}.write_line"),
         "times=0 is never": lambda: scenario.fail("early", times=0),
         "is a str, not a function": lambda: scenario.fail("early", before=f"{__name__}.__name__"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -153,7 +154,7 @@ def test_a_step_is_not_retried_where_the_config_of_its_executor_says_so(scenario
         tries.append(1)
         raise RuntimeError("no")
 
-    disabled = {"execution": {"config": {"retries": {"disabled": {}}}}}
+    disabled: dict[str, Any] = {"execution": {"config": {"retries": {"disabled": {}}}}}
     job = dg.define_asset_job("once", [stubborn], config=disabled, executor_def=dg.multiprocess_executor)
     scenario.load(dg.Definitions(assets=[stubborn], jobs=[job]))
     scenario.launch("once")
@@ -174,7 +175,9 @@ def test_the_instance_is_the_one_that_the_code_under_test_gets(scenario: Scenari
     @dg.asset
     def look(context: dg.AssetExecutionContext) -> None:
         with dg.DagsterInstance.get() as instance:
-            seen.append(instance.get_run_by_id(context.run.run_id).run_id)
+            run = instance.get_run_by_id(context.run.run_id)
+            assert run is not None
+            seen.append(run.run_id)
 
     scenario.load(dg.Definitions(assets=[look]))
     scenario.materialize("look")

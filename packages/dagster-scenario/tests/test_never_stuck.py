@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -31,7 +32,7 @@ def pooled(scenario: Scenario, slots: int, **settings: object) -> None:
     @dg.asset
     def up() -> None: ...
 
-    @dg.asset(pool="db", deps=[up], **settings)  # type: ignore[call-overload]
+    @dg.asset(pool="db", deps=[up], **settings)  # type: ignore[call-overload, untyped-decorator]
     def pooled() -> None: ...
 
     scenario.instance.event_log_storage.set_concurrency_slots("db", slots)
@@ -233,7 +234,7 @@ async def write() -> None:
     WRITTEN.append("written")
 
 
-def lines():  # type: ignore[no-untyped-def]
+def lines() -> Iterator[str]:
     yield "one"
     yield "two"
 

@@ -126,7 +126,7 @@ def test_a_reason_that_always_changes_does_not_keep_a_scenario_from_being_quiet(
 
 @pytest.mark.parametrize("failures", [1, 2, 5])
 def test_a_sensor_that_failed_looks_again_at_its_next_tick(scenario: Scenario, failures: int) -> None:
-    looks = []
+    looks: list[None] = []
 
     @dg.sensor(target=target, default_status=ON)
     def flaky() -> dg.RunRequest:
@@ -142,7 +142,7 @@ def test_a_sensor_that_failed_looks_again_at_its_next_tick(scenario: Scenario, f
 
 
 def test_a_sensor_that_always_fails_does_not_keep_a_scenario_from_being_quiet(scenario: Scenario) -> None:
-    looks = []
+    looks: list[None] = []
 
     @dg.sensor(target=target, default_status=ON)
     def broken() -> None:
@@ -156,7 +156,7 @@ def test_a_sensor_that_always_fails_does_not_keep_a_scenario_from_being_quiet(sc
 
 
 def test_a_sensor_that_looks_seldom_and_failed_looks_again_in_time(scenario: Scenario) -> None:
-    looks = []
+    looks: list[None] = []
 
     @dg.sensor(target=target, default_status=ON, minimum_interval_seconds=600)
     def flaky() -> dg.RunRequest:

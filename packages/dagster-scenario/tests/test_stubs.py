@@ -208,7 +208,7 @@ def test_the_value_is_the_one_that_was_materialized_last(scenario: Scenario) -> 
 
 
 def test_partitions_have_values_of_their_own(scenario: Scenario) -> None:
-    read = []
+    read: list[object] = []
 
     @dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
     def orders() -> str:
@@ -312,7 +312,7 @@ def test_every_kind_of_computation_can_be_stubbed(scenario: Scenario) -> None:
 
     @dg.graph_asset
     def basket() -> int:
-        return together(many().map(each).collect())
+        return together(many().map(each).collect())  # type: ignore[no-any-return]
 
     @dg.observable_source_asset
     def watched() -> dg.DataVersion:

@@ -57,7 +57,7 @@ def test_the_same_scenario_has_the_same_timeline_in_every_process(tmp_path: Path
     def play(seed: str) -> tuple[str, str]:
         """Dagster keeps much in sets, whose order this seed changes."""
         page = tmp_path / f"{seed}.html"
-        command = [sys.executable, tmp_path / "story.py", page]
+        command = [sys.executable, str(tmp_path / "story.py"), str(page)]
         environment = {"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
