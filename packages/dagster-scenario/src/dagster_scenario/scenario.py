@@ -520,7 +520,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         try:
             for at in self._locations.ticks_of(remote, begin, end):
                 self.clock.set(at)
-                with without_dagsters_warnings():
+                with without_dagsters_warnings(), self._tick_faults.muted():
                     ticks.append(self._locations.planned_tick(location, remote, at, self.instance))
         finally:
             self.clock.set(now)
