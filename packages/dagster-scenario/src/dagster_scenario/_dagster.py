@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from dagster import AutomationCondition
+from dagster._core.definitions.declarative_automation.automation_condition import AutomationResult
+from dagster._core.definitions.declarative_automation.serialized_objects import get_serializable_true_subset
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.executor_definition import in_process_executor, multi_or_in_process_executor
 from dagster._core.definitions.job_base import InMemoryJob
@@ -25,8 +28,8 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._core.remote_representation.code_location import InProcessCodeLocation
-from dagster._core.remote_representation.external import RemoteSensor
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickStatus
+from dagster._core.remote_representation.external import RemoteSchedule, RemoteSensor
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickData, TickStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log.schema import PendingStepsTable
 from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
@@ -45,6 +48,14 @@ from dagster._utils.schedules import cron_string_iterator
 # The releases of Dagster that the harness is tested with; pyproject.toml asks for the same.
 SUPPORTED = ">=1.13.27,<1.14"
 
+# What is computed once for each object while a scenario is open; it depends on the object alone.
+REMEMBERED: list[tuple[type, str]] = [
+    (RemoteSensor, "get_remote_origin_id"),
+    (RemoteSchedule, "get_remote_origin_id"),
+    (AutomationCondition, "has_rule_condition"),
+    (AutomationCondition, "get_node_unique_ids"),
+]
+
 # What the harness reads or sets on Dagster's objects, beside the names above.
 _ATTRIBUTES: list[tuple[type, str]] = [
     (DagsterDaemon, "core_loop"),
@@ -56,6 +67,8 @@ _ATTRIBUTES: list[tuple[type, str]] = [
     (InstigatorState, "with_data"),
     (PartitionBackfill, "from_asset_partitions"),
     (ActiveExecution, "sleep_til_ready"),
+    (AutomationResult, "get_new_cursor"),
+    *REMEMBERED,
 ]
 
 
@@ -93,8 +106,10 @@ def _there(module: str, name: str) -> bool:
 
 
 __all__ = [
+    "REMEMBERED",
     "SUPPORTED",
     "ActiveExecution",
+    "AutomationResult",
     "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
@@ -119,12 +134,14 @@ __all__ = [
     "PartitionsByAssetSelector",
     "PartitionsSelector",
     "PendingStepsTable",
+    "RemoteSchedule",
     "RemoteSensor",
     "RunLauncher",
     "SerializableErrorInfo",
     "SpanMarker",
     "SqliteRunStorage",
     "SqliteScheduleStorage",
+    "TickData",
     "TickStatus",
     "WorkerStatus",
     "WorkspaceFileTarget",
@@ -134,6 +151,7 @@ __all__ = [
     "dagster_instance_config_schema",
     "execute_run",
     "get_job_execution_data_from_run_request",
+    "get_serializable_true_subset",
     "in_process_executor",
     "make_new_backfill_id",
     "moved",
