@@ -246,7 +246,7 @@ class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
             if before is not None and tick.timestamp >= before:
                 continue
             if after is not None and tick.timestamp <= after:
-                break
+                continue
             if not statuses or tick.status in statuses:
                 found.append(tick)
         return found
