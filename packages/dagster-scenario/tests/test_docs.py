@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster_scenario
 import pytest
+
+import dagster_scenario
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.dry_run import DryRun
 from dagster_scenario.expectations import (

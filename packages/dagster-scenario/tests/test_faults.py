@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg2
 import pytest
+
 from dagster_scenario import InjectedFailure, Scenario, ScenarioError
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")

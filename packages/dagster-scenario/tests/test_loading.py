@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+
 from dagster_scenario import Scenario, ScenarioError
 
 DEFINITIONS = """
