@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster_scenario
 import pytest
+
+import dagster_scenario
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.dry_run import DryRun
 from dagster_scenario.expectations import (
@@ -36,6 +37,7 @@ _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE 
 # What Dagster's storage and the scenario itself call.
 _CALLED_BACK = frozenset(
     {"event_stored", "tick_stored", "run_added", "backfill_stored", "evaluations_stored", "partitions_stored"}
+    | {"slot_claimed", "slots_changed"}
     | {"check_partitions", "check_asset_or_job", "freshness_of", "is_off", "switched_off"}
     | {"add", "number_requests", "open_backfills"}
 )
@@ -164,7 +166,7 @@ def test_the_reference_has_every_method_of_what_a_scenario_gives(owner: type) ->
 def test_the_reference_has_no_verb_that_is_not_there() -> None:
     for document in (TUTORIAL, REFERENCE, RECIPES, README):
         named = set(re.findall(r"\bscenario\.(\w+)", document.read_text(encoding="utf-8")))
-        attributes = {"timeline", "clock", "instance"}
+        attributes = {"timeline", "clock", "instance", "every_tick"}
         assert named - set(public(Scenario)) - attributes == set(), document.name
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
+
 from dagster_scenario import Scenario
 
 BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+
 from dagster_scenario import Scenario, ScenarioError
 
 DEFINITIONS = """

@@ -2,6 +2,7 @@
 
 import dagster as dg
 import pytest
+
 from dagster_scenario import Scenario
 
 ON = dg.DefaultSensorStatus.RUNNING

@@ -7,7 +7,9 @@ from datetime import datetime, timezone
 
 import dagster as dg
 import pytest
+
 from dagster_scenario import Scenario, ScenarioWarning
+from dagster_scenario._dagster import TickStatus
 
 ON = dg.DefaultSensorStatus.RUNNING
 
@@ -44,6 +46,27 @@ def test_in_the_exact_mode_every_tick_happens(scenario: Scenario) -> None:
 def _ids(scenario: Scenario, name: str) -> tuple[str, str]:
     state = next(state for state in scenario.instance.all_instigator_state() if state.instigator_name == name)
     return state.instigator_origin_id, state.selector_id
+
+
+def test_ticks_can_be_asked_for_as_in_any_instance(scenario: Scenario) -> None:
+    looks = []
+
+    @dg.sensor(target=target, default_status=ON)
+    def once() -> dg.RunRequest | dg.SkipReason:
+        looks.append(datetime.now(timezone.utc).timestamp())
+        return dg.RunRequest(run_key="it") if len(looks) == 2 else dg.SkipReason("nothing")
+
+    scenario.load(dg.Definitions(assets=[target], sensors=[once]))
+    scenario.advance(minutes=2, every_tick=True)
+    ids, instance = _ids(scenario, "once"), scenario.instance
+    times = [tick.timestamp for tick in instance.get_ticks(*ids)]
+    assert times == looks[::-1], "the newest one first"
+    assert [tick.timestamp for tick in instance.get_ticks(*ids, limit=1)] == looks[-1:]
+    assert [tick.timestamp for tick in instance.get_ticks(*ids, before=looks[2], after=looks[0])] == [looks[1]]
+    (requested,) = instance.get_ticks(*ids, statuses=[TickStatus.SUCCESS])
+    assert requested.timestamp == looks[1]
+    assert requested.run_ids == [scenario.timeline.run(1).id]
+    assert [tick.timestamp for tick in instance.get_tick_summaries(*ids, limit=2)] == looks[:-3:-1]
 
 
 def test_the_exact_mode_can_be_asked_for_from_the_beginning() -> None:

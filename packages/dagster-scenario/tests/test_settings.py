@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+
 from dagster_scenario import Scenario
 
 

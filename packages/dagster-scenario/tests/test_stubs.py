@@ -5,8 +5,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster_scenario import Scenario, ScenarioError
 from pydantic import PrivateAttr
+
+from dagster_scenario import Scenario, ScenarioError
+from dagster_scenario.stubs import StandIns, Stub
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 
@@ -429,3 +431,16 @@ def test_after_a_scenario_everything_is_as_it_was(company: dg.Definitions, monke
             scenario.materialize("lines")
             scenario.run_until_quiet()
             scenario.expect("lines").materialized(times=1)
+
+
+def value_of(partition: str | None) -> str:
+    return f"of {partition}"
+
+
+def test_what_can_not_be_sent_to_another_process_is_refused_with_its_name() -> None:
+    stand_ins = StandIns()
+    stand_ins.stubs["orders"] = Stub("orders", value=value_of)
+    stand_ins.check_that_they_can_be_sent()
+    stand_ins.stubs["lines"] = Stub("lines", value=lambda partition: partition)
+    with pytest.raises(ScenarioError, match="what stands for lines can't be given to the process of a run"):
+        stand_ins.check_that_they_can_be_sent()

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+
 from dagster_scenario import InjectedFailure, Scenario, ScenarioError
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
@@ -322,6 +323,14 @@ def test_a_fault_in_a_tick_that_never_comes_is_an_error_at_the_end() -> None:
 
 
 # A dry run
+
+
+def test_a_dry_run_comes_to_no_fault(company: Scenario) -> None:
+    company.turn_on("mornings")
+    company.fail("mornings", error="the calendar is away")
+    assert [tick.error for tick in company.dry_run("mornings", until="2024-01-04")] == ["", "", ""]
+    company.at("2024-01-01 12:00")
+    company.expect_schedule("mornings").failed("the calendar is away")
 
 
 def test_a_schedule_is_played_over_a_year_as_a_table(company: Scenario) -> None:

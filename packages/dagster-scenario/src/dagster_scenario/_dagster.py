@@ -4,7 +4,10 @@ Dagster has no public way to step its daemons. What stands here is what its own 
 Dagster may move any of it: `SUPPORTED` says which releases are known to work, and `moved()` which names are gone.
 """
 
+from dagster import AutomationCondition
 from dagster._core.decorator_utils import has_at_least_one_parameter
+from dagster._core.definitions.declarative_automation.automation_condition import AutomationResult
+from dagster._core.definitions.declarative_automation.serialized_objects import get_serializable_true_subset
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.definitions.executor_definition import in_process_executor, multi_or_in_process_executor
@@ -26,8 +29,8 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._core.remote_representation.code_location import InProcessCodeLocation
-from dagster._core.remote_representation.external import RemoteSensor
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickStatus
+from dagster._core.remote_representation.external import RemoteSchedule, RemoteSensor
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickData, TickStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log.schema import PendingStepsTable
 from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
@@ -46,9 +49,19 @@ from dagster_shared.error import SerializableErrorInfo
 
 from dagster_scenario._supported import SUPPORTED, moved
 
+# What is computed once for each object while a scenario is open; it depends on the object alone.
+REMEMBERED: list[tuple[type, str]] = [
+    (RemoteSensor, "get_remote_origin_id"),
+    (RemoteSchedule, "get_remote_origin_id"),
+    (AutomationCondition, "has_rule_condition"),
+    (AutomationCondition, "get_node_unique_ids"),
+]
+
 __all__ = [
+    "REMEMBERED",
     "SUPPORTED",
     "ActiveExecution",
+    "AutomationResult",
     "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
@@ -77,6 +90,7 @@ __all__ = [
     "PartitionsByAssetSelector",
     "PartitionsSelector",
     "PendingStepsTable",
+    "RemoteSchedule",
     "RemoteSensor",
     "RetryMode",
     "RunLauncher",
@@ -84,6 +98,7 @@ __all__ = [
     "SpanMarker",
     "SqliteRunStorage",
     "SqliteScheduleStorage",
+    "TickData",
     "TickStatus",
     "TimestampWithTimezone",
     "WorkerStatus",
@@ -94,6 +109,7 @@ __all__ = [
     "dagster_instance_config_schema",
     "execute_run",
     "get_job_execution_data_from_run_request",
+    "get_serializable_true_subset",
     "has_at_least_one_parameter",
     "in_process_executor",
     "make_new_backfill_id",

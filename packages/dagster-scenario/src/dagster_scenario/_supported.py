@@ -30,6 +30,15 @@ _ATTRIBUTES = [
     ("dagster._core.scheduler.instigation", "InstigatorState", "with_data"),
     ("dagster._core.execution.backfill", "PartitionBackfill", "from_asset_partitions"),
     ("dagster._core.execution.plan.active", "ActiveExecution", "sleep_til_ready"),
+    (
+        "dagster._core.definitions.declarative_automation.automation_condition",
+        "AutomationResult",
+        "get_new_cursor",
+    ),
+    ("dagster", "AutomationCondition", "has_rule_condition"),
+    ("dagster", "AutomationCondition", "get_node_unique_ids"),
+    ("dagster._core.remote_representation.external", "RemoteSensor", "get_remote_origin_id"),
+    ("dagster._core.remote_representation.external", "RemoteSchedule", "get_remote_origin_id"),
 ]
 
 

@@ -197,6 +197,8 @@ class Execution:
         method = "spawn" if "deltalake" in sys.modules and self._locations.importable else "fork"
         origins = self._locations.origins()
         stand_ins = self._locations.stand_ins
+        if method == "spawn":
+            stand_ins.check_that_they_can_be_sent()
         order = KilledRun(
             str(self._folder), record.id, self._clock.instant, origins, kill, record.partitions, stand_ins
         )

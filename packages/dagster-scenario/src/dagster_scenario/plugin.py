@@ -92,7 +92,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed and _OPEN in item.stash:
         scenario, page = item.stash[_OPEN]
         if "timeline" not in str(call.excinfo.value if call.excinfo else ""):
-            report.sections.append(("Scenario timeline", str(scenario.timeline)))
+            lines = scenario.timeline.shortened(within=200) or [str(scenario.timeline)]
+            report.sections.append(("Scenario timeline", "\n".join(lines)))
         _write(page, scenario)
         report.sections.append(("Scenario page", f"file://{page}"))
     return report

@@ -31,6 +31,7 @@ from dagster_scenario.locations import Asset, Locations
 from dagster_scenario.pools import steps_sleep_until_ready
 from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
 from dagster_scenario.reasons import Evaluations
+from dagster_scenario.remembering import remembered, without_garbage_collection
 from dagster_scenario.requests import Requests
 from dagster_scenario.runs import delta, threads_belong_to_runs
 from dagster_scenario.storage import ScenarioStorage
@@ -121,6 +122,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._closing.enter_context(sleeps(self._sleep))
         self._closing.enter_context(threads_belong_to_runs())
         self._closing.enter_context(steps_sleep_until_ready())
+        self._closing.enter_context(remembered())
         self._closing.enter_context(signals_end(self._where))
         self._closing.enter_context(quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
@@ -412,7 +414,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     def _step_daemons(self) -> None:
         self._ticking = True
         try:
-            with self._watch.watching():
+            with self._watch.watching(), without_garbage_collection():
                 errors = self._loaded_daemons().step()
         finally:
             self._ticking = False
@@ -520,7 +522,7 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         try:
             for at in self._locations.ticks_of(remote, begin, end):
                 self.clock.set(at)
-                with without_dagsters_warnings():
+                with without_dagsters_warnings(), self._tick_faults.muted():
                     ticks.append(self._locations.planned_tick(location, remote, at, self.instance))
         finally:
             self.clock.set(now)

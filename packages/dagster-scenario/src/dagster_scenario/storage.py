@@ -9,7 +9,7 @@ import functools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -201,9 +201,9 @@ class _Events(_Shared, dagster_.ConsolidatedSqliteEventLogStorage):
 
 
 class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
-    """Ticks in SQLite; what sensors and schedules keep between them, such as cursors, in memory.
+    """What sensors and schedules keep between their ticks, such as cursors, and the ticks themselves, in memory.
 
-    Dagster reads and writes that state a dozen times for each tick of a sensor, which was a quarter of the tick.
+    Dagster reads and writes them a dozen times for each tick of a sensor, which was more than half of the tick.
     """
 
     _has_instigators_table = _has_asset_daemon_asset_evaluations_table = has_secondary_index_table = _there
@@ -215,6 +215,9 @@ class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
         super().__init__("")
         self._database, self._tell = database, tell
         self._states: dict[str, Any] = {}
+        self._ticks: dict[int, Any] = {}
+        # The ids of the ticks of each sensor or schedule, oldest first.
+        self._ticks_of: dict[str, list[int]] = {}
 
     def connect(self) -> Any:
         return self._database.connect()
@@ -225,11 +228,64 @@ class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
 
     def purge_asset_evaluations(self, before: float) -> None: ...
 
+    # Ticks
+
+    def create_tick(self, tick_data: Any) -> Any:
+        tick = dagster_.InstigatorTick(len(self._ticks) + 1, tick_data)
+        self._ticks[tick.tick_id] = tick
+        self._ticks_of.setdefault(tick.selector_id or tick_data.instigator_origin_id, []).append(tick.tick_id)
+        return tick
+
     def update_tick(self, tick: Any) -> Any:
-        stored = super().update_tick(tick)
+        self._ticks[tick.tick_id] = tick
         if listener := self._tell():
             listener.tick_stored(tick)
-        return stored
+        return tick
+
+    def get_tick(self, tick_id: int) -> Any:
+        if tick_id not in self._ticks:
+            raise dg.DagsterInvariantViolationError(f"InstigatorTick {tick_id} is not present in storage")
+        return self._ticks[tick_id]
+
+    def get_ticks_by_ids(self, tick_ids: Sequence[int]) -> list[Any]:
+        return [self._ticks[tick_id] for tick_id in tick_ids if tick_id in self._ticks]
+
+    def get_ticks(
+        self,
+        origin_id: str,
+        selector_id: str,
+        before: float | None = None,
+        after: float | None = None,
+        limit: int | None = None,
+        statuses: Any = None,
+    ) -> list[Any]:
+        found: list[Any] = []
+        for tick_id in reversed(self._ticks_of.get(selector_id) or self._ticks_of.get(origin_id) or []):
+            tick = self._ticks[tick_id]
+            if limit is not None and len(found) == limit:
+                break
+            if before is not None and tick.timestamp >= before:
+                continue
+            if after is not None and tick.timestamp <= after:
+                continue
+            if not statuses or tick.status in statuses:
+                found.append(tick)
+        return found
+
+    def get_batch_ticks(
+        self, selector_ids: Sequence[str], limit: int | None = None, statuses: Any = None
+    ) -> dict[str, list[Any]]:
+        ticks = {selector: self.get_ticks("", selector, limit=limit, statuses=statuses) for selector in selector_ids}
+        return {selector: found for selector, found in ticks.items() if found}
+
+    def get_tick_summaries(self, *arguments: Any, **named: Any) -> list[Any]:
+        # A tick has all that its summary has.
+        return self.get_ticks(*arguments, **named)
+
+    def purge_ticks(self, origin_id: str, selector_id: str, before: float, tick_statuses: Any = None) -> None:
+        """A scenario keeps all of its ticks; see the setting `retention` of its instance."""
+
+    # What is kept between ticks
 
     def all_instigator_state(
         self,
@@ -241,8 +297,8 @@ class _Schedules(_Shared, dagster_.SqliteScheduleStorage):
         return [
             state
             for state in self._states.values()
-            if repository_origin_id in (None, state.repository_origin_id)
-            and repository_selector_id in (None, state.repository_selector_id)
+            if (repository_origin_id is None or repository_origin_id == state.repository_origin_id)
+            and (repository_selector_id is None or repository_selector_id == state.repository_selector_id)
             and instigator_type in (None, state.instigator_type)
             and (instigator_statuses is None or state.status in instigator_statuses)
         ]

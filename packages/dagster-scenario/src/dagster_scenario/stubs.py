@@ -5,6 +5,7 @@ are replaced by ops that do nothing but give what the stub says. So sensors, con
 as it is.
 """
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
+from dagster_scenario.errors import ScenarioError
 from dagster_scenario.faults import around_of
 
 
@@ -50,6 +52,18 @@ class StandIns:
     def swap(self, location: str, resources: Mapping[str, Any]) -> None:
         """Let the runs, sensors and schedules of a location have these resources, and no others in their place."""
         self.resources[location] = dict(resources)
+
+    def check_that_they_can_be_sent(self) -> None:
+        """Refuse what a process that is started afresh can't be given: it must be pickled on its way there."""
+        named = {**self.stubs, **{key: value for swapped in self.resources.values() for key, value in swapped.items()}}
+        for name, stand_in in named.items():
+            try:
+                pickle.dumps(stand_in)
+            except Exception as error:
+                raise ScenarioError(
+                    f"what stands for {name} can't be given to the process of a run that is to be killed ({error}). "
+                    "With delta-rs that process is started afresh: use functions and classes of a module, no lambdas"
+                ) from error
 
     def swapped(self, location: str) -> dict[str, dg.ResourceDefinition]:
         """The resources of a location that were swapped, as definitions."""

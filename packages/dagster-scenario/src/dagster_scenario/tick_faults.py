@@ -1,6 +1,7 @@
 """Faults in sensors and schedules: their ticks fail, or take their time, at a point."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ class TickFaults:
         self._points = Points(lambda op, point: self._reached(point))
         self._undo: list[Callable[[], None]] = []
         self._watched: set[int] = set()
+        self._muted = False
         # The sensor or schedule whose tick is under way.
         self._ticking: str | None = None
 
@@ -39,6 +41,15 @@ class TickFaults:
             undo()
         self._undo, self._watched = [], set()
 
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Within the `with` no fault happens: a dry run is no tick."""
+        self._muted = True
+        try:
+            yield
+        finally:
+            self._muted = False
+
     def _watch(self, fault: Fault, definitions: Iterable[Any]) -> None:
         for definition in definitions:
             if id(definition) not in self._watched:
@@ -59,7 +70,7 @@ class TickFaults:
             self._ticking = None
 
     def _reached(self, point: str) -> None:
-        if self._ticking is None:
+        if self._ticking is None or self._muted:
             return
         for fault in self.faults:
             if not fault.hits(self._ticking, frozenset(), point, lambda partition: True):

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 

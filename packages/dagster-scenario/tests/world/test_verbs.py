@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import date
 
 import pytest
+
 from dagster_scenario import Scenario, ScenarioError, verb
 
 

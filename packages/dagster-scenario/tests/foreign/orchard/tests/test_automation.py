@@ -1,6 +1,7 @@
 """What follows from what, without anybody asking for it."""
 
 import pytest
+
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dagster_scenario import Run, Scenario
 from dagster_scenario.world.files import Folder
 

@@ -1,6 +1,7 @@
 """When the clock strikes."""
 
 import pytest
+
 from dagster_scenario import Scenario
 
 

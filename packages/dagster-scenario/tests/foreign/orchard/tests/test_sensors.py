@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 
