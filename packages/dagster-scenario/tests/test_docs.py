@@ -121,7 +121,8 @@ def test_the_story_of_the_readme_fails_on_the_tutorials_project_as_it_says(insta
     story, failure = (content for _, _, content in _BLOCK.findall(README.read_text("utf-8"))[:2])
     (tmp_path / "test_readme.py").write_text(story, encoding="utf-8")
     done = Step("pytest test_readme.py", [], tmp_path).run(installed)
-    assert [line for line in failure.splitlines() if f"E         {line.strip()}" not in _indented(done.stdout)] == []
+    said = _indented(done.stdout)
+    assert [line for line in failure.splitlines() if f"E         {line.strip()}" not in said] == []
 
 
 @pytest.mark.parametrize("document", [TUTORIAL, REFERENCE, RECIPES, README, CHANGELOG], ids=lambda path: path.name)
