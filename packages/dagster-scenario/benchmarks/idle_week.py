@@ -4,9 +4,8 @@ Time stops at the end of each of the 168 partitions, and every sensor looks ther
 """
 
 import dagster as dg
-from measuring import cpu_seconds, holds, run, sensors
-
 from dagster_scenario import Scenario
+from measuring import cpu_seconds, holds, run, sensors
 
 
 @dg.asset

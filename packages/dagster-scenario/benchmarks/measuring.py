@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
-
 from dagster_scenario import Scenario
 
 ON = dg.DefaultSensorStatus.RUNNING

@@ -1,9 +1,8 @@
 """A week of a project in which a schedule for each minute, a condition and a sensor are off."""
 
 import dagster as dg
-from measuring import cpu_seconds, holds, run
-
 from dagster_scenario import Scenario
+from measuring import cpu_seconds, holds, run
 
 
 @dg.asset(automation_condition=dg.AutomationCondition.on_cron("* * * * *"))

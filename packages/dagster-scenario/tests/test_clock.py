@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario, ScenarioError
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")

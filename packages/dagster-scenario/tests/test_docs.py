@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 import dagster_scenario
+import pytest
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.dry_run import DryRun
 from dagster_scenario.expectations import (

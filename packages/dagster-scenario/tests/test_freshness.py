@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
-
 from dagster_scenario import Scenario
 
 BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)

@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario, ScenarioError
 
 DEFINITIONS = """

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario, ScenarioError
 
 BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)

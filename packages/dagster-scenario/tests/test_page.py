@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.page import render

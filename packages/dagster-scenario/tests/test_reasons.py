@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")

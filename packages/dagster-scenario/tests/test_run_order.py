@@ -2,7 +2,6 @@
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario
 
 ON = dg.DefaultSensorStatus.RUNNING

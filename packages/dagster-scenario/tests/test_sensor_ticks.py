@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario, ScenarioWarning
 from dagster_scenario._dagster import TickStatus
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario
 
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from pydantic import PrivateAttr
-
 from dagster_scenario import Scenario, ScenarioError
 from dagster_scenario.stubs import StandIns, Stub
+from pydantic import PrivateAttr
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 

@@ -7,10 +7,9 @@ from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
+from dagster_scenario import _dagster
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-
-from dagster_scenario import _dagster
 
 PACKAGE = Path(_dagster.__file__).parent
 

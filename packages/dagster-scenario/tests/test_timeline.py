@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.timeline import lateness
 

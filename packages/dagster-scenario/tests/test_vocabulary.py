@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-
 from dagster_scenario import InjectedFailure, Scenario, ScenarioError
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
-
 from dagster_scenario import Scenario, ScenarioError
 from dagster_scenario.world.delta import Table
+from deltalake import DeltaTable
 
 DAY = date(2024, 1, 5)
 

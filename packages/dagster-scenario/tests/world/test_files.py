@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-
 from dagster_scenario import Scenario, ScenarioError
 from dagster_scenario.world.http import Endpoint
 

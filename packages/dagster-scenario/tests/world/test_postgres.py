@@ -16,7 +16,6 @@ import psutil
 import psycopg2
 import pytest
 import sqlalchemy
-
 from dagster_scenario import Scenario, ScenarioError
 from dagster_scenario.world import postgres
 from dagster_scenario.world.postgres import PostgresServer

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from datetime import date
 
 import pytest
-
 from dagster_scenario import Scenario, ScenarioError, verb
 
 

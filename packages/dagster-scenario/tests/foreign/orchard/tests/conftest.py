@@ -6,7 +6,6 @@ It begins on the Wednesday before Easter 2024 at 4:30 in Berlin, an hour and a h
 from pathlib import Path
 
 import pytest
-
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 

@@ -1,7 +1,6 @@
 """What follows from what, without anybody asking for it."""
 
 import pytest
-
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from orchard import warehouse as the_warehouse
-from orchard.resources import Yard
-
 from dagster_scenario import Scenario, ScenarioError
 from dagster_scenario.world.files import Folder
+from orchard import warehouse as the_warehouse
+from orchard.resources import Yard
 
 
 def test_a_warehouse_that_opens_later_begins_with_the_last_prices_there_are(buying: Scenario) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dagster_scenario import Run, Scenario
 from dagster_scenario.world.files import Folder
 

@@ -1,7 +1,6 @@
 """When the clock strikes."""
 
 import pytest
-
 from dagster_scenario import Scenario
 
 

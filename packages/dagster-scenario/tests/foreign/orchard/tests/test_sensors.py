@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from dagster_scenario import Scenario
 from dagster_scenario.world.files import Folder
 
