@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("releases", ["lowest", "newest"])
-def test_all_tests_pass_beside_the_lowest_and_the_newest_releases(wheel: Path, tmp_path: Path, releases: str) -> None:
+def test_all_tests_pass_beside_both_ends_of_what_is_asked_for(wheel: Path, tmp_path: Path, releases: str) -> None:
     found = [python for minor in MINORS if (python := _python(minor))]
     chosen = found[0] if releases == "lowest" else found[-1]
     python = _environment(tmp_path, chosen, wheel, _lowest(wheel) if releases == "lowest" else [])
