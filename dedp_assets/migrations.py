@@ -17,6 +17,8 @@ from psycopg2 import ProgrammingError, errors
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from dedp_assets.errors import PermanentError
+
 _FILE_NAME = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
 
 # Every pipeline's: they make the schema and the record together. It is the name under which the versions before
@@ -37,7 +39,7 @@ _MAKE_RECORD = """
 """
 
 
-class WrongTables(RuntimeError):
+class WrongTables(PermanentError):
     """The database holds tables that this version can't use. The message says which, and what to do."""
 
 

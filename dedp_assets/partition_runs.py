@@ -2,9 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
+
+from dedp_assets.errors import DedpError
+
+if TYPE_CHECKING:
+    AssetResult = dg.MaterializeResult[None]
+else:
+    # Dagster looks for the class itself in the annotation of an asset that has checks.
+    AssetResult = dg.MaterializeResult
 
 
 class Materialized(NamedTuple):
@@ -21,7 +29,7 @@ class Problem(NamedTuple):
     metadata: dict[str, Any]
 
 
-def _as_it_is(partition_key: str, error: Exception) -> Problem:
+def _text_of(partition_key: str, error: DedpError) -> Problem:
     return Problem(str(error), {})
 
 
@@ -29,17 +37,25 @@ def materialize_each(
     context: dg.AssetExecutionContext,
     work: Callable[[str], Materialized],
     *,
-    failures: tuple[type[Exception], ...],
-    retryable: tuple[type[Exception], ...] = (),
-    explain: Callable[[str, Exception], Problem] = _as_it_is,
+    explain: Callable[[str, DedpError], Problem] = _text_of,
     checks: Callable[[], Sequence[dg.AssetCheckResult]] = list,
-) -> dg.MaterializeResult[None]:
-    """Do `work` for every partition key of the run, each with its own metadata.
+) -> AssetResult:
+    """Do the work of every partition of the run, and give each partition its own metadata.
 
-    A partition whose work raises one of `failures` is reported at the end, in one dg.Failure, after the others
-    have been done and their materializations recorded, as `explain` puts it. Dagster retries the step only if
-    all that failed is `retryable`; work has to be idempotent. Any other exception ends the run at once. `checks`
-    are evaluated when all the work is done.
+    A partition whose work raises a DedpError does not stop the others. When they are done and their materializations
+    are recorded, one failure names all partitions that failed. Any other exception ends the run at once.
+
+    Args:
+        context: Of the asset's run, which names the partitions.
+        work: Takes a partition key. It has to be idempotent: a retry of the step repeats it for every partition.
+        explain: Takes a partition key and the error of its work, and gives what the failure says of it.
+        checks: Evaluates the asset's checks, after all the work has succeeded.
+
+    Returns:
+        The result of the asset, with one data version for all partitions of the run.
+
+    Raises:
+        dg.Failure: At least one partition failed. Dagster retries the step only if each of these errors may pass.
     """
     done: dict[str, Materialized] = {}
     failed: dict[str, Problem] = {}
@@ -47,10 +63,10 @@ def materialize_each(
     for key in context.partition_keys:
         try:
             done[key] = work(key)
-        except failures as error:
+        except DedpError as error:
             failed[key] = explain(key, error)
-            may_retry = may_retry and isinstance(error, retryable)
-            # Here and not only in the failure, which Dagster prints with a traceback around it.
+            may_retry = may_retry and error.may_pass
+            # Logged as well as raised: Dagster prints a failure inside a traceback.
             context.log.error(f"{key}: {failed[key].text}")
     if failed:
         for key, result in done.items():

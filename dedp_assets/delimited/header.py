@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from dedp_assets.delimited.format import Format
 from dedp_assets.delimited.values import split_values
+from dedp_assets.errors import PermanentError
 
 _SHOWN_BYTES = 200
 
@@ -22,7 +23,7 @@ class RefusedLine(NamedTuple):
     line: str
 
 
-class UnusableFile(ValueError):
+class UnusableFile(PermanentError):
     """Not one line of the file can be loaded. The message says what was found and what was expected.
 
     It begins with a verb, for the file's name to stand before it. If all lines were read and rejected,

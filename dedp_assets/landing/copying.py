@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from dedp_assets.errors import PermanentError, TransientError
 from dedp_assets.landing.copies import Copied, lock_of, replacing
 from dedp_assets.landing.versions import FileVersion, stream_begins_with
 
 _CHUNK_BYTES = 1 << 20
 
 
-class NotCopied(RuntimeError):
-    """The file can't be taken. The message names it, what was found, and what was expected."""
+class NotCopied(PermanentError):
+    """The file can't be copied until somebody acts. The message names it, what was found, and what was expected."""
 
 
-class StillBeingWritten(NotCopied):
-    """The file did not come to rest in the time allowed. Worth another try later."""
+class StillBeingWritten(TransientError):
+    """The file was still changing when the time allowed for the copy was over."""
 
 
 class AnotherFile(NotCopied):

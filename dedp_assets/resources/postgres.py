@@ -6,9 +6,11 @@ from typing import Any
 
 import dagster as dg
 import psycopg2
+from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import settings
+from dedp_assets.errors import PermanentError, TransientError
 from dedp_assets.resources import embedded_postgres
 
 # What a server, a database or a role may have set otherwise, and our SQL depends on. The rest is theirs.
@@ -45,8 +47,45 @@ _BEGIN = """
 """
 
 
-class UnusableDatabase(RuntimeError):
-    """The database can't be used as it is. One line: which one, what was found and expected, what to do."""
+# What SQLSTATE codes begin with when the server has ended the connection: connection exceptions, and its shutdown.
+_CONNECTION_LOST = ("08", "57P0")
+
+
+class UnusableDatabase(PermanentError):
+    """The database has properties that rule out its use. The message names the database and the expected property."""
+
+
+class DatabaseUnavailable(TransientError):
+    """PostgreSQL does not answer, has ended the connection, or can't do the work now. The same work may succeed later.
+
+    The message is one line, with the text of the server or of the client library, and without a password.
+    """
+
+
+@contextmanager
+def named_database_errors() -> Iterator[None]:
+    """Turn the errors of psycopg2 that may pass into ours: while connecting, and in the middle of work.
+
+    Other errors of psycopg2 (wrong SQL, a violated constraint) are faults of ours and stay as they are.
+
+    Raises:
+        DatabaseUnavailable: The block raised such an error.
+    """
+    try:
+        yield
+    except (psycopg2.OperationalError, psycopg2.InterfaceError, errors.ReadOnlySqlTransaction) as error:
+        # A transaction on a lost connection can't be rolled back. The error that says so hides the first one.
+        first = error.__context__ if isinstance(error.__context__, psycopg2.OperationalError) else error
+        raise DatabaseUnavailable(_describe(first)) from error
+
+
+def _describe(error: psycopg2.Error) -> str:
+    what = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return f"PostgreSQL accepts no changes at the moment: {what}; is DEDP_POSTGRES_DSN the primary server?"
+    if error.pgcode is None or error.pgcode.startswith(_CONNECTION_LOST):
+        return f"PostgreSQL does not answer: {what}"
+    return f"PostgreSQL could not do its work: {what}"
 
 
 def database_dsn() -> str:
@@ -56,28 +95,34 @@ def database_dsn() -> str:
 
 @contextmanager
 def connect(dsn: str) -> Iterator[Connection]:
-    """A connection that is closed at the end of the block; what was not committed is rolled back.
+    """Connect for the length of the block; at its end close the connection, and roll back what was not committed.
 
-    Its session is the same whatever the server, the role and the environment have set (SESSION_SETTINGS).
-    Raises UnusableDatabase for a malformed `dsn` and for a database that can't hold what a devices file may
-    hold; psycopg2.OperationalError where no server answers.
+    The session has the same settings whatever the server, the role and the environment have set (SESSION_SETTINGS).
+
+    Args:
+        dsn: A libpq URL, such as postgresql://user@host:port/database, or a libpq string of keywords and values.
+
+    Raises:
+        UnusableDatabase: The `dsn` is malformed, or the database can't store every text, or runs no triggers.
+        DatabaseUnavailable: No server answers, or the connection fails while the block uses it.
     """
+    with named_database_errors():
+        connection = _open(dsn)
+        try:
+            _begin(connection)
+            yield connection
+        finally:
+            connection.close()
+
+
+def _open(dsn: str) -> Connection:
     try:
-        connection = psycopg2.connect(dsn, application_name="dedp", client_encoding="UTF8")
+        return psycopg2.connect(dsn, application_name="dedp", client_encoding="UTF8")
     except psycopg2.ProgrammingError as error:
-        malformed = str(error).strip()
-    else:
-        malformed = ""
-    if malformed:
-        # Not as it stands: it may have a password in it.
+        # The message does not quote the DSN, which may have a password in it.
         raise UnusableDatabase(
-            f"DEDP_POSTGRES_DSN is malformed: {malformed}; expected postgresql://user@host:port/database"
-        )
-    try:
-        _begin(connection)
-        yield connection
-    finally:
-        connection.close()
+            f"DEDP_POSTGRES_DSN is malformed: {str(error).strip()}; expected postgresql://user@host:port/database"
+        ) from None
 
 
 def _begin(connection: Connection) -> None:

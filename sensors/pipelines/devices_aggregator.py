@@ -6,14 +6,13 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 import dagster as dg
-import psycopg2
 
+from dedp_assets.errors import DedpError, TransientError
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState, load_states
-from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
 from dedp_assets.landing.copies import is_refused, read_copied
 from dedp_assets.partition_runs import partitions_in_progress
-from dedp_assets.resources.postgres import UnusableDatabase
 from sensors.reconciliation import NotObservable, Observed, reconciling_sensor
 
 TARGETS = [contract.DEVICES_RAW, contract.DEVICES_AGGREGATES]
@@ -60,13 +59,9 @@ def _observe(context: dg.SensorEvaluationContext) -> Observed:
         with context.resources.postgres.connect() as connection:
             ensure_tables(connection)
             loads = load_states(connection)
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise NotObservable(
-            f"PostgreSQL does not answer, so that nobody knows what is loaded: {why}; "
-            "what is behind is loaded when it is back"
-        ) from error
-    except (UnusableDatabase, WrongTables) as error:
+    except TransientError as error:
+        raise NotObservable(f"{error}; loads that are behind are requested when it is back") from error
+    except DedpError as error:
         raise NotObservable(str(error)) from error
     by_day = {day: loads[contract.load_id(day)] for day in copies if contract.load_id(day) in loads}
     behind = loads_behind(copies, by_day, _told(context.instance, copies.keys() - by_day.keys()))

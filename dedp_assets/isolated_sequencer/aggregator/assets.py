@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from psycopg2 import InterfaceError, OperationalError, errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import partition_runs
 from dedp_assets.delimited.header import UnreadableFile, UnusableFile
+from dedp_assets.errors import DedpError
+from dedp_assets.failures import named_failures
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import audits
-from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
+from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
-from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
 from dedp_assets.landing.copies import Refusal, read_copied, write_refusal
-from dedp_assets.resources.postgres import PostgresResource, UnusableDatabase
+from dedp_assets.resources.postgres import PostgresResource
 
-# For what may well succeed next time: the server restarts, a connection breaks, two transactions meet. An
-# unusable file is not retried (partition_runs).
+# Only errors that may pass are retried: the server restarts, a connection breaks, two transactions meet.
 _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
 # What reads whole tables is not part of every run; a check with a condition of its own runs by that alone.
@@ -34,24 +34,14 @@ _DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({most})") for name, most in co
 
 @contextmanager
 def _tables(postgres: PostgresResource, log: dg.DagsterLogManager) -> Iterator[Connection]:
-    """A connection to a database that has our tables.
+    """Connect to the database, whose tables are brought up to date before.
 
-    Raises dg.Failure, of one line that is logged before, for what is wrong with the database or on the way to it;
-    retried only where that may pass.
+    Raises:
+        dg.Failure: The database can't be used, or fails while the block uses it. The text is one line.
     """
-    try:
-        with postgres.connect() as connection:
-            ensure_tables(connection)
-            yield connection
-            return
-    except (UnusableDatabase, WrongTables) as error:
-        problem, may_pass = str(error), False
-    except (OperationalError, InterfaceError, errors.ReadOnlySqlTransaction) as error:
-        # A connection that is lost in a transaction can't be rolled back, which hides why.
-        first = error.__context__ if isinstance(error.__context__, OperationalError) else error
-        problem, may_pass = f"PostgreSQL: {' '.join(str(first).split())}", True
-    log.error(problem)
-    raise dg.Failure(problem, allow_retries=may_pass) from None
+    with named_failures(log), postgres.connect() as connection:
+        ensure_tables(connection)
+        yield connection
 
 
 devices_file = dg.AssetSpec(
@@ -82,7 +72,7 @@ devices_file = dg.AssetSpec(
     ],
     retry_policy=_RETRIES,
 )
-def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -> partition_runs.AssetResult:
     """All devices of all loads, one load per daily partition.
 
     A load is replaced as a whole: readers see the old one or the new one. Lines that can't be loaded go to
@@ -94,7 +84,6 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
         return partition_runs.materialize_each(
             context,
             lambda key: _load(context, connection, key),
-            failures=(UnusableFile,),
             explain=_explain,
             checks=lambda: [audits.lines_accounted_for(connection, loads)],
         )
@@ -134,9 +123,11 @@ def _named(partition_key: str) -> str:
     return f"{copied.source} (copied to {copy})" if copied else str(copy)
 
 
-def _explain(partition_key: str, error: Exception) -> partition_runs.Problem:
+def _explain(partition_key: str, error: DedpError) -> partition_runs.Problem:
+    if not isinstance(error, UnusableFile):
+        return partition_runs.Problem(str(error), {})
     metadata: dict[str, Any] = {}
-    if isinstance(error, UnusableFile) and error.lines_read:
+    if error.lines_read:
         metadata = {
             "lines_read": error.lines_read,
             "refused_reasons": error.reasons,
@@ -145,7 +136,7 @@ def _explain(partition_key: str, error: Exception) -> partition_runs.Problem:
     return partition_runs.Problem(f"{_named(partition_key)} {error}", metadata)
 
 
-def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -> dict:
+def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -> dict[str, Any]:
     with connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT type, full_name, version FROM dedp.devices_raw WHERE load_id = %s LIMIT 5",
@@ -176,10 +167,10 @@ def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -
     return metadata
 
 
-def markdown_table(header: tuple[str, ...], rows: list[tuple]) -> str:
+def markdown_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     """A Markdown table; what a cell can't hold is escaped."""
 
-    def line(cells: tuple) -> str:
+    def line(cells: tuple[Any, ...]) -> str:
         escaped = (str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
         return "| " + " | ".join(escaped) + " |"
 
@@ -207,7 +198,7 @@ def markdown_table(header: tuple[str, ...], rows: list[tuple]) -> str:
     ],
     retry_policy=_RETRIES,
 )
-def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresResource) -> partition_runs.AssetResult:
     """In how many loads each device occurs, all time. A partition is one load's share in it.
 
     Exact in every snapshot, also before this has run: reading adds what is not folded in yet. Materializing a
@@ -217,7 +208,6 @@ def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresReso
         return partition_runs.materialize_each(
             context,
             lambda key: _fold(connection, key),
-            failures=(LoadNotFound,),
             checks=lambda: [audits.totals_balance(connection)],
         )
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
+from dedp_assets.errors import PermanentError
+
 _FOLD = """
     WITH noted AS (
         DELETE FROM dedp.devices_changes WHERE load_id = %(load_id)s
@@ -42,7 +44,7 @@ class FoldReport:
     devices_changed: int
 
 
-class LoadNotFound(LookupError):
+class LoadNotFound(PermanentError):
     """There is no such load to fold."""
 
 

@@ -150,7 +150,7 @@ def _lock_load(cursor: Cursor, load_id: str) -> bool:
     cursor.execute("INSERT INTO dedp.devices_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING", [load_id])
     cursor.execute("SELECT folded FROM dedp.devices_loads WHERE load_id = %s FOR UPDATE", [load_id])
     (folded,) = cursor.fetchone()  # type: ignore[misc]
-    return folded
+    return bool(folded)
 
 
 def _exists(cursor: Cursor, table: sql.Identifier) -> bool:

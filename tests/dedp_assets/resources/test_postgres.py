@@ -1,15 +1,17 @@
 """A session is ours, whatever server, role and environment say; what can't be had is refused in one line."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
-from dedp_assets.resources.postgres import SESSION_SETTINGS, UnusableDatabase, connect
+from dedp_assets.resources.postgres import SESSION_SETTINGS, DatabaseUnavailable, UnusableDatabase, connect
 
 LOAD = "20240101"
 
@@ -174,6 +176,59 @@ def test_a_malformed_dsn_is_one_line_with_what_is_expected(malformed):
     assert str(raised.value).startswith("DEDP_POSTGRES_DSN is malformed: ")
     assert "expected postgresql://user@host:port/database" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_server_that_does_not_answer_may_answer_later_and_is_one_line_without_the_password() -> None:
+    with pytest.raises(DatabaseUnavailable) as raised, connect("postgresql://dedp:secret@127.0.0.1:1/dedp"):
+        pass
+    assert str(raised.value).startswith("PostgreSQL does not answer: ")
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+BREAKS = {
+    "the server ends the connection": (
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        "PostgreSQL does not answer: (server closed the connection|terminating connection)",
+    ),
+    "the server takes no changes": (
+        "SET TRANSACTION READ ONLY; CREATE TABLE public.t ()",
+        "accepts no changes at the moment: cannot execute CREATE TABLE .* is DEDP_POSTGRES_DSN the primary server",
+    ),
+    "the query is cancelled": (
+        "SELECT pg_cancel_backend(pg_backend_pid())",
+        "PostgreSQL could not do its work: canceling statement",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "told"), BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_what_may_pass_in_the_middle_of_work_is_one_error_of_ours(
+    dsn: str, statement: str, told: str, in_transaction: bool
+) -> None:
+    with (
+        pytest.raises(DatabaseUnavailable, match=told) as raised,
+        connect(dsn) as connection,
+        connection if in_transaction else nullcontext(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_connection_that_was_lost_before_is_one_error_of_ours(dsn: str) -> None:
+    def use_after_its_end(connection: Connection) -> None:
+        connection.close()
+        connection.cursor()
+
+    with pytest.raises(DatabaseUnavailable, match="connection already closed"), connect(dsn) as connection:
+        use_after_its_end(connection)
+
+
+def test_wrong_sql_is_a_fault_of_ours_and_keeps_its_traceback(dsn: str) -> None:
+    with pytest.raises(psycopg2.ProgrammingError), connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT nonsense")
 
 
 def test_our_settings_cost_one_query(dsn, database):

@@ -113,7 +113,9 @@ def test_a_server_that_does_not_answer_is_one_line_and_may_be_asked_again():
     nobody = PostgresResource(dsn="postgresql://127.0.0.1:1/dedp")
     with pytest.raises(dg.Failure) as raised, _tables(nobody, dg.build_asset_context().log):
         pass
-    assert raised.value.description.startswith('PostgreSQL: connection to server at "127.0.0.1", port 1 failed')
+    assert raised.value.description.startswith(
+        'PostgreSQL does not answer: connection to server at "127.0.0.1", port 1 failed'
+    )
     assert "\n" not in raised.value.description
     assert raised.value.allow_retries
     assert raised.value.__suppress_context__
