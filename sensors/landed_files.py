@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from dedp_assets.landing.copies import Copied
+from dedp_assets.landing.copies import CopyRecord
 from dedp_assets.landing.dated import UNDATED, DatedFolder, Listing, scan_landing
 from dedp_assets.landing.taking_in import LandedFiles, materialization
-from dedp_assets.landing.versions import FileVersion, Seen, watch
-from dedp_assets.landing.wanted import Copies, StoredCopies, wanted
+from dedp_assets.landing.versions import FileVersion, Seen, track_versions
+from dedp_assets.landing.wanted import Copies, StoredCopies, choose_sources
 from dedp_assets.partition_runs import consecutive, partitions_in_progress, range_tags
 from dedp_assets.run_processes import fail_ended_runs
 from sensors import reconciliation
@@ -103,7 +103,7 @@ class RunPlan:
     """What a tick does: runs to request, copies to tell Dagster of, the cursor to keep, notes for its readers."""
 
     requests: list[Request]
-    untold: dict[str, Copied]
+    untold: dict[str, CopyRecord]
     cursor: Cursor
     notes: list[str]
 
@@ -134,7 +134,7 @@ def plan_runs(listing: Listing, cursor: Cursor, copies: Copies, situation: Situa
     complete = arrivals.complete
 
     def wanted_by(days: Collection[str]) -> dict[str, str]:
-        return wanted(
+        return choose_sources(
             days,
             complete,
             copies,
@@ -170,10 +170,10 @@ def plan_runs(listing: Listing, cursor: Cursor, copies: Copies, situation: Situa
     return RunPlan(requests.made, untold, replace(following, requests=requests.number), notes)
 
 
-def _untold(copies: Copies, situation: Situation, others: Collection[str]) -> dict[str, Copied]:
+def _untold(copies: Copies, situation: Situation, others: Collection[str]) -> dict[str, CopyRecord]:
     """Copies that Dagster does not know of: a command line with another instance made them, or it was lost."""
     known = {*situation.materialized, *others, *(situation.in_progress or ())}
-    found = {day: copies.copied(day) for day in situation.due if day not in known}
+    found = {day: copies.record_of(day) for day in situation.due if day not in known}
     return {day: copied for day, copied in found.items() if copied is not None}
 
 
@@ -191,7 +191,7 @@ class _Arrivals:
 def _watch(listing: Listing, cursor: Cursor, situation: Situation) -> _Arrivals:
     dealt_with = {UNDATED: cursor.undated, **cursor.asked}
     other = {name: version for name, version in listing.files.items() if dealt_with.get(name) != version}
-    seen = watch(other, cursor.seen, situation.now)
+    seen = track_versions(other, cursor.seen, situation.now)
     incomplete = {
         name for name, known in seen.items() if not known.is_complete(situation.now, situation.settle_seconds)
     }

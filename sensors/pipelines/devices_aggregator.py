@@ -11,7 +11,7 @@ from dedp_assets.errors import DedpError, TransientError
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState, load_states
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
-from dedp_assets.landing.copies import is_refused, read_copied
+from dedp_assets.landing.copies import is_refused, read_record
 from dedp_assets.partition_runs import partitions_in_progress
 from sensors.reconciliation import NotObservable, Observed, reconciling_sensor
 
@@ -75,7 +75,7 @@ def copy_of(day: str) -> Copy | None:
     file = contract.internal_file(day)
     if not os.path.exists(file):
         return None
-    copied = read_copied(file)
+    copied = read_record(file)
     return Copy(copied.sha256 if copied else None, is_refused(file))
 
 

@@ -23,11 +23,11 @@ from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
 from dedp_assets.landing import copies, wanted
 from dedp_assets.landing.copies import (
-    Copied,
+    CopyRecord,
     Refusal,
     is_refused,
     lock_of,
-    read_copied,
+    read_record,
     replacing,
     write_refusal,
 )
@@ -272,7 +272,7 @@ class Landing:
 
     def load(self, day, *, with_totals=True):
         file = contract.internal_file(day)
-        copied = read_copied(file)
+        copied = read_record(file)
         if copied is None:
             return
         content = file.read_text()
@@ -373,7 +373,7 @@ class Landing:
             return  # still being written
         content, destination = self.files[name].content, contract.internal_file(day)
         if name == UNDATED:
-            beginning = wanted.may_only_grow(day, wanted.StoredCopies(landing_folder(), contract.internal_file))
+            beginning = wanted.required_beginning(day, wanted.StoredCopies(landing_folder(), contract.internal_file))
             if beginning and not self.begins_with(
                 landing_folder().file_of(UNDATED), beginning.version.size, beginning.sha256
             ):
@@ -382,7 +382,7 @@ class Landing:
         source = str(landing_folder().file_of(name))
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         before = destination.read_text() if destination.exists() else None
-        with suppress(Killed), lock_of(destination.parent), replacing(destination, Copied(source, version, sha256)):
+        with suppress(Killed), lock_of(destination.parent), replacing(destination, CopyRecord(source, version, sha256)):
             if killed == "before the rename":
                 raise Killed
             destination.write_text(content)
@@ -440,7 +440,7 @@ class Landing:
                 if content.startswith(BAD):
                     assert undated.content == content, f"{day} could not be loaded, and another file is there"
                 assert day in self.materialized, f"Dagster does not know of {day}"
-            copied = read_copied(file)
+            copied = read_record(file)
             assert (copied is not None) == file.exists()
             if copied is not None and not is_refused(file):
                 assert copied.sha256 == self.sha256_of(file)
@@ -566,7 +566,7 @@ def _no_growth(monkeypatch):
 
 
 def _later_files_replace(monkeypatch):
-    monkeypatch.setattr(wanted, "may_only_grow", lambda day, copies: None)
+    monkeypatch.setattr(wanted, "required_beginning", lambda day, copies: None)
 
 
 def _no_refusals(monkeypatch):
@@ -609,7 +609,7 @@ _version_with_ctime = Landing.version
 
 def _content_is_not_compared(monkeypatch):
     def has_content_of(self, day, landed, version):
-        copied = self.copied(day)
+        copied = self.record_of(day)
         return copied is not None and copied.version == version
 
     monkeypatch.setattr(wanted.StoredCopies, "has_content_of", has_content_of)

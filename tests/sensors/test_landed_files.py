@@ -18,7 +18,7 @@ from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.assets import devices_file
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
 from dedp_assets.landing import wanted
-from dedp_assets.landing.copies import Copied, Refusal, lock_of, read_copied, write_refusal
+from dedp_assets.landing.copies import CopyRecord, Refusal, lock_of, read_record, write_refusal
 from dedp_assets.landing.dated import UNDATED, DatedFolder, Listing, scan_landing
 from dedp_assets.landing.versions import FileVersion, Seen
 from jobs import devices_loader
@@ -40,13 +40,13 @@ def version(number, size=1):
 class Known:
     """What is known of the days' copies, as said: where each came from; the versions that it has the content of."""
 
-    sources: dict[str, Copied] = field(default_factory=dict)
+    sources: dict[str, CopyRecord] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     same: set[tuple[str, FileVersion]] = field(default_factory=set)
     grown: set[tuple[str, FileVersion]] = field(default_factory=set)
     without_source: set[str] = field(default_factory=set)
 
-    def copied(self, day):
+    def record_of(self, day):
         return self.sources.get(day)
 
     def exists(self, day):
@@ -64,11 +64,11 @@ class Known:
 
 
 def copy_of_own(day, number):
-    return Copied(f"/landing/devices/{day}/dataset.csv", version(number), f"sha {number}")
+    return CopyRecord(f"/landing/devices/{day}/dataset.csv", version(number), f"sha {number}")
 
 
 def copy_of_undated(number, size=1):
-    return Copied("/landing/devices/dataset.csv", version(number, size), f"sha {number}")
+    return CopyRecord("/landing/devices/dataset.csv", version(number, size), f"sha {number}")
 
 
 def days_asked_for(plan):
@@ -861,7 +861,7 @@ def test_a_file_that_is_replaced_before_the_rest_of_it_is_taken_leaves_the_day_a
 def refuse(day):
     """What the aggregating team does with a file that it can't load."""
     copy = contract.internal_file(day)
-    copied = read_copied(copy)
+    copied = read_record(copy)
     assert copied is not None
     write_refusal(copy, Refusal(copied.sha256, "has the first line 'wrong'"))
 
@@ -904,7 +904,7 @@ def test_a_run_by_hand_does_not_replace_a_days_own_file_by_the_undated_one(insta
     landing_folder().file_of(day).unlink()
     result = dg.materialize([devices_file], instance=instance, partition_key=day, raise_on_error=False)
     (failure,) = (event for event in result.all_events if event.is_step_failure)
-    assert f"{landing_folder().file_of(day)} is gone, from which {day} was taken in" in str(failure.event_specific_data)
+    assert f"{landing_folder().file_of(day)}, from which {day} was copied, is gone" in str(failure.event_specific_data)
     assert content_of(day) == "for its day"
 
 

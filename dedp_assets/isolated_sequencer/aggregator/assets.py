@@ -20,7 +20,7 @@ from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
-from dedp_assets.landing.copies import Refusal, read_copied, write_refusal
+from dedp_assets.landing.copies import Refusal, read_record, write_refusal
 from dedp_assets.resources.postgres import PostgresResource
 
 # Only errors that may pass are retried: the server restarts, a connection breaks, two transactions meet.
@@ -92,13 +92,13 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
 def _load(context: dg.AssetExecutionContext, connection: Connection, partition_key: str) -> partition_runs.Materialized:
     began = time.monotonic()
     copy = contract.internal_file(partition_key)
-    copied = read_copied(copy)
+    copied = read_record(copy)
     try:
         report = load_file(connection, contract.load_id(partition_key), copy)
     except UnusableFile as error:
         # Tells the loading team, so that the day takes the next version of the undated file.
         is_content = not isinstance(error, UnreadableFile)
-        if is_content and copied is not None and copied == read_copied(copy):
+        if is_content and copied is not None and copied == read_record(copy):
             write_refusal(copy, Refusal(copied.sha256, str(error)))
         raise
     write_refusal(copy, None)
@@ -119,7 +119,7 @@ def summary(report: LoadReport) -> str:
 def _named(partition_key: str) -> str:
     """The file of a partition as people know it: the one that landed, of which we have a copy."""
     copy = contract.internal_file(partition_key)
-    copied = read_copied(copy)
+    copied = read_record(copy)
     return f"{copied.source} (copied to {copy})" if copied else str(copy)
 
 

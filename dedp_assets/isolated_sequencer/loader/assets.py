@@ -43,5 +43,5 @@ def devices_file(context: dg.AssetExecutionContext, config: LandedFiles) -> part
 
     with named_failures(context.log):
         taking_in = TakingIn(landing_folder(), contract.internal_file, config, settings.settle_seconds())
-        taking_in.look_at(context.partition_keys)
+        taking_in.observe_files(context.partition_keys)
         return partition_runs.materialize_each(context, take_in)

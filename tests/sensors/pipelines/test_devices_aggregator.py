@@ -7,7 +7,7 @@ import pytest
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import assets
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
-from dedp_assets.landing.copies import Copied, lock_of, read_refusal, write_copied
+from dedp_assets.landing.copies import CopyRecord, lock_of, read_refusal, write_record
 from dedp_assets.landing.versions import FileVersion
 from dedp_assets.resources.postgres import PostgresResource
 from jobs import devices_aggregator
@@ -56,7 +56,7 @@ def put_copy(day, content):
     file = contract.internal_file(day)
     with lock_of(file.parent):
         file.write_text(content)
-        write_copied(file, Copied(f"/landing/devices/{day}/dataset.csv", FileVersion(1, 2, 3, 4), content))
+        write_record(file, CopyRecord(f"/landing/devices/{day}/dataset.csv", FileVersion(1, 2, 3, 4), content))
 
 
 def tick(instance, cursor=None, dsn=None):
@@ -155,7 +155,7 @@ def test_a_load_that_was_deleted_by_hand_stays_so(instance, dsn):
     assert load(instance, dsn)
     # As its SHA-256 is what Dagster was told, the copy says the true one.
     with lock_of(contract.internal_file(DAY).parent):
-        write_copied(contract.internal_file(DAY), told_copy(instance))
+        write_record(contract.internal_file(DAY), told_copy(instance))
     assert tick(instance, dsn=dsn).skip_message == "every day reflects its input"
     connection = psycopg2.connect(dsn)
     with connection, connection.cursor() as cursor:
@@ -168,4 +168,4 @@ def test_a_load_that_was_deleted_by_hand_stays_so(instance, dsn):
 def told_copy(instance):
     (record,) = instance.fetch_materializations(contract.DEVICES_RAW, limit=1).records
     sha256 = record.asset_materialization.metadata["file_sha256"].value
-    return Copied(f"/landing/devices/{DAY}/dataset.csv", FileVersion(1, 2, 3, 4), sha256)
+    return CopyRecord(f"/landing/devices/{DAY}/dataset.csv", FileVersion(1, 2, 3, 4), sha256)
