@@ -132,11 +132,11 @@ def rejection(raw: bytes, format: Format) -> Rejection | None:
         return Rejection("missing field" if fewer else "extra field", f"{len(values)} of {len(format.columns)} fields")
     if is_header(values, format):
         return Rejection("repeated header", "were files joined?")
-    for (column, most), value in zip(format.columns, values, strict=True):
+    for (name, most, _), value in zip(format.columns, values, strict=True):
         if not value.strip(" \t"):
-            return Rejection("missing value", column)
+            return Rejection("missing value", name)
         if most is not None and len(value) > most:
-            return Rejection("value too long", f"{column}: {len(value)} characters, {most} fit")
+            return Rejection("value too long", f"{name}: {len(value)} characters, {most} fit")
     return None
 
 

@@ -3,7 +3,7 @@
 The file system and its writers are simulated, and so is what can happen to the loading team: its daemon, its runs, its
 cursor, its clock. The decisions, and the copies with what they say they reflect, are real.
 
-    FILE_SCHEDULES=10000 python -m pytest tests/model/test_landing/versions.py
+    FILE_SCHEDULES=10000 python -m pytest tests/model/test_file_versions.py
 """
 
 import hashlib

@@ -29,7 +29,10 @@ _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL
 # What reads whole tables is not part of every run; a check with a condition of its own runs by that alone.
 _NIGHTLY: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed("0 3 * * *")
 
-_DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({most})") for name, most in contract.DEVICES_FORMAT.columns]
+_DEVICE_COLUMNS = [
+    dg.TableColumn(name, f"varchar({max_length})", description)
+    for name, max_length, description in contract.DEVICES_FORMAT.columns
+]
 
 
 @contextmanager
@@ -61,7 +64,9 @@ devices_file = dg.AssetSpec(
     kinds={"postgres", "table"},
     metadata={
         "dagster/table_name": "dedp.devices_raw",
-        "dagster/column_schema": dg.TableSchema([*_DEVICE_COLUMNS, dg.TableColumn("load_id", "char(8)")]),
+        "dagster/column_schema": dg.TableSchema(
+            [*_DEVICE_COLUMNS, dg.TableColumn("load_id", "char(8)", contract.LOAD_ID_DESCRIPTION)]
+        ),
     },
     check_specs=[
         dg.AssetCheckSpec(
@@ -187,7 +192,9 @@ def markdown_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     kinds={"postgres", "view"},
     metadata={
         "dagster/table_name": "dedp.devices_aggregates",
-        "dagster/column_schema": dg.TableSchema([*_DEVICE_COLUMNS, dg.TableColumn("all_occurrences", "bigint")]),
+        "dagster/column_schema": dg.TableSchema(
+            [*_DEVICE_COLUMNS, dg.TableColumn("all_occurrences", "bigint", contract.ALL_OCCURRENCES_DESCRIPTION)]
+        ),
     },
     check_specs=[
         dg.AssetCheckSpec(

@@ -20,7 +20,7 @@ from dedp_assets.landing.taking_in import LandedFiles, TakingIn
     kinds={"csv", "file"},
     metadata={
         "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, "string") for name in contract.DEVICES_FORMAT.names]
+            [dg.TableColumn(name, "string", description) for name, _, description in contract.DEVICES_FORMAT.columns]
         )
     },
     retry_policy=dg.RetryPolicy(max_retries=3, delay=20),

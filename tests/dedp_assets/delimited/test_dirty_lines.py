@@ -29,7 +29,7 @@ def header_of(format: Format) -> bytes:
 
 
 def expected_values(raw: bytes, format: Format) -> tuple[str, ...] | None:
-    return values_of(raw, format.delimiter, [math.inf if most is None else most for _, most in format.columns])
+    return values_of(raw, format.delimiter, [math.inf if most is None else most for _, most, _ in format.columns])
 
 
 @settings(deadline=None, max_examples=300)

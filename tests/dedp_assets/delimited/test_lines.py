@@ -15,7 +15,7 @@ from dedp_assets.delimited.lines import CleanLines, RejectedLine, Rejection, cla
 from dedp_assets.delimited.values import split_values
 
 FORMAT = Format(";", (Column("type", 15), Column("full_name", 50), Column("version", 40)))
-MAX_LENGTH = dict(FORMAT.columns)
+MAX_LENGTH = {column.name: column.max_length for column in FORMAT.columns}
 HEADER = b"type;full_name;version\n"
 MARK = "\ufeff".encode()
 

@@ -205,4 +205,4 @@ def test_the_columns_are_as_long_as_the_table_has_them(database):
             "WHERE table_schema = 'dedp' AND table_name = 'devices_raw' AND column_name <> 'load_id' "
             "ORDER BY ordinal_position"
         )
-        assert cursor.fetchall() == list(contract.DEVICES_FORMAT.columns)
+        assert cursor.fetchall() == [(column.name, column.max_length) for column in contract.DEVICES_FORMAT.columns]
