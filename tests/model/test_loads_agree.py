@@ -25,7 +25,7 @@ from dedp_assets.delimited.header import UnusableFile
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
-from dedp_assets.resources.postgres import connect
+from dedp_assets.resources.postgres import DatabaseUnavailable, connect
 
 _HISTORIES = int(os.environ.get("MODEL_LOADS", "40"))
 
@@ -198,7 +198,7 @@ class History:
                 report = load_file(connection, action.load_id, path)
         except UnusableFile:
             assert not action.file.rows
-        except psycopg2.Error:
+        except (psycopg2.Error, DatabaseUnavailable):
             assert action.fails_at
         else:
             assert action.file.rows
