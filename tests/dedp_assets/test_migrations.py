@@ -157,8 +157,8 @@ def test_what_was_made_before_there_were_migrations_is_recorded_and_not_run(
         (["0001_a.sql", "0003_b.sql"], "expected each number from 0001 on once"),
         (["0001_a.sql", "0001_b.sql"], "expected each number from 0001 on once"),
         (["0000_a.sql", "0001_b.sql"], "expected each number from 0001 on once"),
-        (["1_a.sql"], "is no migration's name"),
-        (["0001_A.sql"], "is no migration's name"),
+        (["1_a.sql"], "is not the name of a migration"),
+        (["0001_A.sql"], "is not the name of a migration"),
         (["README.md"], "has no migrations"),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.delimited.copying import Copied, copy_lines, opened
+from dedp_assets.delimited.copying import CopyReport, copy_lines, opened
 from dedp_assets.delimited.format import Column, Format
 from dedp_assets.delimited.header import UnusableFile
 from dedp_assets.delimited.quarantine import Quarantine, setting_aside
@@ -45,7 +45,7 @@ def shop(empty_dsn: str) -> Iterator[Connection]:
     connection.close()
 
 
-def replace_file(shop: Connection, client: str, file: str, content: bytes) -> tuple[Copied, Quarantine]:
+def replace_file(shop: Connection, client: str, file: str, content: bytes) -> tuple[CopyReport, Quarantine]:
     """Make the rows of one file in shop.orders exactly what `content` holds."""
     key = {"client": client, "file": file}
     with (
@@ -119,7 +119,7 @@ def test_every_line_of_a_file_with_other_columns_is_a_row_under_its_number_or_is
         11: ("missing field", "1 of 4 fields", b"\\."),
         12: ("unclosed quote", "one line is one row", b'11,"tea,2.50,x'),
     }
-    assert copied == Copied(5, hashlib.sha256(DIRTY).hexdigest(), len(DIRTY))
+    assert copied == CopyReport(5, hashlib.sha256(DIRTY).hexdigest(), len(DIRTY))
     assert quarantine.lines == 9
     assert quarantine.reasons["missing field"] == 2
 
