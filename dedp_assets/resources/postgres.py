@@ -1,4 +1,4 @@
-"""The project's PostgreSQL database: the embedded server, or whichever `DEDP_POSTGRES_DSN` names."""
+"""Connections to the project's PostgreSQL database: the embedded server, or the one that `DEDP_POSTGRES_DSN` names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +13,25 @@ from dedp_assets import settings
 from dedp_assets.errors import PermanentError, TransientError
 from dedp_assets.resources import embedded_postgres
 
-# What a server, a database or a role may have set otherwise, and our SQL depends on. The rest is theirs.
+# Settings that our SQL depends on. A server, a database or a role may have other defaults; all other settings stay.
 SESSION_SETTINGS = {
-    # Names are written with their schema, and nobody's table or function comes in between.
+    # Our SQL writes every name with its schema. Tables and functions of others must not be found instead.
     "search_path": "",
-    # Two runs of a load take turns: the second waits at the first one's row, and sees what that committed.
+    # Two runs of a load take turns: the second waits for the row lock of the first, and then sees what it committed.
     "default_transaction_isolation": "read committed",
-    # A load takes as long as its file is big, and waits for as long as the one before it takes.
+    # A load takes as long as its file is big, and may wait as long for the load before it.
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
-    # A duplicate is found by the error that it is to a primary key.
+    # Duplicates are found by the error of the primary key, which must not end the session.
     "exit_on_error": "off",
     "standard_conforming_strings": "on",
     "default_table_access_method": "heap",
 }
 
-# In one query: what the database is, and the settings, of which an older server may not know all. That a commit
-# is on the disk before it is reported is set only where it was given up: a stronger promise stays.
+# One query asks what the database is like, and sets the settings; an older server may not know all of them.
+# synchronous_commit is changed only if it is off: a commit has to be on the disk, and a stronger promise stays.
 _BEGIN = """
     SELECT pg_catalog.current_database(),
            pg_catalog.current_setting('server_encoding'),
@@ -89,7 +89,7 @@ def _describe(error: psycopg2.Error) -> str:
 
 
 def database_dsn() -> str:
-    """Where the database is; starts the embedded server for this process's life if that is the one."""
+    """The libpq URL of the database. Starts the embedded server, if that is used, until this process ends."""
     return settings.postgres_dsn() or embedded_postgres.attach(settings.make_home() / "postgres")
 
 
@@ -126,14 +126,14 @@ def _open(dsn: str) -> Connection:
 
 
 def _begin(connection: Connection) -> None:
-    connection.autocommit = True  # a setting that is made in a transaction goes with it
+    connection.autocommit = True  # a setting made in a transaction would be undone by a rollback
     with connection.cursor() as cursor:
         cursor.execute(_BEGIN, [list(SESSION_SETTINGS), list(SESSION_SETTINGS.values())])
         database, encoding, replication_role, *_ = cursor.fetchone()  # type: ignore[misc]
     connection.autocommit = False
     if encoding != "UTF8":
         raise UnusableDatabase(
-            f"database {database} has the encoding {encoding}, which can't hold every device's name; expected UTF8: "
+            f"database {database} has the encoding {encoding}, which can't store every name; expected UTF8: "
             f"CREATE DATABASE {database}_utf8 ENCODING 'UTF8' TEMPLATE template0, and name that in DEDP_POSTGRES_DSN"
         )
     if replication_role != "origin":

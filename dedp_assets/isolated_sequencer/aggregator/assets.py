@@ -1,6 +1,6 @@
-"""`devices_raw` and `devices_aggregates` in PostgreSQL, and the checks that watch over them.
+"""`devices_raw` and `devices_aggregates` in PostgreSQL, and their checks.
 
-The loading team's `devices_file` stands here as a key, its partitions and nothing else.
+Of the loading team's `devices_file`, only the key and the partitions are known here.
 """
 
 import time
@@ -26,7 +26,7 @@ from dedp_assets.resources.postgres import PostgresResource
 # Only errors that may pass are retried: the server restarts, a connection breaks, two transactions meet.
 _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
-# What reads whole tables is not part of every run; a check with a condition of its own runs by that alone.
+# Checks that read whole tables run once a night, and not in every run.
 _NIGHTLY: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed("0 3 * * *")
 
 _DEVICE_COLUMNS = [
@@ -101,7 +101,7 @@ def _load(context: dg.AssetExecutionContext, connection: Connection, partition_k
     try:
         report = load_file(connection, contract.load_id(partition_key), copy)
     except UnusableFile as error:
-        # Tells the loading team, so that the day takes the next version of the undated file.
+        # The loading team reads the refusal, and then copies the next version of the undated file for this day.
         is_content = not isinstance(error, UnreadableFile)
         if is_content and copied is not None and copied == read_record(copy):
             write_refusal(copy, Refusal(copied.sha256, str(error)))
@@ -113,7 +113,7 @@ def _load(context: dg.AssetExecutionContext, connection: Connection, partition_k
 
 
 def summary(report: LoadReport) -> str:
-    """A load in one line: how many lines were read, loaded and quarantined, these by reason."""
+    """One line about a load: how many lines were read, loaded and quarantined, and the reasons."""
     by_reason = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.reasons.items()))
     return (
         f"{report.lines_read:,} lines read, {report.rows_loaded:,} loaded, {report.rows_quarantined:,} quarantined"
@@ -122,7 +122,7 @@ def summary(report: LoadReport) -> str:
 
 
 def _named(partition_key: str) -> str:
-    """The file of a partition as people know it: the one that landed, of which we have a copy."""
+    """The file of a partition, for messages: the landed file if it is known, and our copy."""
     copy = contract.internal_file(partition_key)
     copied = read_record(copy)
     return f"{copied.source} (copied to {copy})" if copied else str(copy)
@@ -173,7 +173,7 @@ def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -
 
 
 def markdown_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """A Markdown table; what a cell can't hold is escaped."""
+    """A Markdown table. Characters that a cell can't hold are escaped."""
 
     def line(cells: tuple[Any, ...]) -> str:
         escaped = (str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)

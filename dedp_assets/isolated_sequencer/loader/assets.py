@@ -1,4 +1,4 @@
-"""`devices_file`: each day's file, in internal storage, whole and under our own roof."""
+"""`devices_file`: our own copy of each day's file, in internal storage."""
 
 import time
 
