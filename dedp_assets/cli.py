@@ -9,34 +9,51 @@ import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import psycopg2
 import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
+from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
-from dedp_assets.resources import embedded_postgres, embedded_spark
-from dedp_assets.resources.object_store import StorageProblem
+from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres import database_dsn
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer
 
 INTERRUPTED = 130
-# Errors whose message says all there is to say.
-_NAMED = (
-    local_stack.StackError,
-    settings.SettingError,
-    embedded_postgres.ServerError,
-    embedded_spark.ServerError,
-    StorageProblem,
-)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands of `dedp`. An error that we can name ends a command with one message and exit code 1.
+
+    No command handles these errors itself. A traceback means a fault in our code.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # not about a file of ours: `main` handles it
+            raise
+        except (DedpError, OSError, psycopg2.Error) as error:
+            raise click.ClickException(_message(error)) from error
+
+
+def _message(error: DedpError | OSError | psycopg2.Error) -> str:
+    if isinstance(error, DedpError):
+        return str(error)
+    if isinstance(error, psycopg2.Error):
+        return f"PostgreSQL: {' '.join(str(error).split())}"
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or " ".join(str(error).split())
+    return f"{where}{what}. Check that file or folder: its kind, its permissions, and the space on its disk"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def dedp() -> None:
     """Event-driven pipelines as a Dagster asset graph. State lives under DEDP_HOME, by default .dedp/."""
 
@@ -121,14 +138,11 @@ def load_delta(
 
     if input_path and rows:
         raise click.UsageError("--rows is for generated devices; leave it out, or leave out --input")
-    try:
-        wanted = [producer.day_of(day) for day in days]
-        source = producer.from_files(input_path) if input_path else producer.generated(rows or 100)
-        for day in wanted:
-            done = producer.load(contract.uri(contract.DEVICES), day, source, typed=typed)
-            click.echo(f"{done.partition}: {done.rows} rows, version {done.version}")
-    except producer.NotLoaded as error:
-        raise click.ClickException(str(error)) from error
+    wanted = [producer.day_of(day) for day in days]
+    source = producer.from_files(input_path) if input_path else producer.generated(rows or 100)
+    for day in wanted:
+        done = producer.load(contract.uri(contract.DEVICES), day, source, typed=typed)
+        click.echo(f"{done.partition}: {done.rows} rows, version {done.version}")
 
 
 @dedp.command(context_settings={"ignore_unknown_options": True})
@@ -156,14 +170,12 @@ def execute(command: tuple[str, ...]) -> None:
         local_stack.create_instance_schema(shared)
         path = os.pathsep.join([os.path.dirname(sys.executable), shared.get("PATH", "")])
         if shutil.which(command[0], path=path) is None:
-            raise click.ClickException(
-                f"{command[0]} is no program that can be run; `dedp exec` takes one, and its options"
-            )
+            raise click.UsageError(f"{command[0]} is not a program; give `dedp exec` a program and its options")
         sys.exit(subprocess.run(command, env={**shared, "PATH": path}).returncode)
 
 
 def main() -> NoReturn:
-    """Entry point of the console script. Errors of ours are a line; Ctrl-C and SIGTERM clean up like any end."""
+    """Run the console script `dedp`. Ctrl-C, SIGTERM and SIGHUP end a command with its usual clean-up."""
     # SIGINT as well: a shell's background job starts with it ignored, and must end by it all the same.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
@@ -181,19 +193,8 @@ def _exit_with(command: Callable[[], object]) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except _NAMED as error:
-        click.echo(f"dedp: {error}", err=True)
-        sys.exit(1)
     except BrokenPipeError:  # who reads has had enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  Python would try once more at its end, and say so
-        sys.exit(1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        what = error.strerror or " ".join(str(error).split())
-        click.echo(f"dedp: {where}{what}. Look at that file or folder: what it is, its rights and its disk", err=True)
-        sys.exit(1)
-    except psycopg2.Error as error:
-        click.echo(f"dedp: PostgreSQL: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped.", err=True)

@@ -26,6 +26,7 @@ import psycopg2.extensions
 import requests
 
 from dedp_assets import settings
+from dedp_assets.errors import PermanentError
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.shared_spark import shared_server
 
@@ -48,7 +49,7 @@ _LOCATIONS = """
 """
 
 
-class StackError(RuntimeError):
+class StackError(PermanentError):
     """The system did not come up. The message says why and what to do."""
 
 

@@ -17,15 +17,13 @@ import os
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
+from dedp_assets.errors import SettingError
+
 # The folder that this package is in: a checkout of the project, or whatever it was installed into.
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # This file in a home says that a demo made it and may wipe it.
 DEMO_MARK = "demo"
-
-
-class SettingError(ValueError):
-    """A `DEDP_*` variable holds what it can't mean. The message names it, its value and what it takes."""
 
 
 def home() -> Path:

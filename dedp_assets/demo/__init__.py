@@ -16,7 +16,15 @@ from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 
 def run_demo() -> bool:
-    """Run it and print it; True only if everything was as it should be."""
+    """Run the demo and print what happens.
+
+    Returns:
+        Whether every checked result is the expected one.
+
+    Raises:
+        DemoFailed: a run failed, or nothing happened for too long.
+        StackError: the system did not start.
+    """
     began = time.monotonic()
     _use_own_home()
     click.echo(f"Starting PostgreSQL, Spark, Dagster's daemon and the code locations (state: {settings.home()}) ...")
@@ -30,9 +38,9 @@ def run_demo() -> bool:
             try:
                 timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS])
                 passed = timeline.play([late_data.act(timeline), sequencer.act(timeline, database)])
-            except DemoFailed as error:
-                click.echo(f"\n{error}\n{local_stack.log_tail(stack.log)}", err=True)
-                passed = False
+            except DemoFailed:
+                click.echo(f"\n{local_stack.log_tail(stack.log)}", err=True)
+                raise
     outcome = click.style("all as it should be", fg="green") if passed else click.style("NOT as it should be", fg="red")
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s, {outcome}; everything is stopped again.")
     if passed:

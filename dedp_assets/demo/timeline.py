@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 import click
 import dagster as dg
 
+from dedp_assets.errors import PermanentError
+
 # Without anything that happens. On a busy machine all of it may take minutes.
 _PATIENCE_SECONDS = 120
 
@@ -14,7 +16,7 @@ _PATIENCE_SECONDS = 120
 Act = Generator[Callable[[], bool], None, bool]
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(PermanentError):
     """The system did not do what the demo says it does."""
 
 

@@ -10,7 +10,6 @@ import click
 from tqdm import tqdm
 
 from .config import load_config
-from .errors import GeneratorError
 from .files import Progress
 from .run import generate as generate_dataset
 
@@ -40,8 +39,6 @@ def generate(config: Path, seed: int | None, output_path: Path | None, quiet: bo
         settings = load_config(config, output_path=output_path)
         with _progress_bar(settings.rows_in_all, sys.stderr, quiet=quiet) as progress:
             paths = generate_dataset(settings, seed=seed, progress=progress)
-    except GeneratorError as error:
-        raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         click.echo("Stopped. The files hold the loops that were finished.", err=True)
         raise SystemExit(_INTERRUPTED) from None

@@ -5,6 +5,7 @@ import re
 import dagster as dg
 
 from dedp_assets import settings
+from dedp_assets.errors import SettingError
 
 DEVICES = dg.AssetKey(["lake", "devices"])
 DEVICE_COUNTS = dg.AssetKey(["lake", "device_counts"])
@@ -35,7 +36,7 @@ def uri(key: dg.AssetKey) -> str:
     lake = settings.data_uri()
     odd = (_ODD_IN_URI if "://" in lake else _ODD_IN_FOLDER).search(lake)
     if odd:
-        raise settings.SettingError(
+        raise SettingError(
             f"the Delta tables are to be in {lake}, which deltalake can't do because of the {odd[0]!r}; "
             "set DEDP_DATA_URI to a place without it"
         )

@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from dedp_assets import days
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import TableProblem
+from dedp_assets.errors import PermanentError
 from dedp_assets.generator import devices
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN, partition_name
 from dedp_assets.resources import object_store
@@ -33,7 +34,7 @@ Source: TypeAlias = Callable[[date, int], Sequence[Device]]
 _TRIES = 100
 
 
-class NotLoaded(RuntimeError):
+class NotLoaded(PermanentError):
     """Nothing was appended. The message names what was found, and what was expected."""
 
 

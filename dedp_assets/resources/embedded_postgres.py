@@ -20,6 +20,8 @@ import psutil
 import psycopg2
 from psycopg2 import errors
 
+from dedp_assets.errors import PermanentError
+
 DATABASE = "dedp"
 
 # A query over a year of loads locks a table and an index for each, far more than the default allows for.
@@ -40,7 +42,7 @@ SERVER_SETTINGS = "\n".join(
 _attached: dict[Path, str] = {}
 
 
-class ServerError(RuntimeError):
+class PostgresNotStarted(PermanentError):
     """The embedded server did not start. The message names its folder, says why and what to do."""
 
 
@@ -61,7 +63,7 @@ def attach(folder: Path) -> str:
 def server_lease(folder: Path) -> Iterator[str]:
     """The URL of the server of `folder/data`, which runs at least until the block ends.
 
-    Raises ServerError if it does not start.
+    Raises PostgresNotStarted if it does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "users.lock", "w") as users:
@@ -70,7 +72,7 @@ def server_lease(folder: Path) -> Iterator[str]:
             server = _start(folder / "data")
             url = _database_url(server)
         except (psycopg2.Error, subprocess.SubprocessError, RuntimeError, ValueError, OSError) as error:
-            raise ServerError(_failure(folder / "data", error)) from error
+            raise PostgresNotStarted(_failure(folder / "data", error)) from error
         try:
             yield url
         finally:

@@ -1,8 +1,8 @@
 """A real Apache Spark Connect server out of Python wheels, for machines that have no Spark and no Java.
 
-A server belongs to the process that started it. Between the two stands a keeper, a small process that runs this file:
-the server is its child and ends when the owner lets go of the keeper's standard input, on purpose or because it died.
-Nothing that a kernel does for a dead *thread*, and nothing that the owner would have to do in time, is relied on.
+A server belongs to the process that started it, its owner. A small process, the keeper, stands between the two
+(`spark_keeper`). The keeper stops the server when the owner closes the keeper's standard input, or dies. This does not
+rely on what the kernel does when a *thread* of the owner ends, nor on anything that the owner must do in time.
 """
 
 import atexit
@@ -13,7 +13,6 @@ import pwd
 import secrets
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,15 +23,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Only the standard library up here: the keeper imports this file too, and is to be small and there at once.
+from dedp_assets.errors import TransientError
+from dedp_assets.resources import spark_keeper
+from dedp_assets.resources.spark_keeper import LOG
 
 START_SECONDS = 180
 STOP_SECONDS = 30
 
 _HOST = "127.0.0.1"
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
-_LOG = "server.log"
-_STARTED = "Spark Connect server started at"
 
 _LOGGING_FILE = "log4j2.properties"
 _LOGGING = """
@@ -75,13 +74,13 @@ _OPENED = (
 )
 
 
-class ServerError(RuntimeError):
+class SparkNotStarted(TransientError):
     """The embedded server did not start. The message has the end of its log, and what to do."""
 
 
-def as_server_error(error: BaseException) -> ServerError:
+def not_started(error: BaseException) -> SparkNotStarted:
     """The error itself, or what it says in a line, with what to do."""
-    if isinstance(error, ServerError):
+    if isinstance(error, SparkNotStarted):
         return error
     if isinstance(error, ImportError):
         found = f"the package {error.name or '?'} can't be imported ({error})"
@@ -92,7 +91,7 @@ def as_server_error(error: BaseException) -> ServerError:
     else:
         found = " ".join(f"{type(error).__name__}: {error}".split())
         remedy = "see the log of its last start, last-server.log in the folder `spark` of DEDP_HOME"
-    return ServerError(
+    return SparkNotStarted(
         f"the embedded Spark server can't be started: {found}. {remedy[0].upper()}{remedy[1:]}. "
         "Or set DEDP_SPARK_REMOTE to a Spark Connect server"
     )
@@ -147,7 +146,7 @@ def server(folder: Path) -> Iterator[str]:
 
     It listens on the loopback address only and takes only clients that have the token: whoever may talk to it may run
     code as this user. While it runs, its log and temporary files are in a folder of its own below `folder`; afterwards
-    only the log is kept, as `last-server.log`. Raises ServerError if it does not start.
+    only the log is kept, as `last-server.log`. Raises SparkNotStarted if it does not start.
     """
     started = _start(folder.resolve())
     try:
@@ -217,7 +216,7 @@ def _start(folder: Path, options: list[str] | None = None) -> _Server:
     try:
         return _started(folder, options)
     except (OSError, ImportError) as error:
-        raise as_server_error(error) from error
+        raise not_started(error) from error
 
 
 def _started(folder: Path, options: list[str] | None) -> _Server:
@@ -229,9 +228,9 @@ def _started(folder: Path, options: list[str] | None) -> _Server:
     own = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
     (own / _LOGGING_FILE).write_text(_LOGGING, encoding="utf-8")
     token = secrets.token_hex(16)
-    with open(own / _LOG, "wb") as log:
+    with open(own / LOG, "wb") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(own), *_command(own, options)],
+            [sys.executable, "-I", "-S", spark_keeper.__file__, str(os.getpid()), str(own), *_command(own, options)],
             cwd=own,
             env=_environment() | {_TOKEN: token},
             stdin=subprocess.PIPE,
@@ -246,7 +245,7 @@ def _started(folder: Path, options: list[str] | None) -> _Server:
         raise
     if port is None:
         _stop(_Server(keeper))
-        raise ServerError(_failure(folder / f"last-{_LOG}"))
+        raise SparkNotStarted(_failure(folder / f"last-{LOG}"))
     return _Server(keeper, port, token)
 
 
@@ -281,7 +280,7 @@ def _check_user() -> None:
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
-        raise ServerError(
+        raise SparkNotStarted(
             f"user id {os.getuid()} has no name in /etc/passwd, and Spark does not start without one. "
             "Add a line for it there, run as another user, or set DEDP_SPARK_REMOTE to a Spark Connect server"
         ) from None
@@ -355,58 +354,3 @@ def _remove_leftovers(folder: Path) -> None:
         with contextlib.suppress(OSError), open(own / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(own)
-
-
-def _keep(owner: int, own: Path, command: list[str]) -> None:
-    """Run a server until its owner is gone, say its port to the owner, and remove what it leaves behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    with open(own / "lock.draft", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(lock.name, own / "lock")  # only now, or somebody could lock it first and take us for dead
-        java = subprocess.Popen(
-            command,
-            bufsize=0,  # what Python had read ahead, select would not see
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        try:
-            _watch(owner, java)
-        finally:
-            java.kill()  # it holds nothing that would have to be brought in order
-            java.wait()
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(own / _LOG, own.parent / f"last-{_LOG}")
-            shutil.rmtree(own, ignore_errors=True)
-
-
-def _watch(owner: int, java: subprocess.Popen[bytes]) -> None:
-    """Until the owner or the server ends: pass on the port that the server says it listens on."""
-    assert java.stdout
-    # The pipe's end tells it at once. But a forked child of the owner holds the pipe open too, so look who our parent
-    # is as well.
-    while os.getppid() == owner:
-        ready = select.select([sys.stdin, java.stdout], [], [], 1)[0]
-        if sys.stdin in ready:
-            return
-        if java.stdout in ready:
-            line = java.stdout.readline().decode(errors="replace")
-            if not line:
-                return
-            if _STARTED in line:
-                print(line.strip().rpartition(":")[2], flush=True)
-            else:  # such as why Java itself did not start
-                print(line, end="", file=sys.stderr, flush=True)
-
-
-def _die_with_parent() -> None:
-    # For a keeper that is killed. The kernel means the parent's thread, and the keeper has one.
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    _keep(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

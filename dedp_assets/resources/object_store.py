@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from dedp_assets.settings import SettingError
+from dedp_assets.errors import PermanentError, SettingError, TransientError
 from dedp_assets.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -50,8 +50,15 @@ _S3_SCHEMES = ("s3", "s3a")
 _AZURE_SCHEMES = ("abfss", "abfs", "az")
 
 
-class StorageProblem(RuntimeError):
-    """A file beside the tables can't be read or written. The message names it, says why and what to look at."""
+class StorageProblem(TransientError):
+    """The folder or the object store does not let us read or write a file.
+
+    It may be full, unreachable or closed to us: the message names the file, the reason and what to check.
+    """
+
+
+class DamagedFile(PermanentError):
+    """A small file has content that `write_text` never writes."""
 
 
 def storage_options(uri: str) -> dict[str, str]:
@@ -128,7 +135,9 @@ def read_text(uri: str) -> str | None:
             return None
         raise StorageProblem(f"{uri} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
     except UnicodeDecodeError as error:
-        raise StorageProblem(f"{uri} is not UTF-8 text (byte {error.start}); expected what write_text wrote") from error
+        raise DamagedFile(
+            f"{uri} is not UTF-8 text (byte {error.start}), and we write only UTF-8; find out who has overwritten it"
+        ) from error
 
 
 def reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
     """Share a server until the block ends: `shared_url` tells the others where it is.
 
     It starts while the block goes on. The function that the block gets waits for that; it raises
-    embedded_spark.ServerError if the server does not start, for whatever reason.
+    embedded_spark.SparkNotStarted if the server does not start, for whatever reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
@@ -45,7 +45,7 @@ def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
 def shared_url(folder: Path) -> str | None:
     """Where the server is that somebody shares in this folder; None if nobody does. Holds its token: never log it.
 
-    Waits for one that is starting. Raises embedded_spark.ServerError if it fails to.
+    Waits for one that is starting. Raises embedded_spark.SparkNotStarted if it fails to.
     """
     pause = 0.1
     # Turns are counted, not the time: that may be simulated.
@@ -55,9 +55,9 @@ def shared_url(folder: Path) -> str | None:
         with contextlib.suppress(FileNotFoundError):
             return _record(folder).read_text(encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):
-            raise embedded_spark.ServerError(_problem(folder).read_text(encoding="utf-8"))
+            raise embedded_spark.SparkNotStarted(_problem(folder).read_text(encoding="utf-8"))
         time.sleep(pause)
-    raise embedded_spark.ServerError(
+    raise embedded_spark.SparkNotStarted(
         f"the Spark server that is shared in {folder} has not started within {_PATIENCE_SECONDS} s; "
         "look at the output of `dedp up`, and start that again"
     )
@@ -85,7 +85,7 @@ def _keep(folder: Path, ended: threading.Event, first: "Future[None]") -> None:
                     pass
             _record(folder).unlink(missing_ok=True)
         except BaseException as error:  # somebody may be waiting, and nobody sees how this thread ends
-            problem = embedded_spark.as_server_error(error)
+            problem = embedded_spark.not_started(error)
             if not first.done():
                 first.set_exception(problem)
             with contextlib.suppress(OSError):  # what is wrong may be the disk

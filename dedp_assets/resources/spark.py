@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from dedp_assets import settings
+from dedp_assets.errors import TransientError
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.shared_spark import shared_url
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # takes a second to import, which a process that runs no Spar
     from pyspark.sql.connect.session import SparkSession
 
 
-class SparkUnreachable(RuntimeError):
+class SparkUnreachable(TransientError):
     """The Spark Connect server can't be used. The message names the endpoint, what it said, and what to do."""
 
 
@@ -31,7 +32,7 @@ class SparkConnectResource(dg.ConfigurableResource[Any]):
 
         It is on `DEDP_SPARK_REMOTE`, or else on the server that the running system of this home shares, or else on one
         of this process's own, which is started when it is first asked for, in seconds, and ends with the process.
-        Raises SparkUnreachable or embedded_spark.ServerError.
+        Raises SparkUnreachable or embedded_spark.SparkNotStarted.
         """
         remote = _remote()
         try:

@@ -14,7 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 from dedp_assets import local_stack
-from dedp_assets.cli import dedp
+from dedp_assets.cli import Commands, dedp
+from dedp_assets.demo.timeline import DemoFailed
+from dedp_assets.errors import DedpError, SettingError
+from dedp_assets.generator import ConfigError, OutputError
+from dedp_assets.resources.embedded_postgres import PostgresNotStarted
+from dedp_assets.resources.embedded_spark import SparkNotStarted
+from dedp_assets.resources.object_store import DamagedFile, StorageProblem
+from dedp_assets.resources.spark import SparkUnreachable
 
 DEDP = str(Path(sys.executable).with_name("dedp"))
 
@@ -31,6 +38,39 @@ def new_home(monkeypatch):
 
 def run(*arguments):
     return subprocess.run([DEDP, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+NAMED_ERRORS = [
+    *(ConfigError, DamagedFile, DemoFailed, OutputError, PostgresNotStarted, SettingError, SparkNotStarted),
+    *(SparkUnreachable, local_stack.StackError, StorageProblem),
+]
+
+
+def commands_that_raise(error: BaseException) -> Commands:
+    """A group as `dedp` is one, with the command `measure`, which fails."""
+    group = Commands("dedp")
+
+    @group.command()
+    def measure() -> None:
+        raise error
+
+    return group
+
+
+@pytest.mark.parametrize("error", NAMED_ERRORS)
+def test_an_error_that_we_can_name_is_its_text_and_exit_code_1(error: type[DedpError]) -> None:
+    done = CliRunner().invoke(commands_that_raise(error("the gauge is broken; mend it")), ["measure"])
+    assert (done.exit_code, done.stderr, done.stdout) == (1, "Error: the gauge is broken; mend it\n", "")
+
+
+def test_an_error_that_we_cannot_name_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        CliRunner().invoke(commands_that_raise(ZeroDivisionError()), ["measure"], catch_exceptions=False)
+
+
+def test_wrong_usage_ends_with_exit_code_2() -> None:
+    assert CliRunner().invoke(dedp, ["no-such-command"]).exit_code == 2
+    assert CliRunner().invoke(dedp, ["load-delta", "2024-01-01", "--rows", "0"]).exit_code == 2
 
 
 def test_psql_opens_the_database_of_a_new_home_and_leaves_nothing_running(new_home, left_running):
@@ -70,7 +110,7 @@ def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(own
         done = run("up", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
-        f"dedp: port {port} on 127.0.0.1 can't be used (Address already in use). "
+        f"Error: port {port} on 127.0.0.1 can't be used (Address already in use). "
         f"Stop what uses it, or choose another: make up PORT={port + 1}\n"
     )
     assert left_running(own_home) == []
@@ -81,7 +121,7 @@ def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(mon
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret@127.0.0.1:1/somewhere")
     done = run("up", "--port", str(local_stack.free_port()))
     assert done.returncode == 1
-    assert done.stderr.startswith("dedp: PostgreSQL can't be reached")
+    assert done.stderr.startswith("Error: PostgreSQL can't be reached")
     assert '"127.0.0.1", port 1 failed' in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
@@ -113,7 +153,7 @@ def test_a_database_that_is_not_there_is_an_error_of_one_line(
     monkeypatch.setenv("DEDP_POSTGRES_DSN", address)
     # A Spark server would only take its time to start.
     monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
-    assert_is_a_line(run(*command), "dedp: ", words)
+    assert_is_a_line(run(*command), "Error: ", words)
     assert left_running(own_home) == []
 
 
@@ -122,9 +162,11 @@ def test_psql_does_not_take_what_is_no_address(monkeypatch):
     assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is no address of a PostgreSQL server")
 
 
-def test_a_program_that_is_not_there_is_an_error_of_one_line(dsn, monkeypatch):
+def test_a_program_that_does_not_exist_is_wrong_usage(dsn, monkeypatch):
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    assert_is_a_line(run("exec", "no-such-program"), "no-such-program is no program that can be run")
+    done = run("exec", "no-such-program")
+    assert done.returncode == 2
+    assert done.stderr.endswith("Error: no-such-program is not a program; give `dedp exec` a program and its options\n")
 
 
 @pytest.mark.parametrize("command", ["psql", "exec true", "up", "late", "down", "demo", "load-delta 2024-01-02"])
@@ -193,8 +235,8 @@ def test_down_ends_no_process_that_is_not_the_system(own_home, monkeypatch, text
     monkeypatch.setattr(local_stack, "_RECORD_SECONDS", 0.3)
     with up_pid_that_says(own_home, str(os.getpid()) if text == "own" else text):
         result = CliRunner().invoke(dedp, ["down"])
-    assert isinstance(result.exception, local_stack.StackError)
-    assert f"a process has locked {own_home}/up.pid" in str(result.exception)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: a process has locked {own_home}/up.pid")
 
 
 def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dedp_assets import settings
-from dedp_assets.settings import SettingError
+from dedp_assets.errors import SettingError
 
 
 def test_without_any_setting_the_state_is_beside_the_package(monkeypatch: pytest.MonkeyPatch):
@@ -149,9 +149,7 @@ def test_the_home_of_a_checkout_is_in_it_and_that_of_an_installation_in_the_curr
 )
 def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(monkeypatch, value):
     monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
-    with pytest.raises(
-        settings.SettingError, match="DEDP_POSTGRES_DSN is no address of a PostgreSQL server"
-    ) as refused:
+    with pytest.raises(SettingError, match="DEDP_POSTGRES_DSN is no address of a PostgreSQL server") as refused:
         settings.postgres_dsn()
     assert "secret" not in str(refused.value)
 

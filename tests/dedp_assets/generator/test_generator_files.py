@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from dedp_assets.cli import dedp
 from dedp_assets.generator import GeneratorConfig, OutputError, generate, write_csv
 from dedp_assets.generator.cli import generate as generate_command
 from dedp_assets.local_stack import hear_interrupts
@@ -259,6 +260,6 @@ def test_the_command_shows_progress_on_stderr(tmp_path):
 
 def test_the_command_explains_what_is_wrong_and_fails(tmp_path):
     config = yaml_config(tmp_path, "dataset:\n  rowz: 5\n")
-    result = CliRunner().invoke(generate_command, [str(config)])
+    result = CliRunner().invoke(dedp, ["generate", str(config)])
     assert result.exit_code == 1
     assert f"{config}:2: dataset.rowz: unknown setting; did you mean rows?" in result.stderr

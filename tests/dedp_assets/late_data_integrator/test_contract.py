@@ -2,8 +2,8 @@
 
 import pytest
 
+from dedp_assets.errors import SettingError
 from dedp_assets.late_data_integrator import contract
-from dedp_assets.settings import SettingError
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def test_a_store_that_is_not_supported_is_an_error_of_one_line(monkeypatch):
     monkeypatch.setenv("DEDP_DATA_URI", "hdfs://host/lake")
     done = subprocess.run([DEDP, "load-delta", "2024-01-02"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("dedp: DEDP_DATA_URI begins with hdfs://; expected a folder, s3://")
+    assert done.stderr.startswith("Error: DEDP_DATA_URI begins with hdfs://; expected a folder, s3://")
     assert done.stderr.count("\n") == 1
 
 

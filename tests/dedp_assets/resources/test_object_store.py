@@ -12,9 +12,16 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from dedp_assets.errors import SettingError
 from dedp_assets.resources import object_store
-from dedp_assets.resources.object_store import StorageProblem, read_text, storage_options, write_bytes, write_text
-from dedp_assets.settings import SettingError
+from dedp_assets.resources.object_store import (
+    DamagedFile,
+    StorageProblem,
+    read_text,
+    storage_options,
+    write_bytes,
+    write_text,
+)
 
 pytest_plugins = ["tests.s3_server"]
 
@@ -204,7 +211,7 @@ def test_a_small_file_is_read_as_it_was_written_and_a_missing_one_is_none(place)
     assert read_text(f"{place}/backfilling_configuration_2024-01-04.json") is None
     picture = bytes(range(256))
     write_bytes(uri, picture)
-    with pytest.raises(StorageProblem, match="is not UTF-8 text"):
+    with pytest.raises(DamagedFile, match="is not UTF-8 text"):
         read_text(uri)
 
 
@@ -262,7 +269,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path):
     with pytest.raises(StorageProblem, match=r"folder\.json can't be read: Is a directory"):
         read_text(str(tmp_path / "folder.json"))
     (tmp_path / "binary.json").write_bytes(b"{\xff}")
-    with pytest.raises(StorageProblem, match=r"binary\.json is not UTF-8 text \(byte 1\)"):
+    with pytest.raises(DamagedFile, match=r"binary\.json is not UTF-8 text \(byte 1\)"):
         read_text(str(tmp_path / "binary.json"))
 
 

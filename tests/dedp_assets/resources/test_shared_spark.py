@@ -45,11 +45,11 @@ def test_while_it_starts_nobody_is_sent_to_the_one_that_was_killed_before(tmp_pa
 def test_a_server_that_does_not_start_is_an_error_where_somebody_waits_for_it(tmp_path, monkeypatch):
     @contextmanager
     def broken(folder):
-        raise embedded_spark.ServerError("there is no Java")
+        raise embedded_spark.SparkNotStarted("there is no Java")
         yield
 
     monkeypatch.setattr(embedded_spark, "server", broken)
-    with pytest.raises(embedded_spark.ServerError, match="no Java"), shared_server(tmp_path) as wait_until_started:
+    with pytest.raises(embedded_spark.SparkNotStarted, match="no Java"), shared_server(tmp_path) as wait_until_started:
         wait_until_started()
     assert shared_url(tmp_path) is None
 
@@ -75,10 +75,10 @@ def test_whatever_goes_wrong_at_the_start_is_told_to_all_who_wait_and_nobody_wai
 
     monkeypatch.setattr(embedded_spark, "_environment", broken)
     with shared_server(tmp_path) as wait_until_started:
-        with pytest.raises(embedded_spark.ServerError, match=words) as told:
+        with pytest.raises(embedded_spark.SparkNotStarted, match=words) as told:
             wait_until_started()
         assert "\n" not in str(told.value)
-        with pytest.raises(embedded_spark.ServerError, match=words):
+        with pytest.raises(embedded_spark.SparkNotStarted, match=words):
             shared_url(tmp_path)
     assert shared_url(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir() if path.name in ("remote", "problem")] == []
@@ -91,7 +91,7 @@ def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path, monkeypatch):
     def better(folder):
         tries.append(folder)
         if len(tries) == 1:
-            raise embedded_spark.ServerError("not yet")
+            raise embedded_spark.SparkNotStarted("not yet")
         yield "sc://localhost:1/;token=there"
 
     monkeypatch.setattr(embedded_spark, "server", better)
@@ -101,7 +101,7 @@ def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path, monkeypatch):
         found = None
         # Its second start is under way for a moment before it can be found; until then the first one's failure is told.
         while found is None and len(tries) < 100:
-            with suppress(embedded_spark.ServerError):
+            with suppress(embedded_spark.SparkNotStarted):
                 found = shared_url(tmp_path)
     assert found == "sc://localhost:1/;token=there"
     assert len(tries) == 2
@@ -111,7 +111,7 @@ def test_a_server_of_which_nothing_is_heard_is_not_waited_for_for_ever(tmp_path,
     monkeypatch.setattr(shared_spark, "_PATIENCE_SECONDS", 0.3)
     with open(tmp_path / "shared.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(embedded_spark.ServerError, match=r"has not started within 0\.3 s"):
+        with pytest.raises(embedded_spark.SparkNotStarted, match=r"has not started within 0\.3 s"):
             shared_url(tmp_path)
 
 

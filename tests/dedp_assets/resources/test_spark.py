@@ -29,11 +29,11 @@ for _ in sys.stdin:
 _START = """
 import sys
 from pathlib import Path
-from dedp_assets.resources.embedded_spark import ServerError, server
+from dedp_assets.resources.embedded_spark import SparkNotStarted, server
 try:
     with server(Path(sys.argv[1])):
         pass
-except ServerError as error:
+except SparkNotStarted as error:
     print(error)
 """
 
