@@ -19,7 +19,7 @@ from measuring import compare, seconds
 from dedp_assets.late_data_integrator import assets, contract
 from dedp_assets.late_data_integrator.counting import count_devices
 from dedp_assets.late_data_integrator.lake import devices_log
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 
 AT_MOST = 1.3
 DAY = "2024-01-02"
@@ -32,7 +32,7 @@ def main() -> bool:
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
         os.environ |= {"DEDP_HOME": folder}
-        spark = SparkConnectResource()
+        spark = SparkFromSettings()
         bare_table = str(Path(folder) / "bare")
         append(DAY, given.rows)
         steps = Steps(instance, spark)
@@ -51,7 +51,7 @@ def main() -> bool:
         return compare(("the run's step", "a bare script"), (run, bare), rounds=given.rounds, at_most=AT_MOST)
 
 
-def count_bare(spark: SparkConnectResource, table: str) -> None:
+def count_bare(spark: SparkFromSettings, table: str) -> None:
     snapshot = devices_log().snapshot()
     counts = count_devices(spark.session, snapshot, [DAY])
     write_deltalake(table, counts, mode="overwrite", partition_by=[contract.PARTITION_COLUMN])
@@ -60,7 +60,7 @@ def count_bare(spark: SparkConnectResource, table: str) -> None:
 class Steps:
     """Runs of device_counts for the day, in this process."""
 
-    def __init__(self, instance: dg.DagsterInstance, spark: SparkConnectResource) -> None:
+    def __init__(self, instance: dg.DagsterInstance, spark: SparkFromSettings) -> None:
         self._instance, self._spark = instance, spark
 
     def seconds(self) -> float:

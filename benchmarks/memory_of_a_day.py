@@ -20,11 +20,11 @@ import json, re, sys, time
 from pathlib import Path
 import dagster as dg
 from dedp_assets.late_data_integrator import assets
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 
 began = time.monotonic()
 done = dg.materialize(
-    [assets.devices, assets.device_counts], partition_key=sys.argv[1], resources={"spark": SparkConnectResource()}
+    [assets.devices, assets.device_counts], partition_key=sys.argv[1], resources={"spark": SparkFromSettings()}
 )
 metadata = done.asset_materializations_for_node("lake__device_counts")[0].metadata
 print(json.dumps({

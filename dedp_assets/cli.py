@@ -20,7 +20,7 @@ from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.resources import embedded_postgres
-from dedp_assets.resources.postgres import database_dsn
+from dedp_assets.resources_from_settings import database_dsn
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer

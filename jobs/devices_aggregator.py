@@ -7,7 +7,7 @@ import warnings
 
 import dagster as dg
 
-from dedp_assets.resources.postgres import PostgresResource
+from dedp_assets.resources_from_settings import PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import automation_sensor, on_input_change
 from sensors.pipelines.devices_aggregator import devices_raw_reconciled
@@ -27,6 +27,6 @@ defs = dg.Definitions(
     ],
     asset_checks=[assets.all_loads_accounted_for, assets.totals_equal_recount],
     sensors=[automation_sensor(), devices_raw_reconciled],
-    resources={"postgres": PostgresResource()},
+    resources={"postgres": PostgresFromSettings()},
     executor=in_process_executor,
 )

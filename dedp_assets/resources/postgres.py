@@ -1,4 +1,4 @@
-"""The project's PostgreSQL database: the embedded server, or whichever `DEDP_POSTGRES_DSN` names."""
+"""Connections to PostgreSQL, each with the session settings that our SQL depends on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,6 @@ from typing import Any
 import dagster as dg
 import psycopg2
 from psycopg2.extensions import connection as Connection
-
-from dedp_assets import settings
-from dedp_assets.resources import embedded_postgres
 
 # What a server, a database or a role may have set otherwise, and our SQL depends on. The rest is theirs.
 SESSION_SETTINGS = {
@@ -47,11 +44,6 @@ _BEGIN = """
 
 class UnusableDatabase(RuntimeError):
     """The database can't be used as it is. One line: which one, what was found and expected, what to do."""
-
-
-def database_dsn() -> str:
-    """Where the database is; starts the embedded server for this process's life if that is the one."""
-    return settings.postgres_dsn() or embedded_postgres.attach(settings.make_home() / "postgres")
 
 
 @contextmanager
@@ -100,12 +92,20 @@ def _begin(connection: Connection) -> None:
 
 
 class PostgresResource(dg.ConfigurableResource[Any]):
-    """Connections to the project's database. `dsn` overrides the environment, for tests."""
+    """Connections to the database of `dsn`. `resources_from_settings` has the one that follows the settings."""
 
     dsn: str | None = None
+
+    def address(self) -> str:
+        """Return where the database is, as a libpq URL or string. Raises UnusableDatabase if `dsn` is not given."""
+        if self.dsn is None:
+            raise UnusableDatabase(
+                "the resource for PostgreSQL has no address; give it a `dsn`, or use DEDP_POSTGRES_DSN"
+            )
+        return self.dsn
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """A connection as `connect` makes it."""
-        with connect(self.dsn or database_dsn()) as connection:
+        with connect(self.address()) as connection:
             yield connection

@@ -1,4 +1,4 @@
-"""Spark sessions for assets: of the Spark Connect server that `DEDP_SPARK_REMOTE` names, or else of an embedded one."""
+"""The Spark session that all assets of a process share, on a Spark Connect server."""
 
 import atexit
 import contextlib
@@ -10,10 +10,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from dedp_assets import settings
 from dedp_assets.errors import TransientError
-from dedp_assets.resources import embedded_spark
-from dedp_assets.resources.shared_spark import shared_url
 
 if TYPE_CHECKING:  # takes a second to import, which a process that runs no Spark asset need not spend
     from pyspark.sql.connect.session import SparkSession
@@ -24,30 +21,36 @@ class SparkUnreachable(TransientError):
 
 
 class SparkConnectResource(dg.ConfigurableResource[Any]):
-    """Spark, by the Spark Connect session that all assets of this process share."""
+    """Spark on the endpoint `remote`. `resources_from_settings` has the resource that follows the settings."""
+
+    remote: str | None = None
+
+    def address(self) -> str:
+        """Return the endpoint, such as sc://host:15002. Raises SparkUnreachable if `remote` is not given."""
+        if self.remote is None:
+            raise SparkUnreachable(
+                "the resource for Spark has no endpoint; give it a `remote` such as sc://localhost:15002, "
+                "or use DEDP_SPARK_REMOTE"
+            )
+        return self.remote
 
     @property
     def session(self) -> "SparkSession":
-        """A session whose server has just answered: ask again for every use, rather than keep it.
+        """The session of this process, whose server has just answered. Ask for it at every use, and do not keep it.
 
-        It is on `DEDP_SPARK_REMOTE`, or else on the server that the running system of this home shares, or else on one
-        of this process's own, which is started when it is first asked for, in seconds, and ends with the process.
-        Raises SparkUnreachable or embedded_spark.SparkNotStarted.
+        Raises:
+            SparkUnreachable: the server does not answer.
+            SparkNotStarted: an embedded server is to be used, and does not start.
         """
-        remote = _remote()
+        remote = self.address()
         try:
             return _shared.on(remote)
         except SparkUnreachable:
-            # The tries took seconds: a shared server that had just died is replaced by now.
-            replaced = _remote()
+            # The attempts took seconds. Meanwhile a shared server that had just died may have been replaced.
+            replaced = self.address()
             if replaced == remote:
                 raise
             return _shared.on(replaced)
-
-
-def _remote() -> str:
-    folder = settings.home() / "spark"
-    return settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder)
 
 
 class _SharedSession:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 from tests.cluster.spark_cluster import PATIENCE_SECONDS, Cluster
 
 FILES = 8
@@ -37,7 +37,7 @@ def signs(tmp_path: Path) -> Path:
 
 def sums(table: Path, signs: Path) -> int:
     """The sum of the ids, by Spark; each file's task waits for the sign to go on."""
-    session = SparkConnectResource().session
+    session = SparkFromSettings().session
     session.conf.set("spark.sql.files.openCostInBytes", "1g")  # a task for each file
     files = [str(path) for path in table.rglob("*.parquet")]
     rows = session.read.option("basePath", str(table)).parquet(*files)

@@ -34,7 +34,7 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.problems import TableProblem
 from dedp_assets.late_data_integrator import assets, contract, lake, processing, state
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 from jobs.late_data_integrator import WHEN_CLOSED
 from sensors import delta_commits, reconciliation
 from sensors.pipelines import late_data_integrator as late_data
@@ -66,7 +66,7 @@ class System:
         counted = assets.device_counts.map_asset_specs(
             lambda spec: spec.replace_attributes(automation_condition=self.condition)
         )
-        resources = {"spark": SparkConnectResource()}
+        resources = {"spark": SparkFromSettings()}
         return dg.Definitions(assets=[assets.devices, counted], resources=resources).resolve_asset_graph()
 
 

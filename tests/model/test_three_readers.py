@@ -23,7 +23,7 @@ from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.log_files import LOG
 from dedp_assets.delta.problems import LogCleaned, TableProblem
 from dedp_assets.late_data_integrator.counting import count_devices
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 from tests.corpora.following import Following
 
 STEPS = 8
@@ -164,7 +164,7 @@ def by_spark(uri: str) -> Counts | str:
     """The same by `count_devices`, of our snapshot."""
     try:
         snapshot = DeltaLog(uri).snapshot()
-        rows = count_devices(SparkConnectResource().session, snapshot, DAYS).to_pylist()
+        rows = count_devices(SparkFromSettings().session, snapshot, DAYS).to_pylist()
     except TableProblem as problem:
         return str(problem)
     except Exception as error:

@@ -19,7 +19,7 @@ from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract, counting, state
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import read_text, storage_options
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 from jobs.late_data_integrator import defs
 from sensors.pipelines.late_data_integrator import devices_committed
 
@@ -141,7 +141,7 @@ def test_the_workers_of_spark_read_an_object_store_as_spark_reads_a_folder(lake:
                 storage_options=storage_options(uri),
             )
         snapshot = DeltaLog(uri, storage_options(uri)).snapshot()
-        counts = counting.count_devices(SparkConnectResource().session, snapshot, [FIRST, SECOND])
+        counts = counting.count_devices(SparkFromSettings().session, snapshot, [FIRST, SECOND])
         found.append(sorted(map(str, counts.to_pylist())))
     assert found[0] == found[1]
     assert len(found[0]) == 5 + 4 + 4

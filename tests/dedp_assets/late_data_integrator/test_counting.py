@@ -16,7 +16,7 @@ from dedp_assets.delta.problems import UnsupportedTable
 from dedp_assets.late_data_integrator.counting import count_devices, counted_columns, spark_reads
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import storage_options
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 
 pytest_plugins = ["tests.s3_server"]
 
@@ -104,7 +104,7 @@ class Table:
     def counts(self, *days: str) -> list[tuple]:
         """The counts of those days, in order."""
         snapshot = DeltaLog(self.uri, storage_options(self.uri)).snapshot()
-        counts = count_devices(SparkConnectResource().session, snapshot, days or [DAY])
+        counts = count_devices(SparkFromSettings().session, snapshot, days or [DAY])
         rows = (tuple(row.values())[1:] for row in counts.select(SCHEMA).to_pylist())
         return sorted(rows, key=str)
 
@@ -286,7 +286,7 @@ def test_a_file_that_cannot_be_read_fails_the_count_whatever_spark_is_set_to(spa
     table = Table(str(tmp_path / "devices"))
     table.add(f"{folder()}/1.parquet", rows(1))
     table.add(f"{folder()}/2.parquet", rows(1))
-    spark = SparkConnectResource().session
+    spark = SparkFromSettings().session
     snapshot = DeltaLog(table.uri).snapshot()
     file = Path(table.uri, folder(), "2.parquet")
     if setting == "ignoreMissingFiles":

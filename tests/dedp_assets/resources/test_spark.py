@@ -15,13 +15,14 @@ import pyarrow as pa
 import pytest
 import time_machine
 
-from dedp_assets.resources.spark import SparkConnectResource, SparkUnreachable
+from dedp_assets.resources.spark import SparkUnreachable
+from dedp_assets.resources_from_settings import SparkFromSettings
 
 # Answers each line on its standard input with the sum 0 + ... + 9, as Spark has it.
 _ASK = """
 import sys
-from dedp_assets.resources.spark import SparkConnectResource
-spark = SparkConnectResource()
+from dedp_assets.resources_from_settings import SparkFromSettings
+spark = SparkFromSettings()
 for _ in sys.stdin:
     print(spark.session.range(10).groupBy().sum("id").first()[0], flush=True)
 """
@@ -163,7 +164,7 @@ def test_a_server_that_does_not_start_says_why_and_where_its_log_is(tmp_path: Pa
 def test_an_endpoint_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
     with pytest.raises(SparkUnreachable, match=r"sc://localhost:1 can't be used: .*DEDP_SPARK_REMOTE"):
-        _ = SparkConnectResource().session
+        _ = SparkFromSettings().session
 
 
 def test_who_has_no_token_can_not_use_the_server(spark_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +172,7 @@ def test_who_has_no_token_can_not_use_the_server(spark_server: str, monkeypatch:
     assert len(token) == 32
     monkeypatch.setenv("DEDP_SPARK_REMOTE", endpoint)
     with pytest.raises(SparkUnreachable, match="No authentication token"):
-        _ = SparkConnectResource().session
+        _ = SparkFromSettings().session
 
 
 def test_the_server_listens_on_the_loopback_address_only(spark_server: str) -> None:
@@ -192,18 +193,18 @@ def test_python_functions_run_in_the_python_of_the_client(spark_remote: str) -> 
         for batch in batches:
             yield pa.RecordBatch.from_pydict({"python": [sys.executable] * batch.num_rows})
 
-    table = SparkConnectResource().session.range(2).mapInArrow(interpreters, "python string").toArrow()
+    table = SparkFromSettings().session.range(2).mapInArrow(interpreters, "python string").toArrow()
     assert table["python"].to_pylist() == [sys.executable] * 2
 
 
 def test_times_are_in_utc(spark_remote: str) -> None:
-    noon = SparkConnectResource().session.sql("SELECT CAST(TIMESTAMP '2024-01-02 12:00:00' AS LONG)").first()
+    noon = SparkFromSettings().session.sql("SELECT CAST(TIMESTAMP '2024-01-02 12:00:00' AS LONG)").first()
     assert noon[0] == datetime(2024, 1, 2, 12, tzinfo=timezone.utc).timestamp()
 
 
 @pytest.mark.parametrize("opened", ["under the simulated clock", "before"])
 def test_a_session_works_in_every_thread_under_a_simulated_clock(spark_remote: str, opened: str) -> None:
-    spark = SparkConnectResource()
+    spark = SparkFromSettings()
     spark.session.stop()
     if opened == "before":
         assert spark.session.range(3).count() == 3
