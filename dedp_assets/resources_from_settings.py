@@ -5,6 +5,7 @@ resource here reads the environment when it is used, and not when a module is im
 """
 
 from dedp_assets import settings
+from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.resources import embedded_postgres, embedded_spark
 from dedp_assets.resources.postgres import PostgresResource
 from dedp_assets.resources.shared_spark import shared_url
@@ -49,3 +50,10 @@ class SparkFromSettings(SparkConnectResource):
 
     def address(self) -> str:
         return self.remote or spark_remote()
+
+
+class NotifierFromSettings(NotifierResource):
+    """Notifications to the target of the settings; to another one if run configuration gives a `target`."""
+
+    def address(self) -> str:
+        return self.target or settings.notify()

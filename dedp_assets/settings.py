@@ -10,6 +10,7 @@
 | `DEDP_SPARK_REMOTE`    | an embedded server              | a Spark Connect endpoint: `sc://host:15002`          |
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
+| `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
 """
 
 import contextlib
@@ -112,6 +113,11 @@ def settle_seconds() -> float:
     if not 0 <= seconds < float("inf"):
         raise SettingError(f"DEDP_SETTLE_SECONDS is {value!r}; expected a number of seconds, 0 or more")
     return seconds
+
+
+def notify() -> str:
+    """Return the target of notifications, as `notifications.notifier_for` takes it. May hold a token: never log it."""
+    return os.environ.get("DEDP_NOTIFY") or "log"
 
 
 def make_home() -> Path:
