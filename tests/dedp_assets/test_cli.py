@@ -111,7 +111,7 @@ def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(own
     assert done.returncode == 1
     assert done.stderr == (
         f"Error: port {port} on 127.0.0.1 can't be used (Address already in use). "
-        f"Stop what uses it, or choose another: make up PORT={port + 1}\n"
+        f"Stop the process that uses it, or choose another port: make up PORT={port + 1}\n"
     )
     assert left_running(own_home) == []
     assert not (own_home / "postgres").exists()
@@ -128,8 +128,8 @@ def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(mon
 
 
 WRONG_ADDRESSES = {
-    "nonsense": "DEDP_POSTGRES_DSN is no address of a PostgreSQL server",
-    "postgresql://somebody:secret word@[::1/somewhere": "DEDP_POSTGRES_DSN is no address of a PostgreSQL server",
+    "nonsense": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server",
+    "postgresql://somebody:secret word@[::1/somewhere": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server",
     "postgresql://somebody:secret@127.0.0.1:1/somewhere": "PostgreSQL can't be reached",
     "postgresql://somebody:secret@127.0.0.1:port/somewhere": "PostgreSQL can't be reached",
 }
@@ -159,7 +159,7 @@ def test_a_database_that_is_not_there_is_an_error_of_one_line(
 
 def test_psql_does_not_take_what_is_no_address(monkeypatch):
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret word@[::1/somewhere")
-    assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is no address of a PostgreSQL server")
+    assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server")
 
 
 def test_a_program_that_does_not_exist_is_wrong_usage(dsn, monkeypatch):

@@ -103,7 +103,10 @@ def test_the_demo_wipes_what_it_made_before_and_nothing_else(tmp_path, monkeypat
 def test_the_demo_refuses_a_home_whose_system_is_running(tmp_path, monkeypatch):
     monkeypatch.setenv("DEDP_HOME", str(tmp_path))
     (tmp_path / "demo").touch()
-    with local_stack._only_one(tmp_path), pytest.raises(local_stack.StackError, match="is running; stop it first"):
+    with (
+        local_stack._lock_of_system(tmp_path),
+        pytest.raises(local_stack.StackError, match="is running; stop it first"),
+    ):
         _use_own_home()
     assert (tmp_path / "demo").exists()
 

@@ -149,7 +149,7 @@ def test_the_home_of_a_checkout_is_in_it_and_that_of_an_installation_in_the_curr
 )
 def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(monkeypatch, value):
     monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
-    with pytest.raises(SettingError, match="DEDP_POSTGRES_DSN is no address of a PostgreSQL server") as refused:
+    with pytest.raises(SettingError, match="DEDP_POSTGRES_DSN is not an address of a PostgreSQL server") as refused:
         settings.postgres_dsn()
     assert "secret" not in str(refused.value)
 

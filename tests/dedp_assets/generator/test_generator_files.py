@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from dedp_assets.cli import dedp
 from dedp_assets.generator import GeneratorConfig, OutputError, generate, write_csv
 from dedp_assets.generator.cli import generate as generate_command
-from dedp_assets.local_stack import hear_interrupts
+from dedp_assets.local_stack import react_to_interrupts
 
 EXAMPLES = Path(generate.__globals__["__file__"]).parent / "examples"
 
@@ -144,7 +144,7 @@ def start_generate(*arguments):
         [sys.executable, "-c", command, *map(str, arguments)],
         env=environment,
         # A background job of a script inherits that Ctrl-C is ignored, and so would this.
-        preexec_fn=hear_interrupts,
+        preexec_fn=react_to_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
