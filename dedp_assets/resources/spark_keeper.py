@@ -20,14 +20,20 @@ STARTED = "Spark Connect server started at"
 
 
 def _keep(owner: int, own: Path, command: list[str]) -> None:
-    """Run a server until its owner is gone, say its port to the owner, and remove what it leaves behind."""
+    """Run a server until its owner ends, tell the owner its port, and remove its folder afterwards.
+
+    Args:
+        owner: the process id of the owner, which is our parent.
+        own: the server's own folder.
+        command: the command line of the server.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with open(own / "lock.draft", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(lock.name, own / "lock")  # only now, or somebody could lock it first and take us for dead
+        os.rename(lock.name, own / "lock")  # only now: another process must not lock it first, and take us for dead
         java = subprocess.Popen(
             command,
-            bufsize=0,  # what Python had read ahead, select would not see
+            bufsize=0,  # select does not see what Python has read ahead
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -36,7 +42,7 @@ def _keep(owner: int, own: Path, command: list[str]) -> None:
         try:
             _watch(owner, java)
         finally:
-            java.kill()  # it holds nothing that would have to be brought in order
+            java.kill()  # it has no state that needs an orderly end
             java.wait()
             with contextlib.suppress(FileNotFoundError):
                 os.replace(own / LOG, own.parent / f"last-{LOG}")
@@ -44,10 +50,9 @@ def _keep(owner: int, own: Path, command: list[str]) -> None:
 
 
 def _watch(owner: int, java: subprocess.Popen[bytes]) -> None:
-    """Until the owner or the server ends: pass on the port that the server says it listens on."""
+    """Pass on the port that the server prints, and return when the owner or the server ends."""
     assert java.stdout
-    # The pipe's end tells it at once. But a forked child of the owner holds the pipe open too, so look who our parent
-    # is as well.
+    # The pipe closes when the owner ends. But a forked child of the owner also keeps it open, so check our parent too.
     while os.getppid() == owner:
         ready = select.select([sys.stdin, java.stdout], [], [], 1)[0]
         if sys.stdin in ready:
@@ -58,12 +63,12 @@ def _watch(owner: int, java: subprocess.Popen[bytes]) -> None:
                 return
             if STARTED in line:
                 print(line.strip().rpartition(":")[2], flush=True)
-            else:  # such as why Java itself did not start
+            else:  # such as the reason why Java does not start
                 print(line, end="", file=sys.stderr, flush=True)
 
 
 def _die_with_parent() -> None:
-    # For a keeper that is killed. The kernel means the parent's thread, and the keeper has one.
+    # This is for a keeper that is killed. The kernel watches the thread that started us, and the keeper has only one.
     if sys.platform == "linux":
         import ctypes
 

@@ -199,7 +199,7 @@ def test_a_home_with_something_else_in_the_place_of_a_part_is_an_error_of_one_li
 def test_a_database_folder_that_is_damaged_is_an_error_of_one_line_with_what_to_do(new_home):
     (new_home / "postgres" / "data").mkdir(parents=True)
     (new_home / "postgres" / "data" / "PG_VERSION").write_text("rubbish")
-    assert_is_a_line(run("psql"), f"server of {new_home}/postgres/data did not start", "Put a backup back")
+    assert_is_a_line(run("psql"), f"server of {new_home}/postgres/data did not start", "put a backup back")
 
 
 @contextmanager

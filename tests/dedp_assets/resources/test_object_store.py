@@ -180,7 +180,7 @@ def test_a_file_in_googles_store_is_asked_for_with_the_service_account(recorder,
     [
         ("hdfs://me:{secret}@host/lake", {}, "DEDP_DATA_URI begins with hdfs://; expected a folder, s3://bucket/"),
         ("s3:///lake", {}, "s3:///lake names no bucket"),
-        ("s3://lake/x", {"AWS_ENDPOINT_URL": "http://store:9000"}, "AWS_ALLOW_HTTP=true for a server that you trust"),
+        ("s3://lake/x", {"AWS_ENDPOINT_URL": "http://store:9000"}, "AWS_ALLOW_HTTP=true if you trust the network"),
         ("s3://lake/x", {"AWS_ALLOW_HTTP": "ja"}, "AWS_ALLOW_HTTP is 'ja'; expected true or false"),
         ("az://lake/x", {}, "az://lake/x names no storage account and AZURE_STORAGE_ACCOUNT_NAME is not set"),
     ],

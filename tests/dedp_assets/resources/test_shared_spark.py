@@ -96,7 +96,7 @@ def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(embedded_spark, "server", better)
     monkeypatch.setattr(shared_spark, "_answers", lambda url: True)
-    monkeypatch.setattr(shared_spark, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(shared_spark, "_CHECK_SECONDS", 0.01)
     with shared_server(tmp_path):
         found = None
         # Its second start is under way for a moment before it can be found; until then the first one's failure is told.
