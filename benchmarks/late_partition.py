@@ -1,7 +1,7 @@
-"""A run for late data in one day, with its server warm, against the same Spark job as a bare Connect script.
+"""A run for late data in one day, on a warm server, compared with the same Spark job as a bare Connect script.
 
-Both read the day's files, count, and write the counts to a Delta table. What the run adds: which snapshot, what has
-changed since, what the counts reflect, the state table, metadata.
+Both read the files of the day, count, and write the counts to a Delta table. In addition the run chooses a snapshot,
+finds the changes since the last one, records the input version, and writes the state table and metadata.
 """
 
 import argparse

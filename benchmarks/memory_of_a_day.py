@@ -1,6 +1,6 @@
-"""The memory of the Python process that counts a day of 50 million rows, against that of a day of 1,000.
+"""The memory of the Python process that counts a day of 50 million rows, compared with a day of 1,000 rows.
 
-The rows stay with Spark; only the counts come to Python.
+The rows stay in Spark. Only the counts come to Python.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def peak(rows: int) -> float:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["rows"] == rows
     print(f"{rows:>11,} rows  {found['mebibytes']:6.0f} MiB at most in Python  {found['seconds']:6.1f} s")
-    return found["mebibytes"]
+    return float(found["mebibytes"])
 
 
 if __name__ == "__main__":

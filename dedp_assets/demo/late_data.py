@@ -1,4 +1,4 @@
-"""The late-data integrator: days of a table are processed when they are closed, and again when late data comes."""
+"""The late-data integrator: each day of a table is processed when it is closed, and again after late data."""
 
 from datetime import date
 
@@ -15,14 +15,14 @@ ASSETS = [contract.DEVICES, contract.DEVICE_COUNTS, contract.BACKFILLING_CONFIGU
 
 
 def act(timeline: Timeline) -> Act:
-    """Play it; returns True only if everything was as it should be. Raises DemoFailed."""
+    """Play the act; return whether every checked result is the expected one. Raises DemoFailed."""
     return (yield from _closed_days(timeline)) and (yield from _late_data(timeline))
 
 
 def _closed_days(timeline: Timeline) -> Act:
     headline(
         "Late data, 1 of 2: somebody else commits seven days to a Delta table. "
-        "The six that are closed are processed by Spark."
+        "Spark processes the six days that are closed."
     )
     for day in DAYS:
         _commit(timeline, day)
@@ -39,8 +39,8 @@ def _closed_days(timeline: Timeline) -> Act:
 
 def _late_data(timeline: Timeline) -> Act:
     headline(
-        "Late data, 2 of 2: late data comes into 2024-01-02 and 2024-01-03. "
-        "Those two are processed again, and no other."
+        "Late data, 2 of 2: late data is committed to 2024-01-02 and 2024-01-03. "
+        "Only these two days are processed again."
     )
     before = len(timeline.partitions[contract.DEVICE_COUNTS])
     for day in LATE:
@@ -74,8 +74,11 @@ def _rows_counted() -> dict[str, int]:
 
 
 def _show_what_others_see() -> int:
-    """The state table and a backfilling configuration, which pipelines elsewhere read; returns how many days the table
-    says are being processed."""
+    """Print the state table and the backfilling configurations, which other pipelines read.
+
+    Returns:
+        How many days are being processed, according to the table.
+    """
     uri = contract.uri(contract.PARTITIONS_STATE)
     click.echo(f"   {uri}\n   {'partition':<24} {'isProcessed':<12} lastProcessedVersion")
     rows = state.read_state(uri, storage_options(uri))
