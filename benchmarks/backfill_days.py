@@ -17,8 +17,9 @@ from pathlib import Path
 from lake import append_each
 from measuring import seconds
 
-from dedp_assets.late_data_integrator.lake import open_counts
+from dedp_assets.late_data_integrator.tables import open_counts
 from dedp_assets.resources import embedded_spark
+from dedp_assets.resources.lake import LakeResource
 
 AT_LEAST = 20
 ROWS = 1000
@@ -66,7 +67,7 @@ def measure(together: int, single: int) -> tuple[float, float]:
         append_each(days, ROWS)
         by_one = [run(day, day) for day in days[together:]]
         in_one = run(days[0], days[together - 1])
-        assert open_counts().rows_counted(days) == dict.fromkeys(days, ROWS)
+        assert open_counts(LakeResource()).rows_counted(days) == dict.fromkeys(days, ROWS)
         return in_one / together, statistics.median(by_one)
 
 

@@ -19,6 +19,7 @@ from deltalake import DeltaTable, Field, Schema
 from measuring import compare, seconds
 
 from dedp_assets.late_data_integrator import contract
+from dedp_assets.resources.lake import LakeResource
 from sensors.pipelines.late_data_integrator import devices_committed
 
 DAYS = [(date(2024, 1, 1) + timedelta(days=number)).isoformat() for number in range(60)]
@@ -62,7 +63,9 @@ class Table:
     def tick(self) -> int:
         """Evaluate the sensor; returns how many days it reports."""
         os.environ["DEDP_DATA_URI"] = str(self.lake)
-        result = devices_committed(dg.build_sensor_context(self.instance, self.cursor))
+        result = devices_committed(
+            dg.build_sensor_context(self.instance, self.cursor, resources={"lake": LakeResource()})
+        )
         assert isinstance(result, dg.SensorResult)
         self.cursor = str(result.cursor)
         return len(result.asset_events)

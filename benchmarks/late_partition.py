@@ -18,7 +18,8 @@ from measuring import compare, seconds
 
 from dedp_assets.late_data_integrator import assets, contract
 from dedp_assets.late_data_integrator.counting import count_devices
-from dedp_assets.late_data_integrator.lake import devices_log
+from dedp_assets.late_data_integrator.tables import open_devices_log
+from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.spark import SparkConnectResource
 
 AT_MOST = 1.3
@@ -52,7 +53,7 @@ def main() -> bool:
 
 
 def count_bare(spark: SparkConnectResource, table: str) -> None:
-    snapshot = devices_log().snapshot()
+    snapshot = open_devices_log(LakeResource()).snapshot()
     counts = count_devices(spark.session, snapshot, [DAY])
     write_deltalake(table, counts, mode="overwrite", partition_by=[contract.PARTITION_COLUMN])
 
@@ -69,7 +70,7 @@ class Steps:
             [assets.devices, assets.device_counts],
             instance=self._instance,
             partition_key=DAY,
-            resources={"spark": self._spark},
+            resources={"lake": LakeResource(), "spark": self._spark},
         )
         entries = {
             entry.dagster_event.event_type_value: entry.timestamp

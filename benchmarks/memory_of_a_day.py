@@ -20,11 +20,14 @@ import json, re, sys, time
 from pathlib import Path
 import dagster as dg
 from dedp_assets.late_data_integrator import assets
+from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.spark import SparkConnectResource
 
 began = time.monotonic()
 done = dg.materialize(
-    [assets.devices, assets.device_counts], partition_key=sys.argv[1], resources={"spark": SparkConnectResource()}
+    [assets.devices, assets.device_counts],
+    partition_key=sys.argv[1],
+    resources={"lake": LakeResource(), "spark": SparkConnectResource()},
 )
 metadata = done.asset_materializations_for_node("lake__device_counts")[0].metadata
 print(json.dumps({

@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.spark import SparkConnectResource
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import PartitionClosed, UntilRequested, automation_sensor, on_input_change
@@ -34,6 +35,6 @@ defs = dg.Definitions(
         picture.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=WHEN_ANYTHING_CHANGES)),
     ],
     sensors=[devices_committed, automation_sensor(), late_data_reconciled],
-    resources={"spark": SparkConnectResource()},
+    resources={"lake": LakeResource(), "spark": SparkConnectResource()},
     executor=in_process_executor,
 )

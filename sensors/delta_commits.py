@@ -20,7 +20,15 @@ import dagster as dg
 from dedp_assets.days import day_of
 from dedp_assets.delta.commits import Commit, Snapshot, add_fingerprints
 from dedp_assets.delta.log import DeltaLog
-from dedp_assets.delta.problems import CommitUnreadable, LogIncomplete, TableMissing, TableProblem, UnsupportedTable
+from dedp_assets.delta.problems import (
+    CommitUnreadable,
+    LogIncomplete,
+    TableMissing,
+    TableProblem,
+    TableReplaced,
+    UnsupportedTable,
+)
+from dedp_assets.resources.lake import LakeResource
 from sensors.pools import ensure_limit
 
 # A tick may take 60 s. Where a log is long, or its store is slow, the next tick goes on.
@@ -331,7 +339,7 @@ def _from_the_beginning(log: DeltaLog, seconds: float) -> Look:
         raise new.problem or TableMissing(f"there is no Delta table at {log.uri}")
     first, latest = new.commits[0], new.commits[-1]
     if log.mark(first.version) != first.mark:
-        raise TableProblem(f"{log.uri} was made anew while its log was read; the next tick reads it again")
+        raise TableReplaced(f"{log.uri} was made anew while its log was read; the next tick reads it again")
     table_id = new.table_id or log.snapshot().table_id
     return Look(table_id, latest.version, latest.mark, new.commits, notes=new.notes, is_all=new.is_all)
 
@@ -392,7 +400,7 @@ def _position(log: DeltaLog) -> tuple[Snapshot, str | None]:
     snapshot = log.snapshot()
     mark = log.mark(snapshot.version)
     if log.snapshot().table_id != snapshot.table_id:
-        raise TableProblem(f"{log.uri} was made anew while it was read; the next tick reads it again")
+        raise TableReplaced(f"{log.uri} was made anew while it was read; the next tick reads it again")
     return snapshot, mark
 
 
@@ -452,8 +460,8 @@ def commit_sensor(
     name: str,
     key: dg.AssetKey,
     *,
-    open_log: Callable[[], DeltaLog],
     partitions: dg.TimeWindowPartitionsDefinition,
+    partition_column: str,
     pool: str,
     writer: str,
 ) -> dg.SensorDefinition:
@@ -462,8 +470,8 @@ def commit_sensor(
     Args:
         name: of the sensor.
         key: the asset that the table is; each change becomes a materialization of it.
-        open_log: the table's log, where the settings say that it is.
         partitions: the days that there are partitions for.
+        partition_column: the one column that the table is partitioned by.
         pool: the concurrency pool of the runs that follow, which gets its default limit before the first of them.
         writer: what writes the table, for the message while there is none.
     """
@@ -475,8 +483,8 @@ def commit_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
     )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        log = open_log()
+    def sensor(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult:
+        log = lake.open_log(key, partition_column)
         cursor = Cursor.from_json(context.cursor)
         try:
             found = look(log, cursor, check=lambda commits: is_due(checked_at.get((log.uri, commits)), time.time()))

@@ -32,6 +32,7 @@ KNOWN_EXCEPTIONS = {
         "dedp_assets.resources.spark",
         "dedp_assets.settings",
     ): "the default of the resource is the server of the settings",
+    ("dedp_assets.resources.lake", "dedp_assets.settings"): "the default of the resource is the place of the settings",
     ("dedp_assets.resources.object_store", "dedp_assets.settings"): "raises SettingError for what variables hold",
     (
         "dedp_assets.testing.world.postgres",

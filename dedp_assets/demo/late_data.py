@@ -5,7 +5,8 @@ from datetime import date
 import click
 
 from dedp_assets.demo.timeline import Act, Timeline, checked, headline, results
-from dedp_assets.late_data_integrator import contract, lake, producer, state
+from dedp_assets.late_data_integrator import contract, producer, state, tables
+from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.object_store import read_text, storage_options
 
 DAYS = [date(2024, 1, day) for day in range(1, 8)]
@@ -70,7 +71,7 @@ def _commit(timeline: Timeline, day: date) -> None:
 
 
 def _rows_counted() -> dict[str, int]:
-    return lake.open_counts().rows_counted([day.isoformat() for day in DAYS])
+    return tables.open_counts(LakeResource()).rows_counted([day.isoformat() for day in DAYS])
 
 
 def _show_what_others_see() -> int:

@@ -7,7 +7,8 @@ import dagster as dg
 
 from dedp_assets.days import closed_days
 from dedp_assets.delta.problems import TableMissing
-from dedp_assets.late_data_integrator import contract, lake, state
+from dedp_assets.late_data_integrator import contract, state, tables
+from dedp_assets.resources.lake import LakeResource
 from sensors import reconciliation
 from sensors.delta_commits import commit_sensor
 
@@ -44,8 +45,9 @@ def versions_told(instance: dg.DagsterInstance) -> dict[str, int]:
 
 
 def _observe(context: dg.SensorEvaluationContext) -> reconciliation.Observed:
+    lake: LakeResource = context.resources.lake
     try:
-        progress, repaired = lake.publish_state(context.instance)
+        progress, repaired = tables.publish_state(lake, context.instance)
     except TableMissing as problem:
         raise reconciliation.NotObservable(str(problem)) from problem
     now = datetime.now(timezone.utc)
@@ -55,7 +57,7 @@ def _observe(context: dg.SensorEvaluationContext) -> reconciliation.Observed:
         known=contract.DAYS.get_partition_keys(current_time=now),
         told=versions_told(context.instance),
     )
-    lake.follow_moved_files(progress)
+    tables.record_moved_files(progress, lambda: tables.open_counts(lake))
     notes = ["the state table was put right"] if repaired else []
     return reconciliation.Observed(behind, progress.in_progress, notes)
 
@@ -63,8 +65,8 @@ def _observe(context: dg.SensorEvaluationContext) -> reconciliation.Observed:
 devices_committed = commit_sensor(
     "devices_committed",
     contract.DEVICES,
-    open_log=lake.devices_log,
     partitions=contract.DAYS,
+    partition_column=contract.PARTITION_COLUMN,
     pool=contract.POOL,
     writer="`dedp load-delta`",
 )
@@ -74,4 +76,5 @@ late_data_reconciled = reconciliation.reconciling_sensor(
     TARGETS,
     _observe,
     description="Requests days that are still behind their input, and puts the state table right after a crash.",
+    required_resource_keys={"lake"},
 )

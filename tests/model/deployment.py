@@ -33,7 +33,8 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.problems import TableProblem
-from dedp_assets.late_data_integrator import assets, contract, lake, processing, state
+from dedp_assets.late_data_integrator import assets, contract, processing, state, tables
+from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import WHEN_CLOSED
 from sensors import delta_commits, reconciliation
@@ -66,7 +67,7 @@ class System:
         counted = assets.device_counts.map_asset_specs(
             lambda spec: spec.replace_attributes(automation_condition=self.condition)
         )
-        resources = {"spark": SparkConnectResource()}
+        resources = {"lake": LakeResource(), "spark": SparkConnectResource()}
         return dg.Definitions(assets=[assets.devices, counted], resources=resources).resolve_asset_graph()
 
 
@@ -260,7 +261,7 @@ class Deployment:
         in_progress = state.days_in_progress(self.instance)
         yield "knows the days in progress"
         try:
-            progress = state.look(log, counts, in_progress)  # type: ignore[arg-type]
+            progress = state.observe_progress(log, counts, in_progress)  # type: ignore[arg-type]
         except TableProblem as problem:
             self.say(f"{RECONCILIATION}: {problem}")
             return
@@ -276,16 +277,15 @@ class Deployment:
         requests = [
             reconciliation.run_request(day, asked, late_data.TARGETS) for day, asked in decision.request.items()
         ]
-        yield from _InThread(lambda pause: self._follow_moved_files(progress, pause)).steps()
+        yield from _InThread(lambda pause: self._record_moved_files(progress, pause)).steps()
         self._reserve(RECONCILIATION, requests, reconciliation.to_json(decision.waiting))
         yield from self._launch_all(RECONCILIATION)
 
-    def _follow_moved_files(self, progress: state.Progress, pause: Pause) -> None:
+    def _record_moved_files(self, progress: state.Progress, pause: Pause) -> None:
         def open_counts() -> Any:
             return self.system.counts(self.counts, pause)
 
-        with mock.patch.object(lake, "open_counts", open_counts):
-            lake.follow_moved_files(progress)
+        tables.record_moved_files(progress, open_counts)
 
     def _reserve(self, name: str, requests: Sequence[dg.RunRequest], cursor: Any) -> None:
         reserved = [(self._next_number(), request) for request in requests]

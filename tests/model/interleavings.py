@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, state
-from dedp_assets.late_data_integrator.device_counts import Recorded
+from dedp_assets.late_data_integrator.device_counts import InputVersion
 from sensors import reconciliation
 from sensors.pipelines import late_data_integrator as late_data
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
@@ -574,7 +574,7 @@ def _lost(world: Deployment, day: str) -> Iterator[Broken]:
         yield Broken(kind, f"{day} was changed by versions {since} since what it reflects, {recorded}")
 
 
-def _last_counted(devices: Devices, day: str, recorded: Recorded) -> int:
+def _last_counted(devices: Devices, day: str, recorded: InputVersion) -> int:
     """The latest version in which the day consisted of the very files that were counted."""
     versions = [
         v for v in range(len(devices.versions)) if snapshot_of(devices, v).fingerprint(day) == recorded.fingerprint

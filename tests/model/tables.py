@@ -18,9 +18,9 @@ from dedp_assets.delta.actions import file_action
 from dedp_assets.delta.commits import DataFile, Prints, Snapshot
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.log_files import LOG
-from dedp_assets.delta.problems import TableProblem, UnsupportedTable, missing
+from dedp_assets.delta.problems import DamagedTable, UnsupportedTable, missing
 from dedp_assets.late_data_integrator import device_counts
-from dedp_assets.late_data_integrator.device_counts import Overtaken, Recorded
+from dedp_assets.late_data_integrator.device_counts import InputVersion, Overtaken
 
 # type, full_name, version -> how many rows
 Rows = Counter[tuple[str, str, str]]
@@ -431,7 +431,7 @@ class Log(DeltaLog):
             raise missing(_URI)
         version = table.version if version is None else version
         if not table.is_readable(version):
-            raise TableProblem(f"{_URI}: version {version} can't be read, it is not in the log (any more)")
+            raise DamagedTable(f"{_URI}: version {version} can't be read, it is not in the log (any more)")
         if any(file.vector for file in table.versions[version].files.values()):
             raise UnsupportedTable(f"{_URI} has files with deletion vectors")
         return snapshot_of(table, version)
@@ -483,8 +483,8 @@ class Commit(NamedTuple):
 
     table_id: str
     rows: Mapping[str, Rows]
-    reflects: Mapping[str, Recorded]
-    before: Mapping[str, Recorded | None]
+    reflects: Mapping[str, InputVersion]
+    before: Mapping[str, InputVersion | None]
 
 
 class CountsTable:
@@ -494,7 +494,7 @@ class CountsTable:
         self.devices = devices
         self.version = 0
         self.rows: dict[str, Rows] = {}
-        self.recorded: dict[tuple[str, str], Recorded] = {}
+        self.recorded: dict[tuple[str, str], InputVersion] = {}
         self.committed: Callable[[Commit], None] = lambda commit: None
 
 
@@ -506,11 +506,11 @@ class Counts:
         self._table, self._pause = table, pause
         self.version, self._rows, self._recorded = table.version, dict(table.rows), dict(table.recorded)
 
-    def recorded(self, table_id: str, day: str) -> Recorded | None:
+    def recorded(self, table_id: str, day: str) -> InputVersion | None:
         return self._recorded.get((table_id, day))
 
-    def all_recorded(self) -> dict[str, dict[str, Recorded]]:
-        found: dict[str, dict[str, Recorded]] = {}
+    def all_recorded(self) -> dict[str, dict[str, InputVersion]]:
+        found: dict[str, dict[str, InputVersion]] = {}
         for (table_id, day), recorded in sorted(self._recorded.items()):
             found.setdefault(table_id, {})[day] = recorded
         return found
@@ -521,16 +521,16 @@ class Counts:
     def _is_overtaken(self) -> bool:
         return self._table.version != self.version
 
-    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         rows = {day: Rows() for day in reflects}
         for row in counts.to_pylist():
             rows[row["event_time"].isoformat()][row["type"], row["full_name"], row["version"]] += row["count"]
         self._commit(rows, table_id, reflects)
 
-    def record(self, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def record(self, table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         self._commit({}, table_id, reflects)
 
-    def _commit(self, rows: dict[str, Rows], table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def _commit(self, rows: dict[str, Rows], table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         self._pause("commits")
         table = self._table
         if self._is_overtaken():
@@ -541,7 +541,7 @@ class Counts:
         table.recorded = self._still_holds(reflects) | {(table_id, day): found for day, found in reflects.items()}
         table.committed(Commit(table_id, rows, reflects, before))
 
-    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], Recorded]:
+    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], InputVersion]:
         """What is recorded, but of these days: of whichever table they were counted, they are not any more."""
         return {(of, day): recorded for (of, day), recorded in self._table.recorded.items() if day not in days}
 

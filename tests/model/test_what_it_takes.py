@@ -9,8 +9,8 @@ import pytest
 from dagster import AutomationCondition as Condition
 
 from dedp_assets.delta.commits import Snapshot
-from dedp_assets.late_data_integrator.device_counts import Recorded
-from dedp_assets.late_data_integrator.processing import reflected
+from dedp_assets.late_data_integrator.device_counts import InputVersion
+from dedp_assets.late_data_integrator.processing import input_version
 from sensors.automation import PartitionClosed
 from tests.model.deployment import System, fast_instance
 from tests.model.interleavings import CALM, OVERWRITTEN_TABLES, PATHS, ROUGH, TABLES_MADE_ANEW, Kinds, search
@@ -29,9 +29,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 class RecordedAtTheEnd(Counts):
     """The original's: what the counts are said to reflect is the table's version when the run ends."""
 
-    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         now = Log(self._table.devices).snapshot()
-        super().replace(counts, table_id, {day: reflected(now, day) for day in reflects})
+        super().replace(counts, table_id, {day: input_version(now, day) for day in reflects})
 
 
 class CommittedBehindOthers(Counts):
@@ -46,7 +46,7 @@ class OpenedBehindTheInput(Counts):
 
     _is_behind = False
 
-    def recorded(self, table_id: str, day: str) -> Recorded | None:
+    def recorded(self, table_id: str, day: str) -> InputVersion | None:
         if not self._is_behind:
             super().__init__(self._table, self._pause)
             self._is_behind = True
@@ -56,7 +56,7 @@ class OpenedBehindTheInput(Counts):
 class TrustedForEver(Counts):
     """What is recorded of a table is believed, also where another one was counted since."""
 
-    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], Recorded]:
+    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], InputVersion]:
         return dict(self._table.recorded)
 
 

@@ -22,7 +22,9 @@ import pytest
 from deltalake import DeltaTable
 
 from dedp_assets.delta.log import DeltaLog
-from dedp_assets.late_data_integrator import contract, lake, producer, state
+from dedp_assets.late_data_integrator import contract, producer, state
+from dedp_assets.late_data_integrator.tables import open_counts, open_devices_log
+from dedp_assets.resources.lake import LakeResource
 from jobs.late_data_integrator import defs
 from sensors import reconciliation
 from sensors.pipelines.late_data_integrator import TARGETS, devices_committed, late_data_reconciled
@@ -54,7 +56,9 @@ def prepared(spark_server: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
         system = System(home)
         system.load(*DAYS)
         with system.instance() as instance:
-            for event in devices_committed(dg.build_sensor_context(instance=instance)).asset_events:
+            for event in devices_committed(
+                dg.build_sensor_context(instance, resources={"lake": LakeResource()})
+            ).asset_events:
                 instance.report_runless_asset_event(event)
             materialize(instance, DAY)
         system.load(DAY)
@@ -114,7 +118,7 @@ class System:
 
     def recorded(self, day: str) -> int | None:
         """The version of the input that a day's counts reflect, as they say themselves."""
-        known = lake.open_counts().recorded(lake.devices_log().snapshot().table_id, day)
+        known = open_counts(LakeResource()).recorded(open_devices_log(LakeResource()).snapshot().table_id, day)
         return known and known.version
 
     def state(self) -> dict[str, tuple[bool, int | None]]:
@@ -172,7 +176,8 @@ def materialize(instance: dg.DagsterInstance, day: str) -> None:
 
 def behind(instance: dg.DagsterInstance) -> set[str]:
     """A tick of the reconciling sensor; returns the days that it wants to ask for."""
-    found = late_data_reconciled(dg.build_sensor_context(instance=instance))
+    with dg.build_sensor_context(instance, definitions=defs, resources={"lake": LakeResource()}) as context:
+        found = late_data_reconciled.evaluate_tick(context)
     return set(reconciliation.from_json(found.cursor))
 
 

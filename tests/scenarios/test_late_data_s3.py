@@ -18,6 +18,7 @@ from dedp_assets.cli import dedp
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract, counting, state
 from dedp_assets.resources import embedded_spark
+from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.object_store import read_text, storage_options
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import defs
@@ -58,7 +59,9 @@ class Lake:
 
     def tick(self) -> dict[str, str]:
         """A tick of the commit sensor: the days that it reports, with their data versions."""
-        found = devices_committed(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
+        found = devices_committed(
+            dg.build_sensor_context(self.instance, self.cursor, resources={"lake": LakeResource()})
+        )
         self.cursor = found.cursor
         for event in found.asset_events:
             self.instance.report_runless_asset_event(event)

@@ -21,6 +21,7 @@ from dedp_assets.delta.commits import Commit, PartitionChange, Snapshot
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import TableProblem, UnsupportedTable
 from dedp_assets.late_data_integrator import contract
+from dedp_assets.resources.lake import LakeResource
 from sensors import delta_commits
 from sensors.delta_commits import Change, Cursor, Look, decide, look, materialization
 from sensors.pipelines.late_data_integrator import devices_committed
@@ -336,7 +337,9 @@ class Ticks:
         self.instance, self.keeps, self.cursor = instance, keeps, None
 
     def __call__(self):
-        result = devices_committed(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
+        result = devices_committed(
+            dg.build_sensor_context(self.instance, self.cursor, resources={"lake": LakeResource()})
+        )
         for event in result.asset_events if self.keeps else ():
             self.instance.report_runless_asset_event(event)
         self.cursor = result.cursor
@@ -414,7 +417,7 @@ def test_dagster_has_the_data_versions_and_says_so_in_the_tick(devices, ticks, i
 
 def test_a_tick_keeps_its_message_beside_its_events(devices, instance):
     devices.append(FIRST)
-    tick = devices_committed.evaluate_tick(dg.build_sensor_context(instance=instance))
+    tick = devices_committed.evaluate_tick(dg.build_sensor_context(instance, resources={"lake": LakeResource()}))
     assert [event.partition for event in tick.asset_events] == [FIRST]
     assert tick.skip_message.startswith("1 commit read")
 
@@ -524,7 +527,7 @@ def test_a_log_that_was_cleaned_up_behind_us_is_made_up_for_by_comparing(devices
     result = ticks()
     assert versions(result) == {FIRST: 3, SECOND: 3, FOURTH: 3}
     assert message(result).startswith(
-        f"{devices.uri}: commit 1 was cleaned up from the log; the next one there is 3; "
+        f"{devices.uri}: commit 1 was removed from the log; the next commit that is left is 3; "
         "what changed was found by comparing with the files of version 3; 3 days changed"
     )
     assert ticks.left.mark == DeltaLog(devices.uri).mark(3) is not None
@@ -574,7 +577,7 @@ def test_a_first_look_at_a_table_whose_log_was_cleaned_up_reports_all_it_has(dev
     result = ticks()
     assert versions(result) == {FIRST: 1, SECOND: 1, THIRD: 1}
     assert result.asset_events[0].metadata["files"].value == 1
-    assert "commit 0 was cleaned up" in message(result)
+    assert "commit 0 was removed from the log" in message(result)
 
 
 def test_a_removal_that_names_no_partition_is_made_up_for_by_comparing(devices, ticks):
@@ -735,10 +738,10 @@ def test_half_a_commit_is_named_and_taken_in_when_it_is_whole(devices, ticks):
     devices.commit_file(2).write_bytes(whole[: len(whole) // 2])
     first = ticks()
     assert versions(first) == {SECOND: 1}
-    assert f"{devices.commit_file(2)} is not a whole commit yet" in message(first)
+    assert f"{devices.commit_file(2)} is not a complete commit yet" in message(first)
     second = ticks()
     assert versions(second) == {}
-    assert f"{devices.commit_file(2)} is not a whole commit yet" in message(second)
+    assert f"{devices.commit_file(2)} is not a complete commit yet" in message(second)
     devices.commit_file(2).write_bytes(whole)
     assert ticks.reported() == {THIRD: 2}
 
@@ -751,7 +754,7 @@ def test_half_a_commit_in_a_new_table_is_waited_for(written, devices, ticks):
     devices.commit_file(written - 1).write_bytes(whole[:-20])
     first = ticks()
     assert versions(first) == ({FIRST: 0} if written == 2 else {})
-    assert "is not a whole commit yet" in message(first)
+    assert "is not a complete commit yet" in message(first)
     devices.commit_file(written - 1).write_bytes(whole)
     assert ticks.reported() == ({SECOND: 1} if written == 2 else {FIRST: 0})
 

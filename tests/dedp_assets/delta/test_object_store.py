@@ -39,7 +39,7 @@ def test_an_object_store_whose_log_was_cleaned_up_is_seen_to_be_so(s3_bucket):
         table.append(FIRST)
     table.delta.create_checkpoint()
     table.delta.cleanup_metadata()
-    with pytest.raises(LogCleaned, match="the next one there is 2"):
+    with pytest.raises(LogCleaned, match="the next commit that is left is 2"):
         table.commits(0)
     assert table.commits(2) == []
 

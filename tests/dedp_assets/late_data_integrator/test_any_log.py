@@ -16,7 +16,7 @@ from deltalake import DeltaTable, Field, Schema
 
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.log import DeltaLog
-from dedp_assets.late_data_integrator.processing import changed_since, reflected
+from dedp_assets.late_data_integrator.processing import changed_since, input_version
 from sensors.delta_commits import Cursor, decide, look
 
 DAY = "2024-01-01"
@@ -184,7 +184,7 @@ def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tm
     writer = Writer(tmp_path, seed)
     for _ in range(writer.choose.randint(2, 7)):
         writer.step()
-    recorded, counted = reflected(snapshot_of(writer), DAY), writer.rows
+    recorded, counted = input_version(snapshot_of(writer), DAY), writer.rows
     for _ in range(7):
         writer.step()
         behind = changed_since({DAY: recorded}, snapshot_of(writer), DeltaLog(str(writer.uri)))

@@ -24,7 +24,7 @@ from dedp_assets.settings import SettingError
 def test_a_place_where_deltalake_cannot_put_a_table_is_refused(tmp_path, monkeypatch, lake):
     """It reads and writes `la ke` for `la%20ke`, and all tables of s3://bucket/lake#1 in s3://bucket/lake."""
     monkeypatch.setenv("DEDP_DATA_URI", lake if "://" in lake else str(tmp_path / lake))
-    with pytest.raises(SettingError, match=r"deltalake can't do.*DEDP_DATA_URI"):
+    with pytest.raises(SettingError, match=r"deltalake can't use.*DEDP_DATA_URI"):
         contract.uri(contract.DEVICES)
 
 

@@ -81,7 +81,7 @@ def add_run(instance, status, day):
 
 
 def test_the_days_that_are_behind_come_in_a_table_of_80_columns_and_the_clean_ones_in_a_number(a_late_day):
-    how_late = cli.in_words(lateness(D2, a_late_day))
+    how_late = cli.format_duration(lateness(D2, a_late_day))
     assert late() == [
         "day         status   input  counts  late commits  last one (UTC)    lateness",
         f"2024-01-02  late         5       3             2  {a_late_day:%Y-%m-%d %H:%M}  {how_late}",
@@ -151,7 +151,7 @@ def test_a_version_that_is_gone_from_the_log_is_a_question_mark_with_a_reason(la
     (Path(lake.devices_uri) / "_delta_log" / f"{0:020}.json").unlink()
     lines = late()
     assert lines[1] == "2024-01-01  waiting      ?       -"
-    assert lines[-2] == "1 commit not looked at, or gone from the log: hence ? for a version"
+    assert lines[-2] == "1 commit not read, or gone from the log: hence ? for a version"
 
 
 def test_without_a_table_it_says_what_makes_one(lake):
@@ -282,7 +282,7 @@ def test_with_nothing_up_nothing_is_started_and_nothing_is_made(lake, run, own_h
     ],
 )
 def test_a_lateness_is_told_in_its_two_largest_units(seconds, words):
-    assert cli.in_words(timedelta(seconds=seconds)) == words
+    assert cli.format_duration(timedelta(seconds=seconds)) == words
 
 
 def test_the_help_explains_every_status_as_the_code_does():

@@ -10,6 +10,8 @@ import pytest
 
 from dedp_assets.late_data_integrator import contract, overview
 from dedp_assets.late_data_integrator.processing import process
+from dedp_assets.late_data_integrator.tables import observe_progress
+from dedp_assets.resources.lake import LakeResource
 
 DAYS = D1, D2, D3, D4 = "2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"
 LATER = datetime(2024, 2, 1, tzinfo=timezone.utc)
@@ -25,9 +27,9 @@ def rows(lake):
     """The overview as of now, by day; `in_progress` and `failed`: what Dagster says of runs."""
 
     def rows(in_progress=(), failed=(), now=LATER):
-        progress = overview.look(in_progress)
+        progress = observe_progress(LakeResource(), in_progress)
         history = overview.read_history(lake.log, progress.snapshot.version)
-        return {row.day: row for row in overview.overview(progress, history, overview.known_days(now), failed)}
+        return {row.day: row for row in overview.day_rows(progress, history, overview.known_days(now), failed)}
 
     return rows
 

@@ -21,13 +21,15 @@ from dedp_assets.late_data_integrator.picture import (
     MAX_DAYS,
     Dot,
     Timeline,
-    changed_last,
-    in_words,
+    days_to_draw,
+    describe_picture,
+    dot_positions,
     late_data_picture,
-    places,
     timelines,
 )
 from dedp_assets.late_data_integrator.processing import process
+from dedp_assets.late_data_integrator.tables import observe_progress
+from dedp_assets.resources.lake import LakeResource
 
 D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
 LATER = datetime(2024, 2, 1, tzinfo=timezone.utc)
@@ -44,7 +46,7 @@ def drawn(lake):
     """The timelines of the tables as they are now, by day; `limit`: as many commits are looked at."""
 
     def drawn(limit=overview.MAX_COMMITS):
-        progress = overview.look(in_progress=())
+        progress = observe_progress(LakeResource(), in_progress=())
         history = overview.read_history(lake.log, progress.snapshot.version, limit)
         return {day.day: day for day in timelines(progress, history, overview.known_days(LATER))}
 
@@ -124,7 +126,7 @@ def test_the_picture_is_a_png_that_fits_a_page_and_a_small_one_fits_an_event_wit
         height, width = pixels(png).shape[:2]
         assert width == 920
         assert 50 < height <= 1100
-        small = picture_asset.in_few_bytes(png)
+        small = picture_asset.small_enough(png)
         assert small is not None
         assert len(picture_asset.embedded(png)) <= 10_000
         # Of the same shape, and not so small that nobody sees anything.
@@ -154,23 +156,23 @@ def test_a_day_that_is_behind_has_a_mark():
 
 def test_the_line_below_the_title_counts_commits_once_and_says_what_is_not_shown():
     days = made_up(3, late={0: False, 1: True})
-    assert in_words(days, 3, 0) == [
+    assert describe_picture(days, 3, 0) == [
         "5 commits to 3 days, 2 of them late; 1 day with late data that the counts don't reflect yet"
     ]
-    assert in_words(days, 2, 1)[1:] == [
-        "Not shown: 1 older commit, not looked at or gone from the log; all days but the 2 that changed last"
+    assert describe_picture(days, 2, 1)[1:] == [
+        "Not shown: 1 older commit, not read or gone from the log; all days but the 2 that changed last"
     ]
 
 
-def test_of_too_many_days_those_are_drawn_that_changed_last():
+def test_of_too_many_days_those_are_drawn_that_days_to_draw():
     days = made_up(MAX_DAYS + 2, late={0: False})
-    assert [day.day for day in changed_last(days)] == [days[0].day, *[day.day for day in days[3:]]]
+    assert [day.day for day in days_to_draw(days)] == [days[0].day, *[day.day for day in days[3:]]]
 
 
 def test_of_dots_on_top_of_each_other_one_is_drawn_and_a_hollow_one_is_not_lost():
     at = datetime(2024, 1, 2, 12, tzinfo=timezone.utc)
     dots = [Dot(version, at, "late", version < 999) for version in range(1_000)]
-    (found,) = [places([Timeline(D1, tuple(dots), at, 998, is_behind=True)], left=19_723.0, right=19_725.0)]
+    (found,) = [dot_positions([Timeline(D1, tuple(dots), at, 998, is_behind=True)], left=19_723.0, right=19_725.0)]
     assert {key: len(of) for key, of in found.items() if of} == {("late", True): 1, ("late", False): 1}
 
 
@@ -191,7 +193,7 @@ def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake, run):
     lake.append(D2, "a")
     run(D1)
     lake.append(D1, "late")
-    result = dg.materialize([picture_asset.picture])
+    result = dg.materialize([picture_asset.picture], resources={"lake": LakeResource()})
     (materialization,) = result.asset_materializations_for_node("lake__late_data_picture")
     metadata = {name: value.value for name, value in materialization.metadata.items()}
     shown = metadata.pop("picture")
@@ -223,9 +225,9 @@ def test_an_event_stays_small_however_much_there_is_in_the_picture(monkeypatch):
     assert said == "The picture is in the file; it has too much in it to be shown small."
 
 
-def test_a_picture_in_few_bytes_still_has_the_colour_of_late_data():
+def test_a_picture_small_enough_still_has_the_colour_of_late_data():
     png = late_data_picture(made_up(30, late={row: True for row in range(0, 30, 3)}))
-    small = picture_asset.in_few_bytes(png)
+    small = picture_asset.small_enough(png)
     near = np.abs(small_pixels(small) - np.array(LATE_COLOUR)).max(axis=2) < 60
     assert near.sum() > 20
 

@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from dedp_assets.delta.commits import hash_63
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import UnsupportedTable
-from dedp_assets.late_data_integrator.device_counts import SCHEMA, Recorded, what_holds
+from dedp_assets.late_data_integrator.device_counts import SCHEMA, InputVersion, recorded_input_versions
 from dedp_assets.late_data_integrator.processing import process
 
 D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
@@ -380,19 +380,19 @@ OF_Y = {f"lake/devices/{Y}/{D1}": 5, f"lake/devices/{Y}/{D1}/files": 12}
     ("transactions", "expected"),
     [
         ({}, {}),
-        (OF_X, {X: {D1: Recorded(3, 11)}}),
+        (OF_X, {X: {D1: InputVersion(3, 11)}}),
         ({f"lake/devices/{X}/{D1}": 3}, {}),
-        (OF_X | OF_Y, {"": {D1: Recorded(3, 11)}}),
-        (OF_X | OF_Y | {f"lake/devices/{D1}/table": hash_63(Y)}, {Y: {D1: Recorded(5, 12)}}),
-        (OF_X | {f"lake/devices/{D1}/table": hash_63(Y)}, {"": {D1: Recorded(3, 11)}}),
+        (OF_X | OF_Y, {"": {D1: InputVersion(3, 11)}}),
+        (OF_X | OF_Y | {f"lake/devices/{D1}/table": hash_63(Y)}, {Y: {D1: InputVersion(5, 12)}}),
+        (OF_X | {f"lake/devices/{D1}/table": hash_63(Y)}, {"": {D1: InputVersion(3, 11)}}),
         (
             OF_X | OF_Y | {f"lake/devices/{D1}/table": hash_63(X), f"lake/devices/{D1}/stamps": 13},
-            {X: {D1: Recorded(3, 11, 13)}},
+            {X: {D1: InputVersion(3, 11, 13)}},
         ),
     ],
 )
 def test_what_is_recorded_holds_for_the_table_that_was_counted_last(transactions, expected):
-    assert what_holds(transactions) == expected
+    assert recorded_input_versions(transactions) == expected
 
 
 def as_recorded_before(lake, table_id, day, version, fingerprint):

@@ -294,5 +294,5 @@ def test_a_table_with_a_gap_in_its_log_is_an_error_of_one_line_that_names_the_fi
     uri = contract.uri(contract.DEVICES)
     missing = Path(uri) / "_delta_log" / f"{1:020}.json"
     missing.unlink()
-    assert f"{uri}: its log has a gap: commit 1 is not there" in refused(DAYS[0])
+    assert f"{uri}: its log has a gap: commit 1 is missing" in refused(DAYS[0])
     assert f"Put back {missing} from a backup" in refused(DAYS[0])
