@@ -31,10 +31,10 @@ _MOST_NAMES = 5
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.png",
-    help="Also draw when each day changed, and what of it the counts reflect.",
+    help="Also draw when each day changed, and which of these commits the counts reflect.",
 )
 def late(everything: bool, as_json: bool, picture: Path | None) -> None:
-    """Show the days of lake/devices that lake/device_counts does not reflect, or not yet.
+    """Show the days of lake/devices whose counts in lake/device_counts are missing or out of date.
 
     \b
     failed   its latest run failed, and its counts don't reflect its input
@@ -44,7 +44,8 @@ def late(everything: bool, as_json: bool, picture: Path | None) -> None:
     open     not counted yet; the next day has not appeared
 
     input: the version of the table that last changed the day. counts: the version that its counts reflect. lateness:
-    from the end of the day to the last commit that they don't reflect. This starts nothing and writes to no table.
+    the time from the end of the day to the last commit that its counts don't reflect. This command starts nothing and
+    writes to no table.
     """
     from dedp_assets.delta.problems import TableMissing
     from dedp_assets.late_data_integrator import overview, tables
@@ -207,10 +208,10 @@ def _notes(rows: Sequence["Row"], missing: int, unknown: str | None, left_out: S
     if gone := [row.day for row in rows if row.gone]:
         notes.append(f"Gone from the input: {_some(gone)}")
     if replaced := [row.day for row in rows if row.of_another_table]:
-        notes.append(f"Counted from another table, which was there before: {_some(replaced)}")
+        notes.append(f"Counted from an earlier table at the same place: {_some(replaced)}")
     if left_out:
         names = _some([repr(name) for name in left_out])
-        notes.append(f"Left out, as there are no such days (yet): {names}")
+        notes.append(f"Left out, because there are no such days (yet): {names}")
     if missing and any(row.input_version is None for row in rows):
         notes.append(f"{_counted(missing, 'commit')} not read, or gone from the log: hence ? for a version")
     if unknown:

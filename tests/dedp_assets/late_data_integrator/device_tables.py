@@ -1,9 +1,10 @@
 """A Delta table of devices that somebody else writes, its counts, and a way to count without Spark."""
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +18,15 @@ from dedp_assets.late_data_integrator.processing import Processed
 
 # Computes the counts of days from a snapshot, as the Spark job does.
 Counting: TypeAlias = Callable[[Snapshot, Sequence[str]], pa.Table]
-# Brings the counts of days up to date, and says for each day what was done.
-Run: TypeAlias = Callable[..., list[Processed]]
+# A part of a commit: JSON of any form.
+Action: TypeAlias = dict[str, Any]
+
+
+class Run(Protocol):
+    """Brings the counts of days up to date without Spark, and says for each day what was done."""
+
+    def __call__(self, *days: str, while_counting: Callable[[], object] = ...) -> list[Processed]:
+        """`while_counting` is called at each attempt, after the input is read and before the counts are written."""
 
 
 class Lake:
@@ -80,3 +88,27 @@ def count(snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
         pa.concat_tables(parts).group_by(["event_time", "type", "full_name", "version"]).aggregate([([], "count_all")])
     )
     return groups.rename_columns(SCHEMA.names)
+
+
+def commit_file(lake: Lake, version: int) -> Path:
+    return Path(lake.devices_uri) / "_delta_log" / f"{version:020}.json"
+
+
+def actions(lake: Lake, version: int, kind: str) -> list[Action]:
+    lines = commit_file(lake, version).read_text().splitlines()
+    return [found[kind] for line in lines if kind in (found := json.loads(line))]
+
+
+def write_commit(lake: Lake, version: int, *actions: Action) -> None:
+    commit_file(lake, version).write_text("".join(f"{json.dumps(action)}\n" for action in actions))
+
+
+def removal(add: Action, **changed: object) -> Action:
+    return {"remove": {name: add[name] for name in ("path", "partitionValues")} | {"dataChange": True} | changed}
+
+
+def forget_commits(lake: Lake, *versions: int) -> None:
+    """Remove commits from the log, after a checkpoint, as Delta does."""
+    lake.devices.create_checkpoint()
+    for version in versions:
+        commit_file(lake, version).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Whatever writers leave in a log, in whatever order: no change of a day is lost, by its counts or by the ticks.
+"""Whatever writers leave in a log: neither the counts nor the ticks lose a change of a day.
 
-The commits are written by hand, also such as no writer should make. What the day consists of after each is known here.
+The tests write the commits by hand, also commits that no writer should make, and know the files after each of them.
 """
 
 import json
@@ -24,7 +24,7 @@ SCHEMA = Schema([Field(name, "string") for name in ("type", "full_name", "versio
 
 
 class File(NamedTuple):
-    """A file that is there: its rows, its size and its time of change."""
+    """A data file: its rows, its size and its time of change."""
 
     rows: frozenset[int]
     size: int
@@ -32,7 +32,7 @@ class File(NamedTuple):
 
 
 class Writer:
-    """A table of one day, and writers that do anything to it. `past`: the day's files at each version, by path."""
+    """A table of one day, with writers that may do anything. `past` has the day's files at each version, by path."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.choose = random.Random(seed)
@@ -180,7 +180,7 @@ def snapshot_of(writer: Writer) -> Snapshot:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tmp_path, seed):
+def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tmp_path: Path, seed: int) -> None:
     writer = Writer(tmp_path, seed)
     for _ in range(writer.choose.randint(2, 7)):
         writer.step()
@@ -192,15 +192,21 @@ def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tm
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_change_is_reported_by_the_tick_that_sees_it(tmp_path, seed):
-    writer, cursor = Writer(tmp_path, seed), None
+def test_a_change_is_reported_by_the_tick_that_sees_it(tmp_path: Path, seed: int) -> None:
+    writer = Writer(tmp_path, seed)
+    cursor: Cursor | None = None
     for _ in range(8):
-        before = writer.rows if cursor else Counter()
+        before: Counter[int] = writer.rows if cursor else Counter()
         for _ in range(writer.choose.randint(0, 3)):
             writer.step()
         is_checked = writer.choose.random() < 0.3
-        found = look(DeltaLog(str(writer.uri)), cursor, check=lambda commits, is_checked=is_checked: is_checked)
+
+        def check(_: bool, is_checked: bool = is_checked) -> bool:
+            return is_checked
+
+        found = look(DeltaLog(str(writer.uri)), cursor, check=check)
         decision = decide(found, cursor, first=DAY, last=DAY, column="event_time")
         assert decision.changes or writer.rows == before, writer.done
         cursor = Cursor.from_json(decision.cursor.to_json())
+        assert cursor is not None
         assert cursor.version == len(writer.past) - 1

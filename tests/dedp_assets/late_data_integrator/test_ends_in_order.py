@@ -27,7 +27,7 @@ assert state.read_state(contract.uri(contract.PARTITIONS_STATE), {})
 
 
 @pytest.mark.slow
-def test_a_process_that_reads_and_ends_ends_in_order():
+def test_a_process_that_reads_and_ends_ends_in_order() -> None:
     """With deltalake's own file system, about one in fifteen aborts."""
     counts_uri, state_uri = contract.uri(contract.DEVICE_COUNTS), contract.uri(contract.PARTITIONS_STATE)
     rows = pa.table([DAYS, ["phone"] * 50, ["a"] * 50, [None] * 50, list(range(50))], schema=SCHEMA)
