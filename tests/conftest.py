@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import dagster as dg
 import psutil
 import psycopg2
 import pytest
@@ -37,6 +38,13 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("DEDP_HOME", str(home))
     monkeypatch.setenv("DEDP_SETTLE_SECONDS", "0.2")
     return home
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance of the test's own, which keeps everything in memory."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 Which tables are refused is in `supported`, what is wrong with a damaged log in `damage`.
 """
 
+from dedp_assets.errors import DedpError
 from dedp_assets.resources.object_store import reason
 
 _LONGEST_REASON = 300
 
 
-class TableProblem(Exception):
+class TableProblem(DedpError):
     """What keeps us from following a table, for people: which table, what was found, what to do."""
 
 

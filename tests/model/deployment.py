@@ -36,7 +36,11 @@ from dedp_assets.delta.problems import TableProblem
 from dedp_assets.late_data_integrator import assets, contract, lake, processing, state
 from dedp_assets.resources.spark import SparkConnectResource
 from jobs.late_data_integrator import WHEN_CLOSED
-from sensors import delta_commits, reconciliation
+from sensors import reconciliation
+from sensors.delta_commits.cursor import Cursor
+from sensors.delta_commits.events import materialization
+from sensors.delta_commits.observing import observe_table, snapshot_is_due
+from sensors.delta_commits.planning import plan_report
 from sensors.pipelines import late_data_integrator as late_data
 from tests.model.tables import Commit, Counts, CountsTable, Devices, Log, Pause, count, snapshot_of
 
@@ -200,23 +204,23 @@ class Deployment:
         self.now += timedelta(hours=hours)
 
     def _commits(self) -> Steps:
-        cursor = delta_commits.Cursor.from_json(self._cursors[COMMITS])
+        cursor = Cursor.from_json(self._cursors[COMMITS])
         try:
             now = self.now.timestamp()
-            is_due = delta_commits.is_due(self._checked_at, now)
-            found = delta_commits.look(self.system.log(self.devices), cursor, check=lambda commits: is_due)
-            self._checked_at = now if found.checked else self._checked_at
+            is_due = snapshot_is_due(self._checked_at, now)
+            found = observe_table(self.system.log(self.devices), cursor, wants_snapshot=lambda commits: is_due)
+            self._checked_at = now if found.has_read_snapshot else self._checked_at
         except TableProblem as problem:
             self.say(f"{COMMITS}: {problem}")
             return
         days = contract.DAYS.get_partition_keys(current_time=self.now)
-        decision = delta_commits.decide(found, cursor, first=days[0], last=days[-1], column=contract.PARTITION_COLUMN)
-        for change in decision.changes:
+        plan = plan_report(found, cursor, first=days[0], last=days[-1], column=contract.PARTITION_COLUMN)
+        for change in plan.changes:
             yield f"is about to report version {change.version} of {change.day}"
-            self.instance.report_runless_asset_event(delta_commits.materialization(contract.DEVICES, change))
+            self.instance.report_runless_asset_event(materialization(contract.DEVICES, change))
             self.tally.reported[change.day] += 1
         yield "is about to save its cursor"
-        self._cursors[COMMITS] = decision.cursor.to_json()
+        self._cursors[COMMITS] = plan.cursor.to_json()
 
     def _automation(self) -> Steps:
         if self._is_resumed(AUTOMATION):
@@ -269,15 +273,13 @@ class Deployment:
             progress,
             appeared=self.instance.get_materialized_partitions(contract.DEVICES),
             known=contract.DAYS.get_partition_keys(current_time=self.now),
-            told=late_data.versions_told(self.instance),
+            reported=late_data.reported_versions(self.instance),
         )
         waiting = reconciliation.from_json(self._cursors[RECONCILIATION])
-        decision = reconciliation.decide(behind, waiting, progress.in_progress, self.now.timestamp())
-        requests = [
-            reconciliation.run_request(day, asked, late_data.TARGETS) for day, asked in decision.request.items()
-        ]
+        plan = reconciliation.plan_requests(behind, waiting, progress.in_progress, self.now.timestamp())
+        requests = [reconciliation.run_request(day, asked, late_data.TARGETS) for day, asked in plan.requests.items()]
         yield from _InThread(lambda pause: self._follow_moved_files(progress, pause)).steps()
-        self._reserve(RECONCILIATION, requests, reconciliation.to_json(decision.waiting))
+        self._reserve(RECONCILIATION, requests, reconciliation.to_json(plan.waiting))
         yield from self._launch_all(RECONCILIATION)
 
     def _follow_moved_files(self, progress: state.Progress, pause: Pause) -> None:

@@ -550,7 +550,7 @@ def _wrong_at_rest(world: Deployment) -> list[Broken]:
 
 def _not_told(world: Deployment) -> Iterator[Broken]:
     """Days that were written, and Dagster does not know of the last time."""
-    devices, told = world.devices, late_data.versions_told(world.instance)
+    devices, told = world.devices, late_data.reported_versions(world.instance)
     recorded = [known.version for (table_id, _), known in world.counts.recorded.items() if table_id == devices.table_id]
     latest = max([devices.version, *recorded])
     for day, number in world.tally.written.items():

@@ -34,7 +34,8 @@ from dedp_assets.landing.copies import (
 from dedp_assets.landing.dated import UNDATED, Listing, is_dated
 from dedp_assets.landing.versions import FileVersion, Seen
 from sensors import reconciliation
-from sensors.landed_files import Cursor, Request, Situation, compares_levels, plan_runs
+from sensors.landed_files.cursor import Cursor
+from sensors.landed_files.planning import Request, TickInputs, compares_copies, plan_runs
 from sensors.pipelines import devices_aggregator
 from sensors.reconciliation import Waiting
 
@@ -292,10 +293,10 @@ class Landing:
             return
         self.compared = self.real
         copies = {day: copy for day in DAYS if (copy := devices_aggregator.copy_of(day)) is not None}
-        behind = devices_aggregator.loads_behind(copies, self.loads, told={})
-        decision = reconciliation.decide(behind, self.waiting_loads, (), self.now)
-        self.waiting_loads = decision.waiting
-        for day in decision.request:
+        behind = devices_aggregator.loads_behind(copies, self.loads, reported={})
+        plan = reconciliation.plan_requests(behind, self.waiting_loads, (), self.now)
+        self.waiting_loads = plan.waiting
+        for day in plan.requests:
             self.load(day)
 
     def life_kept(self, day, lives):
@@ -313,22 +314,22 @@ class Landing:
             Listing({name: self.version(name) for name in self.files}),
             cursor,
             wanted.StoredCopies(landing_folder(), contract.internal_file),
-            Situation(
+            TickInputs(
                 landing=landing_folder(),
                 now=self.now,
                 settle_seconds=SETTLE,
                 due=DAYS[: self.due],
                 undated_due=DAYS[: self.due],
                 materialized=frozenset(self.materialized),
-                in_progress=in_progress if compares_levels(cursor, self.now) else None,
+                in_progress=in_progress if compares_copies(cursor, self.now) else None,
             ),
         )
         for request in plan.requests:
             for day in request.days:
                 self.check_settled("" if request.sources[day] == landing_folder().file_name else day)
         self.cursor = plan.cursor.to_json()
-        self.materialized |= plan.untold.keys()
-        self.told += plan.untold
+        self.materialized |= plan.unreported.keys()
+        self.told += plan.unreported
         self.compare_loads()
         self.runs += [Run(request) for request in plan.requests]
         assert len(self.cursor) < 3000
@@ -554,7 +555,7 @@ def test_whatever_lands_is_taken_in_whole_and_once(first: int) -> None:
 
 
 def _only_events(monkeypatch):
-    monkeypatch.setattr("tests.model.test_file_versions.compares_levels", lambda cursor, now: False)
+    monkeypatch.setattr("tests.model.test_file_versions.compares_copies", lambda cursor, now: False)
 
 
 def _loads_by_events_alone(monkeypatch):

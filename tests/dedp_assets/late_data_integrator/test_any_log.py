@@ -17,7 +17,9 @@ from deltalake import DeltaTable, Field, Schema
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator.processing import changed_since, reflected
-from sensors.delta_commits import Cursor, decide, look
+from sensors.delta_commits.cursor import Cursor
+from sensors.delta_commits.observing import observe_table
+from sensors.delta_commits.planning import plan_report
 
 DAY = "2024-01-01"
 SCHEMA = Schema([Field(name, "string") for name in ("type", "full_name", "version", "event_time")])  # type: ignore[arg-type]
@@ -199,8 +201,9 @@ def test_a_change_is_reported_by_the_tick_that_sees_it(tmp_path, seed):
         for _ in range(writer.choose.randint(0, 3)):
             writer.step()
         is_checked = writer.choose.random() < 0.3
-        found = look(DeltaLog(str(writer.uri)), cursor, check=lambda commits, is_checked=is_checked: is_checked)
-        decision = decide(found, cursor, first=DAY, last=DAY, column="event_time")
-        assert decision.changes or writer.rows == before, writer.done
-        cursor = Cursor.from_json(decision.cursor.to_json())
+        log = DeltaLog(str(writer.uri))
+        state = observe_table(log, cursor, wants_snapshot=lambda commits, is_checked=is_checked: is_checked)
+        plan = plan_report(state, cursor, first=DAY, last=DAY, column="event_time")
+        assert plan.changes or writer.rows == before, writer.done
+        cursor = Cursor.from_json(plan.cursor.to_json())
         assert cursor.version == len(writer.past) - 1
