@@ -1,6 +1,6 @@
-"""Code location of the aggregating team: loads what the loader took in, and keeps the totals.
+"""The code location of the aggregating team: loads the copied files, and keeps the totals.
 
-It follows the loader by the key of the asset `devices_file` alone.
+All that it knows of the loading team is the key of the asset `devices_file`, its partitions and the place of a copy.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from sensors.automation import automation_sensor, on_input_change
 from sensors.pipelines.devices_aggregator import devices_raw_reconciled
 
 with warnings.catch_warnings():
-    # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
+    # We use features that are beta in the pinned Dagster. Every command would print a warning about them.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     from dedp_assets.isolated_sequencer.aggregator import assets
 
