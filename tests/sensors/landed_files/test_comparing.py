@@ -15,7 +15,7 @@ from tests.sensors.landed_files.made import (
 )
 
 
-def test_a_day_whose_run_failed_is_asked_for_again_and_ever_more_seldom() -> None:
+def test_a_day_whose_run_failed_is_requested_again_and_ever_more_seldom() -> None:
     files = {"2024-01-02": version(1)}
     cursor, asked = plan_for(files).cursor, []
     for minute in range(1, 32):
@@ -26,7 +26,7 @@ def test_a_day_whose_run_failed_is_asked_for_again_and_ever_more_seldom() -> Non
     assert all("reconciliation" in request.cause for request in plan.requests)
 
 
-def test_a_day_whose_run_is_under_way_is_not_asked_for_again() -> None:
+def test_a_day_whose_run_is_under_way_is_not_requested_again() -> None:
     files = {"2024-01-02": version(1)}
     cursor = plan_for(files).cursor
     for minute in range(1, 10):
@@ -45,7 +45,7 @@ def test_an_undated_file_that_a_day_took_while_it_was_shorter_is_noticed_whateve
     assert requested_days(second) == [[DAYS[0]]]
 
 
-def test_a_copy_that_dagster_does_not_know_of_is_told_to_it_and_not_made_again() -> None:
+def test_a_copy_that_dagster_does_not_know_of_is_reported_to_it_and_not_made_again() -> None:
     copies = KnownCopies({day: copy_of_undated(1) for day in DAYS[:2]})
     plan = plan_of_comparison(Cursor(), {UNDATED: version(2)}, copies, minutes=1, materialized=DAYS[1:])
     assert plan.unreported == {DAYS[0]: copy_of_undated(1)}

@@ -121,13 +121,13 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize(("files", "situation", "expected"), CLAIMS.values(), ids=CLAIMS)
-def test_a_first_look_asks_for_just_these_days(
+def test_a_first_tick_requests_just_these_days(
     files: dict[str, FileVersion], situation: dict[str, Any], expected: list[list[str]]
 ) -> None:
     assert requested_days(plan_for(files, **situation)) == expected
 
 
-def test_what_was_asked_for_is_not_asked_for_again() -> None:
+def test_what_was_requested_is_not_requested_again() -> None:
     files = {UNDATED: version(1), "2024-01-03": version(2)}
     first = plan_for(files)
     assert requested_days(first) == [DAYS]
@@ -178,14 +178,14 @@ def test_a_file_that_was_taken_in_is_not_said_to_be_incomplete_whatever_its_time
 
 
 @pytest.mark.parametrize("what", FileVersion._fields)
-def test_a_rewritten_dated_file_is_asked_for_under_a_new_run_key(what: str) -> None:
+def test_a_rewritten_dated_file_is_requested_under_a_new_run_key(what: str) -> None:
     first = plan_for({"2024-01-02": version(1)})
     second = plan_for({"2024-01-02": version(1)._replace(**{what: 2})}, first.cursor)
     assert requested_days(second) == [["2024-01-02"]]
     assert second.requests[0].run_key != first.requests[0].run_key
 
 
-def test_an_earlier_version_that_comes_back_is_asked_for_under_a_run_key_of_its_own() -> None:
+def test_an_earlier_version_that_comes_back_is_requested_under_a_run_key_of_its_own() -> None:
     cursor, keys = Cursor(), []
     for number in (1, 2, 1, 2, 1):
         plan = plan_for({"2024-01-02": version(number)}, cursor)
@@ -200,7 +200,7 @@ def test_a_cursor_that_was_lost_begins_run_keys_of_its_own() -> None:
     assert first.requests[0].run_key != again.requests[0].run_key
 
 
-def test_a_lost_cursor_asks_for_nothing_that_was_taken_in() -> None:
+def test_a_lost_cursor_requests_nothing_that_was_taken_in() -> None:
     files = {UNDATED: version(1), "2024-01-02": version(2)}
     copies = KnownCopies({day: copy_of_undated(1) for day in DAYS} | {"2024-01-02": copy_of_own("2024-01-02", 2)})
     assert requested_days(plan_for(files, Cursor(), copies, materialized=DAYS)) == []

@@ -126,7 +126,7 @@ def test_a_landing_folder_that_is_copied_or_touched_costs_no_run(ticks: LandedTi
     assert ticks.compare_copies().run_requests == []
 
 
-def test_what_a_look_may_read_is_bounded_and_a_run_finds_out_the_rest(
+def test_what_a_tick_may_read_is_bounded_and_a_run_finds_out_the_rest(
     ticks: LandedTicks, three_days: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for day in three_days:
@@ -148,7 +148,7 @@ def test_a_tick_does_not_wait_for_a_copy_that_is_being_replaced(ticks: LandedTic
         assert ticks().run_requests == []
 
 
-def test_many_days_that_took_the_same_file_cost_one_look_at_it(
+def test_many_days_that_took_the_same_file_are_compared_with_it_once(
     ticks: LandedTicks, three_days: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
@@ -255,7 +255,7 @@ def test_a_run_by_hand_does_not_replace_a_days_own_file_by_the_undated_one(
     assert content_of(day) == "for its day"
 
 
-def test_a_run_that_failed_is_asked_for_again_though_no_file_has_changed(
+def test_a_run_that_failed_is_requested_again_though_no_file_has_changed(
     ticks: LandedTicks, three_days: list[str]
 ) -> None:
     day = three_days[0]
@@ -266,7 +266,7 @@ def test_a_run_that_failed_is_asked_for_again_though_no_file_has_changed(
     assert ticks.compare_copies().run_requests == []
 
 
-def test_what_was_taken_in_elsewhere_is_told_to_dagster(ticks: LandedTicks, three_days: list[str]) -> None:
+def test_what_was_taken_in_elsewhere_is_reported_to_dagster(ticks: LandedTicks, three_days: list[str]) -> None:
     with dg.DagsterInstance.ephemeral() as elsewhere:
         for day in three_days:
             put_file(landing_folder().file_of(day), day)
