@@ -1,7 +1,7 @@
-"""A backfill of 200 closed days as one run, against runs of one day each: seconds per day.
+"""A backfill of 200 closed days as one run, compared with a run for each day, in seconds per day.
 
-Each run in a process of its own, as Dagster launches it, on a warm Spark server that all of them share. The time that a
-run waits in Dagster's queue is not counted.
+Each run has a process of its own, as when Dagster launches it. All runs share a warm Spark server. The time that a run
+waits in Dagster's queue is not counted.
 """
 
 import argparse
@@ -17,8 +17,9 @@ from pathlib import Path
 from lake import append_each
 from measuring import seconds
 
-from dedp_assets.late_data_integrator.lake import open_counts
+from dedp_assets.late_data_integrator.tables import open_counts
 from dedp_assets.resources import embedded_spark
+from dedp_assets.resources_from_settings import LakeFromSettings
 
 AT_LEAST = 20
 ROWS = 1000
@@ -42,7 +43,7 @@ assert done.success
 def main() -> bool:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--days", type=int, default=200)
-    arguments.add_argument("--single", type=int, default=5, help="of the days, how many are also run one by one")
+    arguments.add_argument("--single", type=int, default=5, help="how many days to run one by one")
     arguments.add_argument("--rounds", type=int, default=3)
     given = arguments.parse_args()
     with contextlib.ExitStack() as stack:
@@ -55,23 +56,23 @@ def main() -> bool:
     print(f"a run for each day    {single:7.3f} s a day   n={given.rounds} x {given.single}")
     ratio = single / together
     print(f"ratio {ratio:.0f}, at least {AT_LEAST} claimed: {'holds' if ratio >= AT_LEAST else 'FAILS'}")
-    return ratio >= AT_LEAST
+    return bool(ratio >= AT_LEAST)
 
 
 def measure(together: int, single: int) -> tuple[float, float]:
-    """Seconds per day, on a new table: of so many days in one run, and (median) of others one by one."""
+    """Return the seconds per day on a new table: for `together` days in one run, and the median of `single` runs."""
     with tempfile.TemporaryDirectory() as lake:
         os.environ["DEDP_DATA_URI"] = lake
         days = [(date(2024, 1, 1) + timedelta(days=day)).isoformat() for day in range(together + single)]
         append_each(days, ROWS)
         by_one = [run(day, day) for day in days[together:]]
         in_one = run(days[0], days[together - 1])
-        assert open_counts().rows_counted(days) == dict.fromkeys(days, ROWS)
+        assert open_counts(LakeFromSettings()).rows_counted(days) == dict.fromkeys(days, ROWS)
         return in_one / together, statistics.median(by_one)
 
 
 def run(first: str, last: str) -> float:
-    """How long a run of a day takes, or of a range of days, in seconds."""
+    """Return how long a run of the days from `first` to `last` takes, in seconds."""
     command = [sys.executable, "-c", RUN, first, last]
     repository = Path(__file__).parent.parent
     return seconds(lambda: subprocess.run(command, cwd=repository, stderr=subprocess.DEVNULL, check=True))

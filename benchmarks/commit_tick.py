@@ -1,7 +1,7 @@
-"""A tick of the commit sensor that finds one new commit, with a long log behind it against a short one.
+"""A tick of the commit sensor that finds one new commit, with a long log compared with a short log.
 
-Two tables with the same partitions and as many files in each. What is timed is the sensor's whole evaluation, and not
-the commit before it. The commits are written by hand, and their Parquet files left out: a tick opens none.
+Both tables have the same partitions and the same number of files. The time is that of the whole evaluation of the
+sensor, without the commit before it. The script writes only the log, and no Parquet files, because a tick opens none.
 """
 
 import argparse
@@ -13,39 +13,43 @@ import sys
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from deltalake import DeltaTable, Field, Schema
 from measuring import compare, seconds
 
 from dedp_assets.late_data_integrator import contract
+from dedp_assets.resources_from_settings import LakeFromSettings
 from sensors.pipelines.late_data_integrator import devices_committed
 
 DAYS = [(date(2024, 1, 1) + timedelta(days=number)).isoformat() for number in range(60)]
 SCHEMA = Schema([Field(name, "string") for name in ("type", "full_name", "version", "event_time")])  # type: ignore[arg-type]
 
-# So many short tables take turns, or theirs would grow.
+# The short tables take turns, because the log of a single one would not stay short.
 SHORT_TABLES = 50
 
 
 class Table:
-    """A table under a folder, how many commits it has, each day's file, and the sensor's cursor in it."""
+    """A table in a folder, with its number of commits, the file of each day, and the cursor of the sensor."""
 
     def __init__(self, folder: Path, commits: int, instance: dg.DagsterInstance) -> None:
         self.lake, self.commits, self.cursor, self.instance = folder, 1, "", instance
-        self.files: dict[str, dict] = {}
+        self.files: dict[str, dict[str, Any]] = {}
         self.log = folder / contract.DEVICES.path[-1] / "_delta_log"
         DeltaTable.create(str(self.log.parent), SCHEMA, partition_by=[contract.PARTITION_COLUMN])
         self.commit(*DAYS)
         while self.commits < commits:
             self.commit(DAYS[self.commits % len(DAYS)])
-            # As writers do, a checkpoint every so often.
+            # Writers also make checkpoints.
             if self.commits % 1_000 == 0:
                 DeltaTable(str(self.log.parent)).create_checkpoint()
 
     def commit(self, *days: str) -> None:
-        """Replace the files of these days: the next commit, whole or not there."""
-        actions: list[dict] = [{"commitInfo": {"timestamp": 1_700_000_000_000 + self.commits, "operation": "WRITE"}}]
+        """Replace the files of these days in the next commit, which appears in one step."""
+        actions: list[dict[str, Any]] = [
+            {"commitInfo": {"timestamp": 1_700_000_000_000 + self.commits, "operation": "WRITE"}}
+        ]
         for day in days:
             path = f"{contract.PARTITION_COLUMN}={day}/part-{self.commits:05}-6d2f1f0b7a11-c000.snappy.parquet"
             values = {contract.PARTITION_COLUMN: day}
@@ -60,9 +64,11 @@ class Table:
         self.commits += 1
 
     def tick(self) -> int:
-        """Evaluate the sensor; returns how many days it reports."""
+        """Evaluate the sensor, and return how many days it reports."""
         os.environ["DEDP_DATA_URI"] = str(self.lake)
-        result = devices_committed(dg.build_sensor_context(self.instance, self.cursor))
+        result = devices_committed(
+            dg.build_sensor_context(self.instance, self.cursor, resources={"lake": LakeFromSettings()})
+        )
         assert isinstance(result, dg.SensorResult)
         self.cursor = str(result.cursor)
         return len(result.asset_events)
@@ -72,7 +78,7 @@ class Table:
             pass
 
     def tick_after_a_commit(self) -> float:
-        """How long a tick takes that finds one commit, in seconds."""
+        """Return how long a tick that finds one commit takes, in seconds."""
         self.catch_up()
         self.commit(DAYS[self.commits % len(DAYS)])
         reported: list[int] = []
@@ -92,7 +98,7 @@ def main() -> bool:
         many = Table(Path(folder) / "many", options.many, instance)
         for table in (*few, many):
             table.catch_up()
-        # What was written goes to disk now, and not while a tick is timed.
+        # Write everything to the disk now, and not while a tick is measured.
         os.sync()
         taken: list[float] = []
 
@@ -111,7 +117,7 @@ def main() -> bool:
 
 
 if __name__ == "__main__":
-    # Dagster logs what every tick finds to stderr.
+    # Dagster logs the findings of every tick to stderr.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         held = main()
     sys.exit(0 if held else 1)

@@ -1,4 +1,4 @@
-"""Importing each code location, against a bare `import dagster` plus building an empty `Definitions`."""
+"""Importing each code location, compared with `import dagster` and an empty `Definitions`."""
 
 import argparse
 import subprocess

@@ -1,4 +1,4 @@
-"""Devices for the benchmarks of the late-data integrator: many rows of few devices, quickly."""
+"""Writes devices for the benchmarks of the late-data integrator: many rows of few devices, quickly."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -13,7 +13,7 @@ _CHUNK = 1_000_000
 
 
 def append(day: str, rows: int) -> None:
-    """Append rows to a day of lake/devices, a commit and a file for each million."""
+    """Append `rows` rows to a day of lake/devices, with a commit and a file for each million rows."""
     for chunk in _chunks(rows):
         write_deltalake(
             contract.uri(contract.DEVICES),
@@ -24,7 +24,7 @@ def append(day: str, rows: int) -> None:
 
 
 def append_each(days: list[str], rows: int) -> None:
-    """Append so many rows to each of the days, in one commit."""
+    """Append `rows` rows to each of the days, in one commit."""
     write_deltalake(
         contract.uri(contract.DEVICES), _table(days, rows), mode="append", partition_by=[contract.PARTITION_COLUMN]
     )

@@ -1,7 +1,7 @@
-"""A run for late data in one day, with its server warm, against the same Spark job as a bare Connect script.
+"""A run for late data in one day, on a warm server, compared with the same Spark job as a bare Connect script.
 
-Both read the day's files, count, and write the counts to a Delta table. What the run adds: which snapshot, what has
-changed since, what the counts reflect, the state table, metadata.
+Both read the files of the day, count, and write the counts to a Delta table. In addition the run chooses a snapshot,
+finds the changes since the last one, records the input version, and writes the state table and metadata.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from measuring import compare, seconds
 
 from dedp_assets.late_data_integrator import assets, contract
 from dedp_assets.late_data_integrator.counting import count_devices
-from dedp_assets.late_data_integrator.lake import devices_log
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.late_data_integrator.tables import open_devices_log
+from dedp_assets.resources_from_settings import LakeFromSettings, SparkFromSettings
 
 AT_MOST = 1.3
 DAY = "2024-01-02"
@@ -32,7 +32,7 @@ def main() -> bool:
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
         os.environ |= {"DEDP_HOME": folder}
-        spark = SparkConnectResource()
+        spark = SparkFromSettings()
         bare_table = str(Path(folder) / "bare")
         append(DAY, given.rows)
         steps = Steps(instance, spark)
@@ -51,8 +51,8 @@ def main() -> bool:
         return compare(("the run's step", "a bare script"), (run, bare), rounds=given.rounds, at_most=AT_MOST)
 
 
-def count_bare(spark: SparkConnectResource, table: str) -> None:
-    snapshot = devices_log().snapshot()
+def count_bare(spark: SparkFromSettings, table: str) -> None:
+    snapshot = open_devices_log(LakeFromSettings()).snapshot()
     counts = count_devices(spark.session, snapshot, [DAY])
     write_deltalake(table, counts, mode="overwrite", partition_by=[contract.PARTITION_COLUMN])
 
@@ -60,7 +60,7 @@ def count_bare(spark: SparkConnectResource, table: str) -> None:
 class Steps:
     """Runs of device_counts for the day, in this process."""
 
-    def __init__(self, instance: dg.DagsterInstance, spark: SparkConnectResource) -> None:
+    def __init__(self, instance: dg.DagsterInstance, spark: SparkFromSettings) -> None:
         self._instance, self._spark = instance, spark
 
     def seconds(self) -> float:
@@ -69,7 +69,7 @@ class Steps:
             [assets.devices, assets.device_counts],
             instance=self._instance,
             partition_key=DAY,
-            resources={"spark": self._spark},
+            resources={"lake": LakeFromSettings(), "spark": self._spark},
         )
         entries = {
             entry.dagster_event.event_type_value: entry.timestamp

@@ -1,6 +1,6 @@
-"""Loading clean rows as one new load, against the bare limit: COPY into a new table plus building its primary key.
+"""Loading clean rows as one new load, compared with the bare limit: COPY into a new table plus its primary key.
 
-Ours classifies every line on the way, with the quarantine ready, keeps the accounts and becomes a partition.
+Our load also checks every line, could put lines into quarantine, keeps the accounts and makes the table a partition.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Times two things in turn and compares their medians."""
+"""Measures two functions in turn, and compares their medians."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes, in seconds of wall time."""
+    """Return how long one call takes, in seconds of wall time."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -19,10 +19,18 @@ def compare(
     rounds: int,
     at_most: float,
 ) -> bool:
-    """Measure one and the other, `rounds` times after a warm-up, and print medians and their ratio.
+    """Measure two functions in turn, and print their medians and the ratio of these.
 
-    Each function gets the number of the round (0 is the warm-up) and returns seconds. The order within a round
-    alternates, because the second often finds warmer caches. True if the ratio of the medians is at most `at_most`.
+    The order alternates, because the second function of a round often finds warmer caches.
+
+    Args:
+        names: what to call the two functions in the output.
+        measure: the functions. Each gets the number of the round, where 0 is the warm-up, and returns seconds.
+        rounds: how often to measure each function, after the warm-up.
+        at_most: the largest ratio that the claim allows.
+
+    Returns:
+        Whether the claim holds.
     """
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):

@@ -1,6 +1,6 @@
-"""The memory of the Python process that counts a day of 50 million rows, against that of a day of 1,000.
+"""The memory of the Python process that counts a day of 50 million rows, compared with a day of 1,000 rows.
 
-The rows stay with Spark; only the counts come to Python.
+The rows stay in Spark. Only the counts come to Python.
 """
 
 import argparse
@@ -20,11 +20,14 @@ import json, re, sys, time
 from pathlib import Path
 import dagster as dg
 from dedp_assets.late_data_integrator import assets
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import LakeFromSettings
+from dedp_assets.resources_from_settings import SparkFromSettings
 
 began = time.monotonic()
 done = dg.materialize(
-    [assets.devices, assets.device_counts], partition_key=sys.argv[1], resources={"spark": SparkConnectResource()}
+    [assets.devices, assets.device_counts],
+    partition_key=sys.argv[1],
+    resources={"lake": LakeFromSettings(), "spark": SparkFromSettings()},
 )
 metadata = done.asset_materializations_for_node("lake__device_counts")[0].metadata
 print(json.dumps({
@@ -57,7 +60,7 @@ def peak(rows: int) -> float:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["rows"] == rows
     print(f"{rows:>11,} rows  {found['mebibytes']:6.0f} MiB at most in Python  {found['seconds']:6.1f} s")
-    return found["mebibytes"]
+    return float(found["mebibytes"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Refreshing the totals for one load, with many loads present against few: the cost follows the load, not history.
+"""Refreshing the totals for one load, with many earlier loads compared with few: the cost depends on the load alone.
 
-Two databases, alike but for the number of loads. In each round both get one new load, and what is timed is folding
-that load into the totals.
+Two databases differ only in the number of loads. In each round both get one new load. The time is that of folding this
+load into the totals.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""30 simulated days of the sequencer, with an arrival and a late arrival a day, against the runs in them alone.
+"""30 simulated days of the sequencer, with a file and a late file each day, compared with the time of their runs alone.
 
-Both code locations and real PostgreSQL. What is above the runs is Dagster's daemons: they look at every arrival, at
-every midnight and at the nightly checks.
+The scenario has both code locations and real PostgreSQL. The rest of the time is Dagster's daemons, which evaluate
+sensors and conditions at every arrival, at every midnight and at the nightly checks.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""An idle tick of a scenario over the sequencer's locations, against the same daemons on Dagster's default storage."""
+"""An idle tick of a scenario with the sequencer's locations, compared with the same daemons on default storage."""
 
 import argparse
 import contextlib

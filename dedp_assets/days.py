@@ -1,28 +1,41 @@
-"""Days as partitions name them, such as 2024-01-31: what is one, which comes next, and which are closed."""
+"""Days in the form of partition keys, such as 2024-01-31."""
 
 from collections.abc import Collection
 from datetime import date, timedelta
 
 
 def day_of(text: str) -> date | None:
-    """The day that a partition's name is, or None for any other text.
+    """Read a partition key.
 
-    One form only: what Dagster's daily partitions are called. A year of more than four digits is no day here.
+    Args:
+        text: Any text.
+
+    Returns:
+        The day, if the text has the form of Dagster's daily partition keys, such as 2024-01-31; else None. Years have
+        four digits.
     """
     try:
         day = date.fromisoformat(text)
     except ValueError:
         return None
-    # Newer Pythons read other forms too, 20240102 among them.
+    # Since Python 3.11, fromisoformat accepts other forms too, such as 20240102.
     return day if day.isoformat() == text else None
 
 
 def day_after(text: str) -> str | None:
-    """The name of the next day; None where there is none, after 9999-12-31 and after what is no day."""
+    """The partition key of the next day; None after 9999-12-31, and for a text that is not a day."""
     day = day_of(text)
     return (day + timedelta(days=1)).isoformat() if day and day < date.max else None
 
 
 def closed_days(days: Collection[str], appeared: Collection[str]) -> set[str]:
-    """Those of the days whose next day is among those that have appeared: nothing more is expected in them then."""
+    """The days that are closed. A day is closed once data for the next day exists: it is expected to be complete.
+
+    Args:
+        days: Partition keys.
+        appeared: Partition keys of the days that have data.
+
+    Returns:
+        The closed days among `days`. A text that is not a day is never closed.
+    """
     return {day for day in days if day_after(day) in appeared}

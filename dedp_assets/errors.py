@@ -27,3 +27,10 @@ class TransientError(DedpError):
     """The same work may succeed later: a server restarts, a connection breaks, two writers meet."""
 
     may_pass = True
+
+
+class SettingError(PermanentError):
+    """An environment variable has a value that cannot be used.
+
+    The message names the variable and what it expects. It also has the value, unless that may be a secret.
+    """

@@ -1,7 +1,7 @@
 """The whole system on this machine, started together and stopped together: PostgreSQL, Spark, Dagster's daemon and UI.
 
-`dagster dev` runs the code locations of workspace.yaml, the daemon and the web server; what is ours is to give it
-PostgreSQL and Spark, to say when all of it is ready, and to leave nothing behind.
+`dagster dev` runs the code locations of workspace.yaml, the daemon and the web server. This module starts PostgreSQL
+and Spark for it, waits until all of it is ready, and stops all of it.
 """
 
 import fcntl
@@ -26,12 +26,13 @@ import psycopg2.extensions
 import requests
 
 from dedp_assets import settings
+from dedp_assets.errors import PermanentError
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.shared_spark import shared_server
 
 HOST = "127.0.0.1"
 
-# In a checkout these are links to the files that everybody knows; a wheel holds the files.
+# In a checkout these files are links to docker/dagster.yaml and workspace.yaml. A wheel contains copies.
 _DEPLOYMENT = Path(str(resources.files("dedp_assets"))) / "deployment"
 INSTANCE_CONFIG = _DEPLOYMENT / "dagster.yaml"
 WORKSPACE = _DEPLOYMENT / "workspace.yaml"
@@ -39,7 +40,7 @@ WORKSPACE = _DEPLOYMENT / "workspace.yaml"
 _INSTANCE_SCHEMA = "dagster"
 _READY_SECONDS = 90
 _STOP_SECONDS = 30
-# A system that has just been started needs a moment to say which process it is.
+# How long a system that has just been started may take to write its process id.
 _RECORD_SECONDS = 5
 _LOCATIONS = """
     { workspaceOrError { ... on Workspace { locationEntries {
@@ -48,13 +49,19 @@ _LOCATIONS = """
 """
 
 
-class StackError(RuntimeError):
-    """The system did not come up. The message says why and what to do."""
+class StackError(PermanentError):
+    """The system cannot be started, found or stopped. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A running system: the address of its UI, the environment its processes share, and where they log."""
+    """A running system.
+
+    Attributes:
+        url: the address of its UI.
+        environment: the environment variables of its processes.
+        log: the file with the output of its processes.
+    """
 
     url: str
     environment: dict[str, str]
@@ -63,7 +70,10 @@ class Stack:
 
 @contextmanager
 def environment() -> Iterator[dict[str, str]]:
-    """What a `dagster` command needs to work on this system's instance and database, both up until the block ends."""
+    """Provide the environment variables for a command that uses this system's Dagster instance and database.
+
+    The database runs at least until the block ends.
+    """
     home = settings.make_home()
     with ExitStack() as cleanup:
         dsn = settings.postgres_dsn() or cleanup.enter_context(embedded_postgres.server_lease(home / "postgres"))
@@ -82,13 +92,19 @@ def environment() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def running(port: int) -> Iterator[Stack]:
-    """The system, ready to use; stopped at the end of the block, whichever way it ends.
+    """Start the system, wait until it is ready, and stop it when the block ends.
 
-    Raises StackError if it is running already, the port is taken, or it does not come up.
+    Args:
+        port: the port of the UI, on 127.0.0.1.
+
+    Raises:
+        StackError: the system runs already, the port is taken, or Dagster does not start.
+        PostgresNotStarted: the embedded PostgreSQL server does not start.
+        SparkNotStarted: the embedded Spark server does not start.
     """
     home = settings.make_home()
     with ExitStack() as cleanup:
-        cleanup.enter_context(_only_one(home))
+        cleanup.enter_context(_lock_of_system(home))
         _check_port(port)
         wait_for_spark: Callable[[], None] | None = None
         if settings.spark_remote() is None:
@@ -108,9 +124,10 @@ def running(port: int) -> Iterator[Stack]:
 
 
 def running_pid() -> int | None:
-    """The process that keeps this home's system up, or None.
+    """Return the id of the process that runs this home's system, or None if no system runs.
 
-    Raises StackError if there is one, and its record does not say which.
+    Raises:
+        StackError: a process holds the lock of a system, but its record does not name that process.
     """
     record = settings.home() / "up.pid"
     give_up = time.monotonic() + _RECORD_SECONDS
@@ -124,12 +141,13 @@ def running_pid() -> int | None:
                     text = lock.read().strip()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        # Empty, or of the one before, while this one is starting; and the process may have ended since.
+        # While a system starts, its record is empty or has the id of an earlier process. A process may also end now.
         if text.isdecimal() and _has_open(int(text), record):
             return int(text)
         time.sleep(0.05)
     raise StackError(
-        f"a process has locked {record}, which should hold its id and does not. `fuser {record}` finds it; stop it"
+        f"a process has locked {record}, but the file does not contain its id. "
+        f"Find the process with `fuser {record}`, and stop it"
     )
 
 
@@ -137,18 +155,21 @@ def _has_open(pid: int, file: Path) -> bool:
     try:
         return str(file.resolve()) in {opened.path for opened in psutil.Process(pid).open_files()}
     except psutil.AccessDenied:
-        return True  # another user's, whom we believe
+        return True  # it belongs to another user: trust the record
     except (psutil.NoSuchProcess, OverflowError):
         return False
 
 
 def stop_running(pid: int) -> None:
-    """Ask the system's process to stop everything, and wait until it has."""
-    with suppress(ProcessLookupError):  # it was about to end
+    """Ask the process of the system to stop everything, and wait for it. Raises StackError if it does not."""
+    with suppress(ProcessLookupError):  # it has just ended
         try:
             os.kill(pid, signal.SIGTERM)
         except PermissionError:
-            raise StackError(f"process {pid} keeps {settings.home()} up, and is another user's to stop") from None
+            raise StackError(
+                f"process {pid}, which runs the system of {settings.home()}, belongs to another user; "
+                "ask that user to stop it"
+            ) from None
     give_up = time.monotonic() + 2 * _STOP_SECONDS
     while _is_locked(settings.home() / "up.pid"):
         if time.monotonic() > give_up:
@@ -166,22 +187,22 @@ def _is_locked(record: Path) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody uses right now."""
+    """Return a port of 127.0.0.1 that no process uses at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def _only_one(home: Path) -> Iterator[None]:
-    """Hold the lock that says who keeps this home's system up. The kernel drops a dead process's lock."""
+def _lock_of_system(home: Path) -> Iterator[None]:
+    """Hold the lock of this home's system, with our process id in it. The kernel releases it if we are killed."""
     with open(home / "up.pid", "a+") as record:
         try:
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StackError(
                 f"the system of {home} is running already (process {running_pid()}). "
-                f"`{settings.to_run('down')}` stops it"
+                f"Stop it with `{settings.to_run('down')}`"
             ) from None
         record.truncate(0)
         record.write(str(os.getpid()))
@@ -200,13 +221,13 @@ def _check_port(port: int) -> None:
         except OSError as error:
             raise StackError(
                 f"port {port} on {HOST} can't be used ({error.strerror}). "
-                f"Stop what uses it, or choose another: "
+                f"Stop the process that uses it, or choose another port: "
                 f"{settings.to_run('up')} {'PORT=' if settings.is_checkout() else '--port '}{port + 1}"
             ) from None
 
 
 def _in_schema(dsn: str, schema: str) -> str:
-    """The DSN as a URL whose connections work in one schema."""
+    """Return the DSN as a URL, with `schema` as the search path of its connections."""
     parts = psycopg2.extensions.parse_dsn(dsn)
     options = f"{parts.pop('options', '')} -csearch_path={schema}".strip()
     user, password = parts.pop("user", ""), parts.pop("password", "")
@@ -217,7 +238,7 @@ def _in_schema(dsn: str, schema: str) -> str:
 
 
 def create_instance_schema(shared: dict[str, str]) -> None:
-    """Make the schema that Dagster's own tables live in. Raises StackError if the database can't be reached."""
+    """Create the schema for Dagster's own tables. Raises StackError if the database does not answer or refuses to."""
     try:
         connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
     except psycopg2.Error as error:
@@ -227,8 +248,8 @@ def create_instance_schema(shared: dict[str, str]) -> None:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_INSTANCE_SCHEMA}")
     except psycopg2.Error as error:
         raise StackError(
-            f"the schema {_INSTANCE_SCHEMA} for Dagster's own tables can't be made; "
-            f"the user of DEDP_POSTGRES_DSN needs the right to: {_in_a_line(error)}"
+            f"the schema {_INSTANCE_SCHEMA} for Dagster's own tables can't be created; "
+            f"the user in DEDP_POSTGRES_DSN needs the privilege CREATE on the database: {_in_a_line(error)}"
         ) from None
     finally:
         connection.close()
@@ -239,7 +260,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _instance_folder(home: Path) -> Path:
-    """DAGSTER_HOME with its configuration. One that the user has set and configured is left alone."""
+    """Return DAGSTER_HOME, with its configuration. If the user has set and configured one, it stays unchanged."""
     chosen = os.environ.get("DAGSTER_HOME")
     folder = Path(chosen).resolve() if chosen else home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,9 +281,9 @@ def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterat
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        # A group of its own: Ctrl-C in the terminal comes to us, and we tell it in our own time.
+        # In a process group of its own it does not get the Ctrl-C of the terminal: we stop it after the clean-up.
         start_new_session=True,
-        preexec_fn=hear_interrupts,
+        preexec_fn=react_to_interrupts,
     )
     try:
         yield process
@@ -271,8 +292,8 @@ def _dagster_dev(port: int, shared: dict[str, str], output: IO[bytes]) -> Iterat
             _stop(process)
 
 
-def hear_interrupts() -> None:
-    """For a process about to start: a shell's background job ignores SIGINT and hands that on, for ever."""
+def react_to_interrupts() -> None:
+    """Make a new process react to SIGINT. It inherits from a shell's background job that it ignores the signal."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -281,7 +302,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-    # Whatever of the group is left: a run's process, or a code server that did not hear.
+    # Processes of the group may still run: a run, or a code server that did not react.
     give_up = time.monotonic() + _STOP_SECONDS
     for sent in (signal.SIGTERM, signal.SIGKILL):
         while _group_exists(process.pid) and time.monotonic() < give_up:
@@ -301,7 +322,7 @@ def _group_exists(group: int) -> bool:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """A second Ctrl-C must not cut the clean-up short."""
+    """Ignore Ctrl-C in the block: a second one must not interrupt the clean-up."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -314,7 +335,7 @@ def _wait_until_ready(stack: Stack, process: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + _READY_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            raise StackError(f"dagster dev ended with status {process.returncode}.\n{log_tail(stack.log)}")
+            raise StackError(f"`dagster dev` ended with status {process.returncode}.\n{log_tail(stack.log)}")
         entries = _location_entries(stack.url)
         if entries and all(entry["loadStatus"] == "LOADED" for entry in entries):
             broken = [e for e in entries if e["locationOrLoadError"]["__typename"] == "PythonError"]
@@ -327,9 +348,9 @@ def _wait_until_ready(stack: Stack, process: subprocess.Popen[bytes]) -> None:
 
 
 def _location_entries(url: str) -> list[dict[str, Any]]:
-    """The code locations as the web server sees them; none while it is not up."""
+    """Ask the web server for its code locations; return an empty list while it does not answer."""
     with requests.Session() as session:
-        session.trust_env = False  # a machine's proxy has no business with a loopback address
+        session.trust_env = False  # no proxy for an address on this machine
         try:
             answer = session.post(f"{url}/graphql", json={"query": _LOCATIONS}, timeout=5).json()
         except (requests.RequestException, ValueError):
@@ -338,7 +359,7 @@ def _location_entries(url: str) -> list[dict[str, Any]]:
 
 
 def log_tail(log: Path, lines: int = 25) -> str:
-    """The last lines of the log, for whoever wonders what went wrong."""
+    """Return the last lines of the log, with a heading that names the file."""
     with open(log, errors="replace") as text:
         tail = text.readlines()[-lines:]
     return f"The last lines of {log}:\n" + "".join(f"  {line}" for line in tail)

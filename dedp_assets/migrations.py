@@ -1,10 +1,11 @@
-"""Brings the tables of a pipeline to what its code needs: numbered SQL files, each applied once, in order, for ever.
+"""Makes and changes the tables of a pipeline by numbered SQL files. Each file is applied once, in order.
 
-A pipeline has a folder of `0001_devices_tables.sql`, `0002_...sql`. Which of them a database has is in
-`dedp.schema_migrations`, per pipeline, so that pipelines share the schema `dedp` and know nothing of each other.
-There is no way back: what is wrong is mended by the next migration, and a file that any database has stays as it
-is. A migration and its record are one transaction, so nothing that PostgreSQL refuses in a transaction
-(CREATE INDEX CONCURRENTLY) can be one.
+A pipeline has a folder with files such as `0001_devices_tables.sql`. The table `dedp.schema_migrations` records for
+each pipeline which files a database has. Pipelines share the schema `dedp`, and know nothing of each other.
+
+There is no way back. Never change a file that a database may have; correct it by the next migration. A migration and
+its record are written in one transaction, so a migration can't contain commands that PostgreSQL refuses in a
+transaction, such as CREATE INDEX CONCURRENTLY.
 """
 
 import hashlib
@@ -17,10 +18,12 @@ from psycopg2 import ProgrammingError, errors
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from dedp_assets.errors import PermanentError
+
 _FILE_NAME = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
 
-# Every pipeline's: they make the schema and the record together. It is the name under which the versions before
-# there were migrations took turns, so that one of them and this one don't make the same tables at once.
+# The advisory lock of all pipelines, because they share the schema and the table of records. Versions of this project
+# that had no migrations used the same lock, so such a version and this one don't make the same tables at once.
 _LOCK = "dedp tables, version 1"
 
 _APPLIED = "SELECT number, name, sha256 FROM dedp.schema_migrations WHERE pipeline = %s"
@@ -37,12 +40,12 @@ _MAKE_RECORD = """
 """
 
 
-class WrongTables(RuntimeError):
-    """The database holds tables that this version can't use. The message says which, and what to do."""
+class WrongTables(PermanentError):
+    """This version can't use the tables of the database. The message says why, and what to do."""
 
 
 class Migration(NamedTuple):
-    """One numbered file: what it does to the database, in SQL."""
+    """One numbered file. `text` is its SQL."""
 
     number: int
     name: str
@@ -58,7 +61,7 @@ class Migration(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What a database has recorded of a migration."""
+    """The record of a migration in a database."""
 
     name: str
     sha256: str
@@ -71,14 +74,24 @@ def _none(cursor: Cursor) -> int:
 def migrate(
     connection: Connection, pipeline: str, folder: Path, *, made_before: Callable[[Cursor], int] = _none
 ) -> list[str]:
-    """Apply what the database lacks of the folder's migrations, and commit each. Returns their file names.
+    """Apply the migrations that a database does not have yet, and commit each of them.
 
-    A no-op of one query where nothing is lacking. Safe from several processes at once; one that is killed
-    leaves whole migrations behind. `made_before` is asked when a database has no record of the pipeline: how many
-    of its migrations it has all the same, from a time before there were any. These are recorded, not run.
+    If the database has all of them, this is one query. Several processes may call it at the same time. If one of them
+    is killed, the database has only whole migrations.
 
-    Raises WrongTables where the database is newer than the folder, has another text of one of its files, or
-    refuses one; ValueError for a folder whose files are not numbered 1, 2, 3.
+    Args:
+        connection: To the database, outside of a transaction.
+        pipeline: The name of the pipeline in the records.
+        folder: The migrations of the pipeline.
+        made_before: Called if the database has no record of the pipeline. It returns how many of the migrations the
+            database has nevertheless, because they were made before there were records. They are recorded, and not run.
+
+    Returns:
+        The names of the files that were applied.
+
+    Raises:
+        WrongTables: The database is newer than the folder, has another text of one of its files, or refuses one.
+        ValueError: The files of the folder are not numbered 1, 2, 3 ...
     """
     known = migrations_in(folder)
     applied = _applied(connection, pipeline)
@@ -93,13 +106,13 @@ def migrate(
 
 
 def migrations_in(folder: Path) -> list[Migration]:
-    """The migrations of a folder, in order. Raises ValueError if they are not numbered 1, 2, 3 without a gap."""
+    """Read the migrations of a folder, in order. Raises ValueError if their numbers are not 1, 2, 3 without a gap."""
     found = []
     for path in sorted(folder.glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.name)
         if match is None:
-            raise ValueError(f"{path} is no migration's name; expected one like 0001_first_tables.sql")
-        # In text mode: a checkout with other line ends is the same migration.
+            raise ValueError(f"{path} is not the name of a migration; expected one like 0001_first_tables.sql")
+        # Read as text: a checkout with other line ends has the same migrations.
         found.append(Migration(int(match[1]), match[2], path.read_text(encoding="utf-8")))
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         names = ", ".join(migration.file_name for migration in found)
@@ -110,7 +123,16 @@ def migrations_in(folder: Path) -> list[Migration]:
 
 
 def pending(pipeline: str, known: Sequence[Migration], applied: Mapping[int, Applied]) -> list[Migration]:
-    """The migrations that a database lacks which has `applied`. Raises WrongTables if these are not among `known`."""
+    """The migrations that a database does not have yet.
+
+    Args:
+        pipeline: Its name, for messages.
+        known: All migrations of the pipeline, in order.
+        applied: The records of the database, by number.
+
+    Raises:
+        WrongTables: The database has a migration that is not among `known`, or its records have a gap.
+    """
     newer = [f"{number:04}_{there.name}.sql" for number, there in sorted(applied.items()) if number > len(known)]
     if newer:
         raise WrongTables(
@@ -129,7 +151,7 @@ def pending(pipeline: str, known: Sequence[Migration], applied: Mapping[int, App
     lacking = [migration for migration in known if migration.number not in applied]
     if lacking and lacking[0].number <= len(applied):
         raise WrongTables(
-            f"the record dedp.schema_migrations lacks {lacking[0].file_name} of {pipeline}, and has later ones; "
+            f"the table dedp.schema_migrations lacks {lacking[0].file_name} of {pipeline}, and has later ones; "
             "was it changed by hand?"
         )
     return lacking
@@ -157,11 +179,11 @@ def _read(cursor: Cursor, pipeline: str) -> dict[int, Applied]:
 def _apply_next(
     connection: Connection, pipeline: str, known: Sequence[Migration], made_before: Callable[[Cursor], int]
 ) -> Migration | None:
-    """Apply the next migration and commit. Returns it, or None if nothing is lacking."""
+    """Apply the next migration and commit. Returns it, or None if the database has all of them."""
     migration = None
     try:
         with connection, connection.cursor() as cursor:
-            # Whatever the server's default is: once the lock is ours, what others committed before is to be seen.
+            # With another isolation level, we would not see what others committed while we waited for the lock.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [_LOCK])
             migration = _next(cursor, pipeline, known, made_before)
@@ -173,15 +195,15 @@ def _apply_next(
         refused = error.diag.message_primary or str(error)
     raise WrongTables(
         f"database {connection.info.dbname} refuses {migration.file_name if migration else 'dedp.schema_migrations'} "
-        f"of {pipeline} to the role {connection.info.user}: {refused}; nothing of it is done"
+        f"of {pipeline} to the role {connection.info.user}: {refused}; no part of it is applied"
     )
 
 
 def _next(
     cursor: Cursor, pipeline: str, known: Sequence[Migration], made_before: Callable[[Cursor], int]
 ) -> Migration | None:
-    """The next migration to apply, under the lock; it may be that another process has been here meanwhile."""
-    # CREATE SCHEMA IF NOT EXISTS asks for the right to make one, also where it is there.
+    """The next migration to apply. The caller holds the lock. Another process may have applied some meanwhile."""
+    # CREATE SCHEMA IF NOT EXISTS needs the right to make schemas even if the schema exists.
     cursor.execute("SELECT FROM pg_namespace WHERE nspname = 'dedp'")
     if not cursor.rowcount:
         cursor.execute("CREATE SCHEMA dedp")

@@ -1,27 +1,35 @@
-"""Runs over one partition or a range of them, in which one bad partition does not stop the others."""
+"""Runs over one partition or a range of partitions. One bad partition does not stop the others."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
+from dedp_assets.errors import DedpError
+
+if TYPE_CHECKING:
+    AssetResult = dg.MaterializeResult[None]
+else:
+    # Dagster looks for the class itself in the annotation of an asset that has checks.
+    AssetResult = dg.MaterializeResult
+
 
 class Materialized(NamedTuple):
-    """What one partition's work gave: the version of its data, and what to show in the UI."""
+    """The result of the work for one partition: the version of its data, and metadata for the UI."""
 
     data_version: str
     metadata: dict[str, Any]
 
 
 class Problem(NamedTuple):
-    """Why one partition's work failed, for people: what to say, and values (of JSON) to show in the UI."""
+    """Why the work for one partition failed: a text for people, and metadata for the UI (values of JSON)."""
 
     text: str
     metadata: dict[str, Any]
 
 
-def _as_it_is(partition_key: str, error: Exception) -> Problem:
+def _text_of(partition_key: str, error: DedpError) -> Problem:
     return Problem(str(error), {})
 
 
@@ -29,17 +37,25 @@ def materialize_each(
     context: dg.AssetExecutionContext,
     work: Callable[[str], Materialized],
     *,
-    failures: tuple[type[Exception], ...],
-    retryable: tuple[type[Exception], ...] = (),
-    explain: Callable[[str, Exception], Problem] = _as_it_is,
+    explain: Callable[[str, DedpError], Problem] = _text_of,
     checks: Callable[[], Sequence[dg.AssetCheckResult]] = list,
-) -> dg.MaterializeResult[None]:
-    """Do `work` for every partition key of the run, each with its own metadata.
+) -> AssetResult:
+    """Do the work of every partition of the run, and give each partition its own metadata.
 
-    A partition whose work raises one of `failures` is reported at the end, in one dg.Failure, after the others
-    have been done and their materializations recorded, as `explain` puts it. Dagster retries the step only if
-    all that failed is `retryable`; work has to be idempotent. Any other exception ends the run at once. `checks`
-    are evaluated when all the work is done.
+    A partition whose work raises a DedpError does not stop the others. When they are done and their materializations
+    are recorded, one failure names all partitions that failed. Any other exception ends the run at once.
+
+    Args:
+        context: Of the asset's run, which names the partitions.
+        work: Takes a partition key. It has to be idempotent: a retry of the step repeats it for every partition.
+        explain: Takes a partition key and the error of its work, and gives what the failure says of it.
+        checks: Evaluates the asset's checks, after all the work has succeeded.
+
+    Returns:
+        The result of the asset, with one data version for all partitions of the run.
+
+    Raises:
+        dg.Failure: At least one partition failed. Dagster retries the step only if each of these errors may pass.
     """
     done: dict[str, Materialized] = {}
     failed: dict[str, Problem] = {}
@@ -47,10 +63,10 @@ def materialize_each(
     for key in context.partition_keys:
         try:
             done[key] = work(key)
-        except failures as error:
+        except DedpError as error:
             failed[key] = explain(key, error)
-            may_retry = may_retry and isinstance(error, retryable)
-            # Here and not only in the failure, which Dagster prints with a traceback around it.
+            may_retry = may_retry and error.may_pass
+            # Logged as well as raised: Dagster prints a failure inside a traceback.
             context.log.error(f"{key}: {failed[key].text}")
     if failed:
         for key, result in done.items():
@@ -73,7 +89,7 @@ def _materialization(asset_key: dg.AssetKey, partition_key: str, result: Materia
 def _failure(failed: dict[str, Problem], done_count: int, may_retry: bool) -> dg.Failure:
     problems = [f"partition {key}: {problem.text}" for key, problem in failed.items()]
     others = f"\nThe other {done_count} partition(s) of this run are done." if done_count else ""
-    # By name and then by partition: one entry in the UI, however many partitions failed.
+    # By name and then by partition, so that the UI has one entry for each name.
     metadata: dict[str, dict[str, Any]] = {}
     for key, problem in failed.items():
         for name, value in problem.metadata.items():
@@ -86,7 +102,7 @@ def _failure(failed: dict[str, Problem], done_count: int, may_retry: bool) -> dg
 
 
 def _version_of_all(done: dict[str, Materialized]) -> str:
-    """One version for the run: Dagster stamps the same on every partition of a range."""
+    """One data version for the run, because Dagster gives every partition of a range the same one."""
     versions = [result.data_version for result in done.values()]
     return versions[0] if len(versions) == 1 else hashlib.sha256("".join(versions).encode()).hexdigest()
 
@@ -103,7 +119,16 @@ _IN_PROGRESS = (
 
 
 def consecutive(partitions: Sequence[str], order: Sequence[str], at_most: int) -> Iterator[list[str]]:
-    """The partitions in groups that follow one another in `order`, none with more than `at_most`."""
+    """Group partitions into ranges.
+
+    Args:
+        partitions: The partition keys, in order.
+        order: All partition keys, in order.
+        at_most: The largest number of partitions in a group.
+
+    Yields:
+        Groups of partitions that follow one another in `order` without a gap.
+    """
     position = {partition: number for number, partition in enumerate(order)}
     group: list[str] = []
     for partition in partitions:
@@ -116,12 +141,12 @@ def consecutive(partitions: Sequence[str], order: Sequence[str], at_most: int) -
 
 
 def range_tags(partitions: Sequence[str]) -> dict[str, str]:
-    """The tags of a run over a range of partitions; none for a single one, whose request names it."""
+    """The tags of a run over a range of partitions. For a single partition there are none: the request names it."""
     return {} if len(partitions) == 1 else {_RANGE_START: partitions[0], _RANGE_END: partitions[-1]}
 
 
 def partitions_of(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> set[str]:
-    """The partitions that a run is for."""
+    """The partition keys of a run."""
     first = run.tags.get(_RANGE_START)
     if first is None:
         return {run.tags["dagster/partition"]} if "dagster/partition" in run.tags else set()
@@ -129,7 +154,7 @@ def partitions_of(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> se
 
 
 def runs_in_progress(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dg.DagsterRun]:
-    """The runs that are to update an asset and are queued or under way."""
+    """The runs of an asset that are queued or running."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_PROGRESS)))
     return [run for run in runs if key in (run.asset_selection or ())]
 
@@ -137,5 +162,5 @@ def runs_in_progress(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dg.
 def partitions_in_progress(
     instance: dg.DagsterInstance, key: dg.AssetKey, definition: dg.PartitionsDefinition
 ) -> set[str]:
-    """The partitions of an asset that a run is to update which is queued or under way."""
+    """The partitions of an asset for which a run is queued or running."""
     return {partition for run in runs_in_progress(instance, key) for partition in partitions_of(run, definition)}

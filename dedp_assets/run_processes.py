@@ -1,7 +1,7 @@
-"""Whether the process of a run still exists: what tells a run that was killed from one that takes long.
+"""Finds out whether the process of a run still exists. This distinguishes a killed run from one that takes long.
 
-Dagster notices the death of a process that its code server has started. One that a command line started, or whose code
-server died with it, stays 'started' for ever.
+Dagster notices the death of a process that its code server has started. A run that was started by a command line, or
+whose code server died together with it, would stay 'started' for ever.
 """
 
 import json
@@ -15,16 +15,22 @@ from typing import Any, NamedTuple
 import dagster as dg
 import psutil
 
-# With this prefix, the UI does not show it.
+# The UI does not show tags with this prefix.
 TAG = ".dagster/dedp_process"
 
 _PROC = Path("/proc")
 
 
 class Place(NamedTuple):
-    """Where process ids mean something: until the machine or the container starts anew.
+    """The place in which a process id is valid: a machine or a container, from one start to the next.
 
-    Each is empty where there is no such thing; none tells a machine from another for sure.
+    A field is empty if the system does not have it. No single field identifies a machine for certain.
+
+    Attributes:
+        host: The host name.
+        machine: The content of /etc/machine-id.
+        boot: The id of the kernel's last start.
+        namespace: The namespace of process ids.
     """
 
     host: str
@@ -34,12 +40,12 @@ class Place(NamedTuple):
 
     @property
     def is_like_no_other(self) -> bool:
-        """Whether no other machine or container has the same host and machine."""
+        """Whether host and machine together identify this machine or container."""
         return bool(self.machine) or self.is_container
 
     @property
     def is_container(self) -> bool:
-        """Whether the host name is one that Docker makes: the container's id, which stays when it is started again."""
+        """Whether the host name is a container id, as Docker makes it. It stays when the container is started again."""
         return re.fullmatch("[0-9a-f]{12}", self.host) is not None
 
 
@@ -54,16 +60,22 @@ def here() -> Place:
 
 
 def process_tag() -> dict[str, str]:
-    """This process as a run's tag: its place, process id, and when it began, since ids are used again."""
+    """A tag that identifies this process: its place, its id, and its start time, because ids are used again."""
     return {TAG: json.dumps([*here(), os.getpid(), _began(os.getpid())])}
 
 
 def has_ended(tag: str) -> bool:
-    """Whether the process of a tag is known to have ended. Of what runs elsewhere, and of a tag that is not ours, it is
-    not known."""
+    """Whether the process of a tag is known to have ended.
+
+    Args:
+        tag: The value of the tag.
+
+    Returns:
+        True if the process has ended. False if it runs, if it is at another place, or if the tag is not ours.
+    """
     try:
         *where, process, began = json.loads(tag)
-        if len(where) == 1:  # as it was written before there were places
+        if len(where) == 1:  # a tag of an earlier version, which had the host name only
             return bool(where[0] == socket.gethostname() and _created(int(process)) != began)
         place, now = Place(*map(str, where)), here()
         if (place.host, place.machine) != (now.host, now.machine):
@@ -78,15 +90,18 @@ def has_ended(tag: str) -> bool:
 
 
 def fail_ended_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report every run under way whose process has ended as failed, or as canceled if it was to be; returns their ids.
+    """Report every run as failed that is under way and whose process has ended. Dagster then retries it.
 
-    Retries of the failed ones follow.
+    A run that was being canceled is reported as canceled.
+
+    Returns:
+        The ids of these runs.
     """
     under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     reported = []
     for run in instance.get_runs(dg.RunsFilter(statuses=under_way)):
         if TAG in run.tags and has_ended(run.tags[TAG]):
-            # It may have come to its end between the two questions.
+            # The run may have ended properly since it was listed.
             now = instance.get_run_by_id(run.run_id)
             if now is None or now.status not in under_way:
                 continue
@@ -99,7 +114,7 @@ def fail_ended_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 class _Tagging(dg.Executor):
-    """Tags a run with this process, then lets another executor execute it."""
+    """Tags a run with this process, and then passes it to another executor."""
 
     def __init__(self, executor: Any) -> None:
         self._executor = executor
@@ -123,8 +138,8 @@ def _tagging(context: dg.InitExecutorContext) -> dg.Executor:
     return _Tagging(make(context))
 
 
-# For every code location: a run's steps in one process, which the run's tags name. With Dagster's own name for it: it
-# takes the same config, and who knows that one knows what this is.
+# The executor of every code location. It executes all steps in one process, and tags the run with the process. It has
+# the name and the config of Dagster's own in_process_executor, so people know how to use it.
 in_process_executor = dg.ExecutorDefinition(
     name=dg.in_process_executor.name,
     config_schema=dg.in_process_executor.config_schema,  # type: ignore[arg-type]
@@ -134,11 +149,11 @@ in_process_executor = dg.ExecutorDefinition(
 
 
 def _began(process: int) -> float | None:
-    """When a process began, as a number that no change of the clock alters; None if it is not there, or a zombie."""
+    """The start time of a process, not affected by changes of the clock; None if it does not exist or is a zombie."""
     stat = _text(_PROC / str(process) / "stat")
     if not stat:
         return _created(process)
-    # The second field is a name in parentheses, which may hold spaces. The third is the state, the 22nd the beginning.
+    # Field 2 is a name in parentheses, which may have spaces in it. Field 3 is the state, and field 22 the start time.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else float(fields[19])
 

@@ -1,4 +1,4 @@
-"""Every environment switch of the project, read when it is asked for and never at import.
+"""Every environment variable of the project. Each is read when its function is called, and never at import.
 
 | variable               | default                         | meaning                                              |
 | ---------------------- | ------------------------------- | ---------------------------------------------------- |
@@ -10,6 +10,7 @@
 | `DEDP_SPARK_REMOTE`    | an embedded server              | a Spark Connect endpoint: `sc://host:15002`          |
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
+| `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
 """
 
 import contextlib
@@ -17,47 +18,48 @@ import os
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
-# The folder that this package is in: a checkout of the project, or whatever it was installed into.
+from dedp_assets.errors import SettingError
+
+# The folder that contains this package: a checkout of the project, or the site-packages of an installation.
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# This file in a home says that a demo made it and may wipe it.
+# A home that contains this file was made by a demo. The next demo may delete it.
 DEMO_MARK = "demo"
 
 
-class SettingError(ValueError):
-    """A `DEDP_*` variable holds what it can't mean. The message names it, its value and what it takes."""
-
-
 def home() -> Path:
-    """The folder of all runtime state: absolute, not necessarily there yet."""
-    # Installed packages are no place for state: an update replaces them, and others may share them.
+    """Return the absolute path of the folder for all runtime state. The folder may not exist yet."""
+    # Not in site-packages: an update replaces that folder, and several projects may share it.
     return _folder("DEDP_HOME", (REPOSITORY if is_checkout() else Path.cwd()) / ".dedp")
 
 
 def is_checkout() -> bool:
-    """Whether the package is in a checkout of the project, with its Makefile, and not installed from a wheel."""
+    """Return whether this package is in a checkout of the project, and not installed from a wheel."""
     return (REPOSITORY / "Makefile").is_file() and (REPOSITORY / "pyproject.toml").is_file()
 
 
 def to_run(command: str) -> str:
-    """How to run a command of ours, such as `up` or `down`, in a checkout and in an installation."""
+    """Return how a user runs a command such as `up`: `make up` in a checkout, `dedp up` in an installation."""
     return f"{'make' if is_checkout() else 'dedp'} {command}"
 
 
 def landing() -> Path:
-    """The folder that files arrive in."""
+    """Return the folder where files arrive."""
     return _folder("DEDP_LANDING", home() / "landing")
 
 
 def internal() -> Path:
-    """The folder of our own copies of what arrived."""
+    """Return the folder of our own copies of the files that arrived."""
     return _folder("DEDP_INTERNAL", home() / "internal")
 
 
 def postgres_dsn() -> str | None:
-    """The PostgreSQL server to use, or None for the embedded one. Holds a password: never log it.
+    """Return the address of the PostgreSQL database, or None for the embedded server.
 
-    Raises SettingError for what is no address.
+    It may hold a password: never log it.
+
+    Raises:
+        SettingError: the value is not an address. The message does not repeat it.
     """
     value = os.environ.get("DEDP_POSTGRES_DSN") or None
     if value is not None:
@@ -66,9 +68,9 @@ def postgres_dsn() -> str | None:
         try:
             psycopg2.extensions.parse_dsn(value)
         except psycopg2.Error:
-            # Neither the value nor what is said about it: both may hold the password.
+            # Do not show the value or psycopg2's message: both may hold the password.
             raise SettingError(
-                "DEDP_POSTGRES_DSN is no address of a PostgreSQL server; expected a URL such as "
+                "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server; expected a URL such as "
                 "postgresql://user:password@host:5432/database, with %-escapes for special characters, or a libpq "
                 "string such as 'host=... user=... dbname=...'"
             ) from None
@@ -76,7 +78,10 @@ def postgres_dsn() -> str | None:
 
 
 def data_uri() -> str:
-    """Where the Delta tables are: an absolute path, or a URI such as `s3://bucket/lake`. Without a slash at its end."""
+    """Return where the Delta tables are: an absolute path, or a URI such as `s3://bucket/lake`.
+
+    It has no slash at its end.
+    """
     value = os.environ.get("DEDP_DATA_URI", "")
     if "://" in value and not value.startswith("file://"):
         return value.rstrip("/")
@@ -84,7 +89,11 @@ def data_uri() -> str:
 
 
 def spark_remote() -> str | None:
-    """The Spark Connect endpoint to use, or None for an embedded server."""
+    """Return the Spark Connect endpoint, such as sc://host:15002, or None for an embedded server. It may hold a token.
+
+    Raises:
+        SettingError: the value is not such an endpoint.
+    """
     value = os.environ.get("DEDP_SPARK_REMOTE") or None
     if value is not None and not value.startswith("sc://"):
         raise SettingError(
@@ -94,7 +103,11 @@ def spark_remote() -> str | None:
 
 
 def start() -> date:
-    """The first day whose partition takes the undated file (UTC)."""
+    """Return the first day (UTC) whose partition takes the undated file.
+
+    Raises:
+        SettingError: DEDP_START is not a date, or the record of the home's first day is damaged.
+    """
     value = os.environ.get("DEDP_START")
     if not value:
         return home_created() - timedelta(days=3)
@@ -105,7 +118,11 @@ def start() -> date:
 
 
 def settle_seconds() -> float:
-    """How long a file must be unchanged before it counts as complete, in seconds."""
+    """Return how many seconds a file must stay unchanged before it counts as complete.
+
+    Raises:
+        SettingError: the value is not a number of seconds, 0 or more.
+    """
     value = os.environ.get("DEDP_SETTLE_SECONDS") or "2"
     try:
         seconds = float(value)
@@ -116,13 +133,18 @@ def settle_seconds() -> float:
     return seconds
 
 
+def notify() -> str:
+    """Return the target of notifications, as `notifications.notifier_for` takes it. May hold a token: never log it."""
+    return os.environ.get("DEDP_NOTIFY") or "log"
+
+
 def make_home() -> Path:
-    """Create the home with the record of its first day, if it is not there yet."""
+    """Create the home and the record of its first day, unless they exist. Return the home."""
     folder = home()
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".created.{os.getpid()}"
     draft.write_text(datetime.now(timezone.utc).isoformat(timespec="seconds") + "\n", encoding="utf-8")
-    # A link, not a rename: of two processes that start at once, the second keeps what the first wrote.
+    # A link fails if the record exists, unlike a rename. If two processes start at once, the first record stays.
     with contextlib.suppress(FileExistsError):
         os.link(draft, folder / "created")
     draft.unlink()
@@ -130,7 +152,11 @@ def make_home() -> Path:
 
 
 def home_created() -> date:
-    """The day (UTC) on which `DEDP_HOME` was made; makes it when it is new."""
+    """Return the day (UTC) on which `DEDP_HOME` was made. Make the home if it does not exist.
+
+    Raises:
+        SettingError: the record in the home is damaged.
+    """
     record = home() / "created"
     if not record.exists():
         make_home()

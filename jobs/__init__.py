@@ -1,1 +1,1 @@
-"""What is deployed: one module per code location, each exposing one `defs`."""
+"""What is deployed: one module for each code location, with one `defs`."""

@@ -1,19 +1,19 @@
-"""Code location of the aggregating team: loads what the loader took in, and keeps the totals.
+"""The code location of the aggregating team: loads the copied files, and keeps the totals.
 
-It follows the loader by the key of the asset `devices_file` alone.
+All that it knows of the loading team is the key of the asset `devices_file`, its partitions and the place of a copy.
 """
 
 import warnings
 
 import dagster as dg
 
-from dedp_assets.resources.postgres import PostgresResource
+from dedp_assets.resources_from_settings import PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import automation_sensor, on_input_change
 from sensors.pipelines.devices_aggregator import devices_raw_reconciled
 
 with warnings.catch_warnings():
-    # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
+    # We use features that are beta in the pinned Dagster. Every command would print a warning about them.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     from dedp_assets.isolated_sequencer.aggregator import assets
 
@@ -27,6 +27,6 @@ defs = dg.Definitions(
     ],
     asset_checks=[assets.all_loads_accounted_for, assets.totals_equal_recount],
     sensors=[automation_sensor(), devices_raw_reconciled],
-    resources={"postgres": PostgresResource()},
+    resources={"postgres": PostgresFromSettings()},
     executor=in_process_executor,
 )

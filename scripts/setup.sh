@@ -1,7 +1,7 @@
 #!/bin/sh
-# `setup.sh` makes .venv with what the product needs, of requirements.txt, and with this project in it.
-# `setup.sh dev` adds what its tests and checks need, of requirements-dev.txt. Called by `make`.
-# uv, pinned like the others, installs in seconds what takes pip minutes; where it can't be had or fails, pip does it.
+# `setup.sh` makes .venv with this project and with the packages of requirements.txt, which the product needs.
+# `setup.sh dev` adds the packages of requirements-dev.txt, which tests and checks need. `make` calls this script.
+# uv, which is pinned too, needs seconds where pip needs minutes. If uv is not available or fails, pip installs.
 # PYTHON=... chooses the interpreter.
 set -eu
 cd "$(dirname "$0")/.."
@@ -29,7 +29,7 @@ pip() {
     .venv/bin/python -m pip --disable-pip-version-check "$@"
 }
 
-# The pinned uv, or one that the machine has, or none.
+# Print the path of the pinned uv, or of a uv that the machine has, or nothing.
 find_uv() {
     pip install --quiet --no-compile --no-deps "$(grep '^uv==' requirements-dev.txt)" >&2 || true
     for uv in "$PWD/.venv/bin/uv" "$(command -v uv)"; do
@@ -38,7 +38,7 @@ find_uv() {
             return
         fi
     done
-    echo "uv can't be had (see above), so pip installs, which takes some minutes." >&2
+    echo "uv is not available (see above). pip installs instead, which takes some minutes." >&2
 }
 
 by_uv() {
@@ -46,12 +46,12 @@ by_uv() {
         --no-deps --build-constraint requirements.txt "$@"
 }
 
-# Every package is pinned, so nothing is left to resolve: --no-deps saves pip a minute of looking.
+# Every package is pinned, and nothing needs to be resolved: --no-deps saves pip a minute.
 install() {
     if [ -n "$uv" ]; then
         by_uv "$@" && return
         uv=
-        echo "uv can't install them (see above), so pip does, which takes some minutes."
+        echo "uv can't install them (see above). pip installs instead, which takes some minutes."
     fi
     pip install --no-compile --no-deps "$@"
 }
@@ -62,8 +62,8 @@ install_packages() {
         "The first error above says which. Often it is the network or a proxy; then run the same command again."
 }
 
-# Python keeps compiled what it imports. Here it is done once, and not in every process that the demo starts at the same
-# time; all of the packages would take ten times as long.
+# Python stores the compiled form of the modules that it imports. Do that here once, and not in every process that the demo
+# starts at the same time. To compile all packages would take ten times as long.
 compile_imports() {
     .venv/bin/python -c 'import sys, importlib; [importlib.import_module(name) for name in sys.argv[1:]]' "$@" || true
 }
@@ -76,7 +76,7 @@ clean_up() {
 spark=
 trap clean_up EXIT
 trap 'exit 130' INT TERM
-# How setuptools packs the one package that comes as source.
+# The options with which setuptools builds pyspark, the one package that comes as source.
 export DIST_EXTRA_CONFIG="${DIST_EXTRA_CONFIG:-$PWD/scripts/build.cfg}"
 
 if [ "${1:-}" = dev ]; then
@@ -97,8 +97,8 @@ echo "[1/3] .venv with $("$python" --version) ($python)"
 
 uv=$(find_uv)
 echo "[2/3] $(grep -c '==' requirements.txt) pinned packages, with uv less than a minute the first time"
-# pyspark alone comes as source, and is half of the work: uv makes a wheel of it in its cache while it installs the
-# others. Installed for the time being in a folder of its own, for two uv don't work in one environment.
+# Only pyspark comes as source, and it is half of the work: uv builds its wheel in the cache while it installs the others.
+# Until then pyspark goes into a folder of its own, because two uv processes can't work in one environment.
 grep '^pyspark==' requirements.txt >.venv/pyspark.txt
 grep -v '^pyspark==' requirements.txt >.venv/others.txt
 if [ -n "$uv" ]; then

@@ -1,4 +1,4 @@
-"""Runs uv with the settings that pip has here: `uv_with_pip_settings.py UV ARGUMENT ...`. Only the standard library.
+"""Runs uv with pip's settings: `uv_with_pip_settings.py UV ARGUMENT ...`. This file uses only the standard library.
 
 Whoever needs an index, a proxy or a certificate of their own has told pip, in its files or in PIP_*; uv reads neither.
 What is set for uv itself stays. Ends with status 3, and uv is not started, if pip has a setting that uv can't follow.
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping
 
 UNSUPPORTED = 3
-# For those who want no cache; whoever calls removes it. Without any, nothing could be built ahead.
+# The cache for users who want none. The caller removes it. Without a cache, uv could not build pyspark in advance.
 OWN_CACHE = os.path.join(sys.prefix, "uv-cache")
 
-# pip's setting: uv's variables, and what separates the values of one that may have several.
+# By pip's setting: uv's variables, and the separator between several values (empty if there can be only one).
 _COUNTERPARTS: dict[str, tuple[tuple[str, ...], str]] = {
     "index-url": (("UV_DEFAULT_INDEX",), ""),
     "extra-index-url": (("UV_INDEX",), " "),
@@ -29,7 +29,7 @@ _COUNTERPARTS: dict[str, tuple[tuple[str, ...], str]] = {
     "retries": (("UV_HTTP_RETRIES",), ""),
 }
 _TRUE = ("1", "true", "yes", "on", "y", "t")
-# They say how pip looks and behaves, and not what is installed from where.
+# These settings do not decide which packages are installed, nor from where.
 _NO_MATTER = {
     *("disable-pip-version-check", "no-input", "no-color", "progress-bar", "quiet", "verbose", "log", "debug"),
     *(
@@ -46,11 +46,22 @@ _NO_MATTER = {
 
 
 class UnsupportedSetting(ValueError):
-    """pip has a setting that uv has no counterpart for. The message names it."""
+    """pip has a setting without a counterpart in uv. The message names it."""
 
 
 def uv_settings(pip_config: str, environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The variables and options that make uv do what `pip config list` says. Raises UnsupportedSetting."""
+    """Translate pip's settings for uv.
+
+    Args:
+        pip_config: the output of `pip config list`.
+        environment: the environment variables. What they set for uv stays.
+
+    Returns:
+        The environment variables and the command line options for uv.
+
+    Raises:
+        UnsupportedSetting: pip has a setting without a counterpart in uv.
+    """
     settings: dict[str, str] = {}
     options: list[str] = []
     for name, value in _pip_settings(pip_config).items():
@@ -66,8 +77,8 @@ def uv_settings(pip_config: str, environment: Mapping[str, str]) -> tuple[dict[s
         elif name not in _NO_MATTER:
             raise UnsupportedSetting(f"uv can't follow pip's setting {name}={value}")
     if "UV_INDEX" in settings:
-        settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip takes a version from whichever index has it
-    # As pip does it, unless told otherwise.
+        settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip also takes a version from any index that has it
+    # pip uses these variables, too.
     bundle = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
     if bundle and "SSL_CERT_FILE" not in environment:
         settings.setdefault("SSL_CERT_FILE", bundle)
@@ -81,7 +92,7 @@ def uv_settings(pip_config: str, environment: Mapping[str, str]) -> tuple[dict[s
 
 
 def _pip_settings(pip_config: str) -> dict[str, str]:
-    """What holds for `pip install`: the environment over the section [install] over [global]."""
+    """Return the settings for `pip install`: the environment overrides [install], which overrides [global]."""
     sections: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in pip_config.splitlines():
         key, equals, value = line.partition("=")

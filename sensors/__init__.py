@@ -1,1 +1,1 @@
-"""When things run: one module per kind of event. Each decides in a pure function and acts in a thin Dagster object."""
+"""When things run: a module or a package for each kind of event. Each decides in a function of plain values."""

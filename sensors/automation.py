@@ -1,4 +1,4 @@
-"""When does a partition re-run? When its input changed, in any time window; this condition says exactly when."""
+"""The condition that makes a partition run again when its input has changed, and the sensor that evaluates it."""
 
 import os
 import warnings
@@ -14,10 +14,12 @@ SETTLE_SECONDS = "0.5"
 
 
 def on_input_change() -> dg.AutomationCondition[dg.AssetKey]:
-    """A partition is missing, or an input was updated, since it was last requested; and its inputs are all there.
+    """Request a partition that is missing, or whose input was updated after the partition was last requested.
 
-    Unlike `AutomationCondition.eager()` it acts on every time window, so late partitions run. And an update that
-    lands between a request and the next tick is not forgotten with that request.
+    All inputs have to exist, and no run of the partition may be in progress.
+
+    There are two differences to `AutomationCondition.eager()`. It acts on partitions of every time window, so that late
+    data is followed. And if an input is updated between a request and the next tick, that update is not lost.
     """
     updated = dg.AutomationCondition.any_deps_match(
         ((dg.AutomationCondition.newly_updated() | UpdatedBeforeFirstTick()) & ~AlreadyFollowed())
@@ -31,10 +33,10 @@ def on_input_change() -> dg.AutomationCondition[dg.AssetKey]:
 
 
 class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
-    """The operand has become true, and since then no tick has requested the asset.
+    """The operand has been true in some tick, and the asset has not been requested after that.
 
-    What Dagster's `since(newly_requested())` says, but for the tick that follows a request: if the operand is true
-    in that tick, it became so after the request, and this stays true. `since` would take it back.
+    Dagster's `since(newly_requested())` differs in the tick that follows a request. If the operand is true in that
+    tick, it became true after the request. This condition then stays true, but `since` becomes false.
     """
 
     def __init__(self, operand: dg.AutomationCondition[Any]) -> None:
@@ -49,7 +51,7 @@ class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
         return [self.operand]
 
     async def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:  # type: ignore[override]
-        # Over every partition, whatever else holds of it: what became true now is not seen again later.
+        # Evaluate all partitions, not only the candidates: an operand that is true now may be false in the next tick.
         everything = context.asset_graph_view.get_full_subset(key=context.key)
         now = await context.for_child_condition(self.operand, [0], everything).evaluate_async()
         before = context.previous_true_subset or context.get_empty_subset()
@@ -61,8 +63,10 @@ class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
 class UpdatedBeforeFirstTick(dg.AutomationCondition[dg.AssetKey]):
     """This is the first tick, and the input was updated after the last run of the asset was requested.
 
-    In a first tick, which may also be one whose cursor was lost, Dagster takes no update for new. An asset that was
-    materialized by hand, and whose input was updated since, would stay behind. For inputs with the asset's partitions.
+    In its first tick Dagster counts no update as new. A tick whose cursor was lost is a first tick, too. An asset that
+    was materialized by hand would stay behind an input that was updated later.
+
+    It applies only to inputs that have the same partitions as the asset.
     """
 
     @property
@@ -84,14 +88,15 @@ class UpdatedBeforeFirstTick(dg.AutomationCondition[dg.AssetKey]):
 
 
 class AlreadyFollowed(dg.AutomationCondition[dg.AssetKey]):
-    """Nothing is left to follow: the asset is updated together with this input, or its run was requested since.
+    """The update of the input needs no request, for one of two reasons.
 
-    Together: by the same run or backfill. Dagster's own `executed_with_root_target()` knows this of an asset's latest
-    materialization alone; where several partitions were updated since the last tick, it forgets it of all others, and
-    they run twice. And it does not know backfills, which go from one code location to the next in runs of their own.
-
-    Since: a tick decides by the events up to its beginning, but sees inputs that appear while it decides. The next tick
-    gets their events, of which the run that was requested then knows everything.
+    1. The same run or backfill also updates the asset. Dagster's own `executed_with_root_target()` looks only at the
+       latest materialization of an asset. If several partitions were updated since the last tick, it is right for one
+       of them, and the others run twice. It also does not know that a backfill continues in the next code location, in
+       runs of its own.
+    2. A run of the asset was requested after the update. A tick reads the events up to its beginning, but it also sees
+       inputs that appear while it evaluates. The next tick gets the events of those inputs. The run that was requested
+       in the first tick has read them already.
     """
 
     @property
@@ -101,7 +106,7 @@ class AlreadyFollowed(dg.AutomationCondition[dg.AssetKey]):
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         instance, graph = context.asset_graph_view.instance, context.asset_graph
         target = context.root_context.key
-        # Of an asset without partitions, the one partition is None.
+        # An asset without partitions has one partition here, which is None.
         partitions = {partition for _, partition in context.candidate_subset.expensively_compute_asset_partitions()}
         if not partitions:
             return dg.AutomationResult(context, context.get_empty_subset())
@@ -126,7 +131,7 @@ class AlreadyFollowed(dg.AutomationCondition[dg.AssetKey]):
 
 
 class PartitionClosed(dg.AutomationCondition[dg.AssetKey]):
-    """The partition after it has appeared in every input, in each of which nothing more is expected in it then."""
+    """Every input has data for the next partition: a day is closed once data for the next day exists."""
 
     @property
     def name(self) -> str:
@@ -140,10 +145,13 @@ class PartitionClosed(dg.AutomationCondition[dg.AssetKey]):
 
 
 def behind_by_events(updated: Mapping[str, int], made: Mapping[str, int], requested: Mapping[str, int]) -> set[str]:
-    """The partitions that were made, and whose input was updated after that was requested.
+    """The partitions whose input was updated after their last run was requested. It needs a materialization to compare.
 
-    Each is the number of the latest event per partition: the input was updated, the asset was made, was requested. What
-    was requested after it was made may have failed.
+    Args:
+        updated: for each partition the id of the latest event that its input was updated.
+        made: the same for the event that the asset was materialized.
+        requested: the same for the event that a run of the asset was requested. If it is later than `made`, the run may
+            have failed, so the earlier of the two counts.
     """
     return {day for day in updated.keys() & made.keys() if updated[day] > min(made[day], requested.get(day, made[day]))}
 
@@ -155,7 +163,14 @@ def _latest_events(instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.Dags
 def _latest_records(
     instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.DagsterEventType, partitions: Collection[Any]
 ) -> dict[Any, dg.EventLogRecord]:
-    """The latest event of a kind for each of the partitions that has one, in two queries; {None} is no partition."""
+    """The latest event of a kind, for each of the partitions that has one, in two queries.
+
+    Args:
+        instance: the instance that has the events.
+        key: the asset.
+        kind: the kind of event.
+        partitions: the partitions. {None} for an asset without partitions.
+    """
     if not partitions:
         return {}
     storage = instance.event_log_storage
@@ -172,7 +187,7 @@ def _latest_records(
 
 
 def _runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, dg.DagsterRun]:
-    """Those of the runs that there are: what was reported from outside has none."""
+    """The runs that exist, by id. An event that was reported from outside has no run."""
     known = sorted({run_id for run_id in run_ids if run_id})
     return {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=known))} if known else {}
 
@@ -180,7 +195,7 @@ def _runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, d
 def _assets_updated_with(
     instance: dg.DagsterInstance, run_ids: Collection[str], runs: Mapping[str, dg.DagsterRun]
 ) -> dict[str, set[dg.AssetKey]]:
-    """For each run the assets that it was to update, or the backfill that it belongs to: a query for each backfill."""
+    """For each run, the assets that the run or its backfill should update. It takes one query for each backfill."""
     backfill_of = {run_id: runs[run_id].tags.get("dagster/backfill") for run_id in run_ids}
     backfills = {backfill_id: instance.get_backfill(backfill_id) for backfill_id in backfill_of.values() if backfill_id}
     backfilled = {backfill_id: (found and found.asset_selection) or () for backfill_id, found in backfills.items()}
@@ -191,7 +206,7 @@ def _assets_updated_with(
 
 
 def _requested_since(update: dg.EventLogRecord, planned: dg.EventLogRecord, runs: Mapping[str, dg.DagsterRun]) -> bool:
-    """Whether the run that made this update, or a later one, is to update the asset in the same partition, or has."""
+    """Whether the run that made the update, or a later run, also updates the asset in the same partition."""
     if planned.storage_id < update.storage_id and planned.run_id != update.run_id:
         return False
     run = runs.get(planned.run_id)
@@ -199,27 +214,27 @@ def _requested_since(update: dg.EventLogRecord, planned: dg.EventLogRecord, runs
 
 
 class SettlingSensor(dg.AutomationConditionSensorDefinition):
-    """Waits between the look at which events there are and the evaluation.
+    """Waits after it has read the highest event id, and before it evaluates the conditions.
 
-    A tick reads the events up to the highest id it sees first. In PostgreSQL an event with a lower id may be committed
-    later, and without this pause no tick would ever see it; one with a higher id would be seen twice.
+    A tick reads the events up to the highest id that it has seen at its beginning. PostgreSQL may commit an event with
+    a lower id after that. Without the pause, no tick would read this event.
     """
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> Any:
-        # Dagster takes the pause from the environment only, that of the process that evaluates: a code server, which
-        # anybody may have started. Whoever has set it there, a scenario for one, is right.
+        # Dagster takes the pause only from the environment of the process that evaluates. That is a code server, which
+        # anybody may have started. If the variable is set already (a scenario sets it), it stays.
         os.environ.setdefault("DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", SETTLE_SECONDS)
         return super().evaluate_tick(context)
 
     def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> "SettlingSensor":
-        # Dagster's own would make a sensor of its own kind, which does not wait.
+        # Dagster's own method returns a sensor of Dagster's class, which does not wait.
         return automation_sensor(metadata=self.metadata if metadata is None else metadata)
 
 
 def automation_sensor(metadata: Mapping[str, Any] | None = None) -> SettlingSensor:
-    """Evaluates the conditions of every asset and check in its code location."""
+    """Make the sensor that evaluates the conditions of every asset and check in its code location."""
     with warnings.catch_warnings():
-        # `use_user_code_server` is in beta, and used on purpose: the notice would head every command's output.
+        # We use a beta parameter, `use_user_code_server`, on purpose. Every command would print a warning about it.
         warnings.filterwarnings("ignore", category=dg.BetaWarning)
         return SettlingSensor(
             SENSOR_NAME,
@@ -227,8 +242,8 @@ def automation_sensor(metadata: Mapping[str, Any] | None = None) -> SettlingSens
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=1,
             metadata=metadata,
-            # A backfill waits for its daemon, which wakes every 30 s; a run per partition starts at once.
+            # A backfill waits for its daemon, which wakes up every 30 s. A run for each partition starts at once.
             emit_backfills=False,
-            # The condition is our own class, which only our own process knows.
+            # The conditions are classes of ours. Only a process of the code location can import them.
             use_user_code_server=True,
         )

@@ -1,11 +1,11 @@
-"""What is still behind its input is put back, however it came to be forgotten.
+"""Requests every partition that stays behind its input, for whatever reason.
 
-Conditions and sensors follow events: edges. An edge can be missed, by a run that failed, a database that was away, a
-daemon that was replaced, a cursor that was reset. So here the level is compared, every minute, for each partition: what
-its output records that it reflects (a version, a SHA-256) against what its input is now. What is behind is asked for
-only after the event has had its chance, and ever more seldom while it keeps failing.
+Conditions and sensors follow events. An event can be missed: a run fails, a database or a daemon is away, a cursor is
+reset. Therefore reconciliation looks at no events. Once a minute it compares, for each partition, what the output
+records about its input (a version, a SHA-256) with the input as it is now. It requests a partition that is behind only
+after events had a minute to do so. While the runs of the partition keep failing, the pauses between its requests grow.
 
-`reconciling_sensor` makes the sensor; a pipeline says how to observe its partitions.
+`reconciling_sensor` makes the sensor. A pipeline gives it a function that observes its partitions.
 """
 
 import hashlib
@@ -19,8 +19,9 @@ import dagster as dg
 
 from dedp_assets.partition_runs import consecutive, range_tags
 from dedp_assets.run_processes import fail_ended_runs
+from sensors.ticks import TickReport, reporting_tick
 
-# Says in the UI why a run was requested.
+# The tag of a run that says in the UI why it was requested.
 CAUSE_TAG = "dedp/cause"
 
 INTERVAL_SECONDS = 60
@@ -29,8 +30,13 @@ LONGEST_PAUSE_SECONDS = 3600
 
 
 class Waiting(NamedTuple):
-    """A partition that is behind. `input`: tells what it should reflect from what came before and comes after;
-    `requests`: made for that so far; `due`: when the next one may be made, in s since the epoch."""
+    """A partition that is behind its input.
+
+    Attributes:
+        input: identifies the version of the input that the partition should reflect.
+        requests: how many runs reconciliation has requested for this version.
+        due: when it may request the next one, in s since the epoch.
+    """
 
     input: str
     requests: int
@@ -38,51 +44,58 @@ class Waiting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What a tick does: partitions to request, as they were waiting, and the cursor to keep."""
+class ReconciliationPlan:
+    """What a tick does.
 
-    request: dict[str, Waiting]
+    Attributes:
+        requests: the partitions to request, each as it was waiting before this tick.
+        waiting: all partitions that are behind, to be stored as the cursor.
+    """
+
+    requests: dict[str, Waiting]
     waiting: dict[str, Waiting]
 
 
-def decide(
+def plan_requests(
     behind: Mapping[str, str], waiting: Mapping[str, Waiting], in_progress: Collection[str], now: float
-) -> Decision:
-    """Which partitions to request.
+) -> ReconciliationPlan:
+    """Decide which partitions to request.
 
-    behind: partitions that don't reflect their input, with what tells this input from others. waiting: what the tick
-    before left.
-    in_progress: partitions whose run is queued or under way: not requested, and not forgotten. now: s since the epoch.
+    Args:
+        behind: the partitions that do not reflect their input, each with what identifies the version of this input.
+        waiting: the cursor of the tick before.
+        in_progress: the partitions with a run that is queued or under way. They are not requested, and keep waiting.
+        now: the time now, in s since the epoch.
     """
-    request, left = {}, {}
+    requests, left = {}, {}
     for partition, input in behind.items():
         known = waiting.get(partition)
         if known is None:
             known = Waiting(input, 0, now + INTERVAL_SECONDS)
         elif known.input != input:
-            # Not from the start: what changes every minute would wait for ever.
+            # Do not let the minute start again: an input that changes every minute would wait for ever.
             known = Waiting(input, 0, min(known.due, now + INTERVAL_SECONDS))
-        # No longer than was meant, also if the clock was set back since.
+        # If the clock was set back, do not wait longer than one pause.
         known = known._replace(due=min(known.due, now + _pause(known.requests)))
         if partition not in in_progress and known.due <= now:
-            request[partition] = known
+            requests[partition] = known
             known = Waiting(input, known.requests + 1, now + _pause(known.requests + 1))
         left[partition] = known
-    return Decision(request, left)
+    return ReconciliationPlan(requests, left)
 
 
 def _pause(requests: int) -> float:
-    """How long to wait for the next request after so many, in s."""
+    """The pause after so many requests, in s."""
     return float(min(INTERVAL_SECONDS * 2 ** min(requests, 10), LONGEST_PAUSE_SECONDS))
 
 
 def to_json(waiting: Mapping[str, Waiting]) -> str:
-    """The cursor that Dagster keeps between two ticks."""
+    """The cursor, as Dagster stores it."""
     return json.dumps(waiting)
 
 
 def from_json(text: str | None) -> dict[str, Waiting]:
-    """The cursor that was stored, or an empty one; both when there is none and when it is not ours."""
+    """The stored cursor; an empty one if there is none, or if it is not ours."""
     try:
         return {partition: Waiting(*stored) for partition, stored in json.loads(text or "{}").items()}
     except (TypeError, ValueError, AttributeError):
@@ -90,22 +103,34 @@ def from_json(text: str | None) -> dict[str, Waiting]:
 
 
 def run_request(partition: str, waiting: Waiting, assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
-    """A run for one partition that was waiting.
+    """Request a run for one partition.
 
-    The run key makes a tick that is done again, because its cursor was lost, harmless.
+    A tick whose cursor was not stored is evaluated again. Its requests then have the same run keys, and start no runs.
+
+    Args:
+        partition: the partition.
+        waiting: the partition, as it was waiting before this request.
+        assets: the assets that the run materializes.
     """
     return dg.RunRequest(
         run_key=f"{partition}:{waiting.input}:{waiting.due:.3f}",
         partition_key=partition,
         asset_selection=list(assets),
-        tags={CAUSE_TAG: cause_of([waiting])},
+        tags={CAUSE_TAG: describe_cause([waiting])},
     )
 
 
 def range_requests(
     waiting: Mapping[str, Waiting], assets: Sequence[dg.AssetKey], order: Sequence[str], at_most: int
 ) -> list[dg.RunRequest]:
-    """Runs for the partitions that were waiting: those that follow one another in `order` share one."""
+    """Request runs for several partitions. Partitions that follow one another share a run.
+
+    Args:
+        waiting: the partitions, each as it was waiting before this request.
+        assets: the assets that the runs materialize.
+        order: all partitions in their order.
+        at_most: how many partitions one run may have.
+    """
     requests = []
     for group in consecutive(sorted(waiting), order, at_most):
         if len(group) == 1:
@@ -116,52 +141,68 @@ def range_requests(
             dg.RunRequest(
                 run_key=f"{group[0]}...{group[-1]}:{inputs[:16]}",
                 asset_selection=list(assets),
-                tags={**range_tags(group), CAUSE_TAG: cause_of([waiting[partition] for partition in group])},
+                tags={**range_tags(group), CAUSE_TAG: describe_cause([waiting[partition] for partition in group])},
             )
         )
     return requests
 
 
-def cause_of(waiting: Sequence[Waiting]) -> str:
-    """Why a run for such partitions is requested."""
+def describe_cause(waiting: Sequence[Waiting]) -> str:
+    """Why a run for these partitions is requested."""
     number = max(each.requests for each in waiting) + 1
     return f"still behind its input (request {number} by reconciliation)"
 
 
-class NotObservable(Exception):
-    """Nothing can be compared now: there is nothing yet, or the database does not answer. Says which, and what then."""
-
-
 @dataclass(frozen=True)
-class Observed:
-    """Where the partitions of a pipeline are.
+class Observation:
+    """How far the partitions of a pipeline are.
 
-    behind: those that don't reflect their input, with what identifies this input. in_progress: those with a run that is
-    queued or under way. notes: what else to tell whoever reads the tick.
+    Attributes:
+        behind: the partitions that do not reflect their input, each with what identifies the version of this input.
+        in_progress: the partitions with a run that is queued or under way.
     """
 
     behind: Mapping[str, str]
     in_progress: Collection[str]
-    notes: Sequence[str] = ()
 
 
 def reconciling_sensor(
     name: str,
     targets: Sequence[dg.AssetKey],
-    observe: Callable[[dg.SensorEvaluationContext], Observed],
+    observe: Callable[[dg.SensorEvaluationContext, list[str]], Observation],
     *,
     description: str,
     partitions_per_run: int = 1,
     order: Callable[[], Sequence[str]] = tuple,
     required_resource_keys: set[str] | None = None,
 ) -> dg.SensorDefinition:
-    """A sensor that requests whatever partitions of `targets` stay behind their input.
+    """Make a sensor that requests the partitions that stay behind their input.
 
-    observe: looks at the partitions; raises NotObservable to leave it for this time. partitions_per_run: how many that
-    follow one another in `order` may share a run. It also ends runs whose processes died (run_processes).
+    The sensor also reports runs as failed whose processes have ended (see `run_processes`).
+
+    Args:
+        name: the name of the sensor.
+        targets: the assets that its runs materialize.
+        observe: observes the partitions. It may add to the list of notes what the message of the tick should say. A
+            DedpError that it raises becomes part of the message, and the next tick observes again.
+        description: what the UI says of the sensor.
+        partitions_per_run: how many partitions that follow one another may share a run.
+        order: returns all partitions in their order. Needed if partitions may share a run.
+        required_resource_keys: the resources that `observe` uses.
     """
 
-    @dg.sensor(
+    def evaluate(context: dg.SensorEvaluationContext, report: TickReport) -> None:
+        ended = fail_ended_runs(context.instance)
+        if ended:
+            report.notes.append(f"reported as failed, because their processes have ended: {', '.join(ended)}")
+        observed = observe(context, report.notes)
+        now = datetime.now(timezone.utc).timestamp()
+        plan = plan_requests(observed.behind, from_json(context.cursor), observed.in_progress, now)
+        report.notes.insert(0, _describe_behind(observed.behind))
+        report.run_requests = range_requests(plan.requests, targets, order(), partitions_per_run)
+        report.cursor = to_json(plan.waiting)
+
+    make_sensor = dg.sensor(
         name=name,
         target=dg.AssetSelection.assets(*targets),
         description=description,
@@ -169,25 +210,8 @@ def reconciling_sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         required_resource_keys=required_resource_keys,
     )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        ended = fail_ended_runs(context.instance)
-        try:
-            observed = observe(context)
-        except NotObservable as problem:
-            return dg.SkipReason(str(problem))
-        now = datetime.now(timezone.utc).timestamp()
-        decision = decide(observed.behind, from_json(context.cursor), observed.in_progress, now)
-        notes = [_summary(observed.behind), *observed.notes]
-        if ended:
-            notes.append(f"reported as failed, because their processes have ended: {', '.join(ended)}")
-        return dg.SensorResult(
-            run_requests=range_requests(decision.request, targets, order(), partitions_per_run),
-            skip_reason=None if decision.request else "; ".join(notes),
-            cursor=to_json(decision.waiting),
-        )
-
-    return sensor
+    return make_sensor(reporting_tick(evaluate))
 
 
-def _summary(behind: Mapping[str, str]) -> str:
+def _describe_behind(behind: Mapping[str, str]) -> str:
     return f"{len(behind)} behind their input: {', '.join(behind)}" if behind else "every day reflects its input"

@@ -1,4 +1,4 @@
-"""What every test stands on: a PostgreSQL server of the test session, a database and a state folder per test."""
+"""What every test may use: one PostgreSQL and one Spark server for the session; a database and a home for each test."""
 
 import os
 import tempfile
@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import dagster as dg
 import psutil
 import psycopg2
 import pytest
@@ -19,7 +20,7 @@ from dedp_assets.resources import embedded_postgres, embedded_spark
 _TEMPLATE = "dedp_template"
 _numbers = count(1)
 
-# The files that take longest. They come first, or one of two workers would be left with them at the end.
+# The files that take longest. They run first. Otherwise one of two workers might get them at the end.
 _LONGEST = ("test_demo.py", "test_foreign_project.py", "test_testing_docs.py")
 
 
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The test's own DEDP_HOME; nothing of the user's settings or state reaches the test."""
+    """The test's own DEDP_HOME. The test does not see the settings and the state of the user."""
     for name in os.environ:
         if name.startswith("DEDP_") or name == "DAGSTER_HOME":
             monkeypatch.delenv(name)
@@ -40,8 +41,15 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance of the test's own, which keeps everything in memory."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
 def left_running() -> Callable[[Path], list[str]]:
-    """What runs for a DEDP_HOME: every process, of any user, whose environment, command or folder names it."""
+    """Finds the processes, of any user, whose environment, command or folder names a DEDP_HOME."""
 
     def find(home: Path) -> list[str]:
         found = []
@@ -57,15 +65,15 @@ def left_running() -> Callable[[Path], list[str]]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL of a server that runs for the whole session, with a template that has the project's tables."""
-    # Not below pytest's own temporary folder: that is closed to the user whom a server under root runs as.
+    """The URL of a server for the whole session. It has a template database with the project's tables."""
+    # Not below pytest's own temporary folder. If we are root, the server runs as another user, who may not enter it.
     with (
         tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder,
         embedded_postgres.server_lease(Path(folder)) as url,
     ):
-        # The machine does not lose power during the tests; that a server dies, these settings survive.
+        # Faster. Data survives if a server dies, and no test turns off the machine.
         _administer(url, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off")
-        # A test that would wait for ever fails instead.
+        # A test that waits for a lock fails, instead of waiting for ever.
         _administer(url, "ALTER SYSTEM SET lock_timeout = '60s'")
         _administer(url, "SELECT pg_reload_conf()", f"CREATE DATABASE {_TEMPLATE}")
         connection = psycopg2.connect(_database(url, _TEMPLATE))
@@ -79,7 +87,7 @@ def spark_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Spark Connect server that runs for the whole session."""
     with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
         yield url
-        # While there is a server to say good-bye to. Imported here: it takes a second, which few tests need.
+        # Stop the session while its server still exists. The import takes a second, and few tests need it.
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql.connect.session import SparkSession
 

@@ -1,4 +1,4 @@
-"""An S3-compatible server of the test session, and a bucket for a test.
+"""An S3-compatible server for the test session, and a bucket for each test.
 
 A test module gets the fixtures by `pytest_plugins = ["tests.s3_server"]`.
 """
@@ -14,7 +14,7 @@ import requests
 
 ACCESS_KEY, SECRET_KEY = "AKIAEXAMPLEKEY", "example-secret-key"
 
-# Ends with its standard input, so it can't outlive the tests, however they end.
+# The server ends when its standard input is closed. So it never outlives the tests.
 _SERVER = """
 import sys
 from moto.server import ThreadedMotoServer
@@ -28,8 +28,8 @@ _buckets = count(1)
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The URL of a server that runs for the whole session, in a process of its own."""
-    # Nothing of the user's AWS settings, and no log: a full pipe would stop it.
+    """The URL of a server that runs for the whole session, in its own process."""
+    # The server gets no AWS settings of the user. It writes no log, because a full pipe would stop it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DEDP_"))}
     server = subprocess.Popen(
         [sys.executable, "-c", _SERVER],
@@ -50,7 +50,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3_environment(s3_server: str) -> dict[str, str]:
-    """The environment of who may use the server."""
+    """The environment variables that a user of the server needs."""
     return {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -62,7 +62,7 @@ def s3_environment(s3_server: str) -> dict[str, str]:
 
 @pytest.fixture
 def s3_bucket(s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of a bucket of the test's own, with the environment set as a user of it would: `s3://test-1`."""
+    """The URI of the test's own bucket, such as `s3://test-1`. The environment is set for its use."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)

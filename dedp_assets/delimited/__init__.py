@@ -1,5 +1,5 @@
-"""Delimited files into tables: every line is a row, or is set aside with its reason and counted.
+"""Loads delimited files into tables: every line becomes a row, or is set aside with a reason and counted.
 
-What a file looks like is a `Format`. The name of a table and the columns of its key are data as well. Nothing here
-knows a pipeline or reads a setting.
+A `Format` describes the files. The names of tables and of key columns are parameters as well. Nothing here knows a
+pipeline or reads a setting.
 """

@@ -1,4 +1,4 @@
-"""Copies the clean lines of a file into any table, and keeps the others for the quarantine."""
+"""Copies the clean lines of a file into any table, and sets the other lines aside for the quarantine."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +18,13 @@ _COPY_BYTES = 1 << 20
 _SHOWN_IN_MESSAGE = 60
 
 
-class Copied(NamedTuple):
-    """What went through a copy. `lines` became rows; with those of the quarantine they are all of the file's.
+class CopyReport(NamedTuple):
+    """What a copy has read and written.
 
-    `sha256` (hexadecimal) and `size_bytes` are of the whole file, header included.
+    Attributes:
+        lines: How many lines became rows. All other lines below the header are in the quarantine.
+        sha256: Of the whole file with its header, in hexadecimal digits.
+        size_bytes: Of the whole file with its header.
     """
 
     lines: int
@@ -34,19 +37,19 @@ def opened(path: Path, when_missing: str) -> BinaryIO:
 
     Args:
         path: The file.
-        when_missing: What to do if it is not there, for people.
+        when_missing: What people can do if the file does not exist, for the error message.
 
     Returns:
         The file as a stream of bytes. The caller closes it.
 
     Raises:
-        UnreadableFile: It does not exist, or can't be read.
+        UnreadableFile: The file does not exist, or can't be opened.
     """
     try:
         return open(path, "rb")
     except FileNotFoundError:
         raise UnreadableFile(f"does not exist; {when_missing}") from None
-    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise UnreadableFile(f"can't be read: {error.strerror}") from None
 
 
@@ -59,29 +62,28 @@ def copy_lines(
     *,
     key: Mapping[str, str] | None = None,
     line_number: str | None = None,
-) -> Copied:
-    """Copy the clean lines of a file into a table, and add the others to the quarantine.
+) -> CopyReport:
+    """Copy the clean lines of a file into a table, and add the other lines to the quarantine.
 
-    It only adds rows: what the table had before for this file is the caller's to delete, in the same transaction,
-    and so is `quarantine.replace`. Columns of the table that are named neither by the format nor here get their
-    defaults.
+    This only adds rows. The caller deletes the rows that the table had for this file, and calls `quarantine.replace`,
+    both in the same transaction. All other columns of the table get their default values.
 
     Args:
-        cursor: Copies. What it does is not committed here.
+        cursor: Its transaction is used, and not committed.
         stream: The file from its first byte on.
-        format: What it should look like.
-        table: Where clean lines go. It has a column for each column of the format.
-        quarantine: Where the others go.
-        key: Columns that are the same in every row of this file, with their values.
-        line_number: A column for the line's number in the file (1 is the header), if there is one.
+        format: The format that the file should have.
+        table: The table for clean lines. It has a column for each column of the format.
+        quarantine: The place for all other lines.
+        key: Columns that have the same value in every row of this file, with these values.
+        line_number: The column for the number of the line in the file, if the table has one. The header is line 1.
 
     Returns:
         How many lines were copied, and the file's SHA-256 and size.
 
     Raises:
         UnusableFile: Not one line of the file can be loaded. The caller rolls back.
-        psycopg2.Error: The table does not take a row, or the database failed.
-        AssertionError: There are not as many new rows as clean lines, as with a trigger that drops some.
+        psycopg2.Error: The table refuses a row, or the database failed.
+        AssertionError: The number of new rows is not that of clean lines, for example because a trigger drops rows.
     """
     hashed = _HashedStream(stream)
     clean = _CleanStream(classify(hashed, format), quarantine, _as_rows(format, key or {}, line_number is not None))
@@ -94,11 +96,11 @@ def copy_lines(
         raise _no_usable_line(quarantine)
     if cursor.rowcount != clean.lines:
         raise AssertionError(f"{table.as_string(cursor)} took {cursor.rowcount:,} rows of {clean.lines:,} lines")
-    return Copied(clean.lines, hashed.sha256.hexdigest(), hashed.size)
+    return CopyReport(clean.lines, hashed.sha256.hexdigest(), hashed.size)
 
 
 def _as_rows(format: Format, key: Mapping[str, str], numbered: bool) -> Callable[[CleanLines], str]:
-    """A function that puts the values of the key, and each line's number if it is asked for, before the lines."""
+    """A function that puts the values of the key, and with `numbered` the number of the line, before each line."""
     before = "".join('"' + value.replace('"', '""') + '"' + format.delimiter for value in key.values())
     if numbered:
         return lambda clean: "".join(
@@ -126,7 +128,7 @@ def _no_usable_line(quarantine: Quarantine) -> UnusableFile:
 
 
 class _HashedStream:
-    """A binary stream that knows the SHA-256 and the size in bytes of what has been read from it."""
+    """A binary stream that computes the SHA-256 and the size in bytes of all that is read from it."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -141,7 +143,7 @@ class _HashedStream:
 
 
 class _CleanStream:
-    """What COPY reads: the clean lines. Rejected ones go to the quarantine on the way."""
+    """The stream that COPY reads: the clean lines. On the way, rejected lines go to the quarantine."""
 
     def __init__(
         self,
@@ -149,14 +151,14 @@ class _CleanStream:
         quarantine: Quarantine,
         as_rows: Callable[[CleanLines], str],
     ) -> None:
-        # The first item now: what makes a file unusable must not be raised inside COPY, which would hide it.
+        # Read the first item now, because an error of the header would be hidden if it were raised inside COPY.
         self._items = chain([next(items)], items)
         self._quarantine = quarantine
         self._as_rows = as_rows
         self.lines = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Consecutive clean lines, one block or less; empty at the end. The size that is asked for is a hint."""
+        """Consecutive clean lines, at most one block; empty at the end. `size` is ignored, which COPY allows."""
         for item in self._items:
             if isinstance(item, CleanLines):
                 self.lines += item.text.count("\n")

@@ -4,31 +4,38 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-# They would be a part of a line's form and not of a name. The last two are where writing in lower case changes how long
-# a name is, and a header that stands again would not be found in any case.
+# Characters that a column's name can't have: the first ones would be part of the form of the line. The last two change
+# the length of a name when it is written in lower case, and then a repeated header would not be recognized.
 _NOT_IN_A_NAME = frozenset('"\r\n\0\ufeff\u0130\u0307')
 
 
 class Column(NamedTuple):
-    """A column by its name in the header and in the table. `max_length` is in characters; None is any length."""
+    """A column of a file and of the table that the file is loaded into.
+
+    Attributes:
+        name: In the header, and in the table.
+        max_length: In characters; None for any length.
+        description: For people: the unit or form of its values, and what an empty value means.
+    """
 
     name: str
     max_length: int | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True)
 class Format:
-    """Lines of CSV text in UTF-8 below a header, one row each, with a value in every column.
+    """CSV text in UTF-8: a header, and below it one row per line, with a value in every column.
 
-    A value may stand in double quotes, and has them doubled inside. The table's columns of these names take any
-    text that is not longer than `max_length`: `text`, or `varchar` of that length.
+    A value may be put in double quotes; a double quote inside it is then doubled. The table has a column of the same
+    name for each column, of type `text`, or `varchar` with a length of at least `max_length`.
 
     Attributes:
-        delimiter: One ASCII character, as COPY takes it.
+        delimiter: One ASCII character that COPY accepts.
         columns: In the order of the header, at least two.
 
     Raises:
-        ValueError: There can be no such files. The message says what is wrong.
+        ValueError: No file can have this format. The message says why.
     """
 
     delimiter: str
@@ -41,9 +48,9 @@ class Format:
                 "line end or NUL"
             )
         if len(self.columns) < 2:
-            # Of one column, COPY would take the value \. for the end of all lines.
+            # With one column, COPY would read the value \. as the end of the file.
             raise ValueError(f"a delimited file has two columns or more, not {len(self.columns)}")
-        for name, max_length in self.columns:
+        for name, max_length, _ in self.columns:
             if not name.strip(" \t") or name != name.strip(" \t") or _NOT_IN_A_NAME & {*name} or self.delimiter in name:
                 raise ValueError(
                     f"a column has the name {name!r}; expected one without blanks around it, the delimiter, "

@@ -1,4 +1,4 @@
-"""Tells from its beginning whether a file has the format that is expected, and if not, what it is instead."""
+"""Decides by its beginning whether a file has the expected format, and if not, what kind of file it is."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 from dedp_assets.delimited.format import Format
 from dedp_assets.delimited.values import split_values
+from dedp_assets.errors import PermanentError
 
 _SHOWN_BYTES = 200
 
-# What other files are delimited by.
+# Other delimiters that files may have.
 _DELIMITERS = ",;\t|:"
 
 
 class RefusedLine(NamedTuple):
-    """A line of a file of which none could be loaded. `line` is its beginning, to read."""
+    """A line of a file without usable lines. `line` is its beginning, for people."""
 
     line_number: int
     reason: str
@@ -22,11 +23,15 @@ class RefusedLine(NamedTuple):
     line: str
 
 
-class UnusableFile(ValueError):
+class UnusableFile(PermanentError):
     """Not one line of the file can be loaded. The message says what was found and what was expected.
 
-    It begins with a verb, for the file's name to stand before it. If all lines were read and rejected,
-    `lines_read` is how many, `reasons` how many for which reason, and `first_lines` the first of them.
+    The message begins with a verb, so that callers can put the name of the file before it.
+
+    Attributes:
+        lines_read: The number of lines, if all of them were read and rejected; else 0.
+        reasons: The number of lines for each reason.
+        first_lines: The first of these lines.
     """
 
     def __init__(
@@ -44,11 +49,11 @@ class UnusableFile(ValueError):
 
 
 class UnreadableFile(UnusableFile):
-    """The file is not there, or nobody may read it: that says nothing of what is in it, and may pass."""
+    """The file does not exist, or can't be opened. That says nothing about its content."""
 
 
 class _Kind(NamedTuple):
-    """What a file is instead. `{delimiter}` in `what_to_do` is the one that is expected."""
+    """A kind of file that is not the expected one. `{delimiter}` in `what_to_do` becomes the expected delimiter."""
 
     name: str
     what_to_do: str
@@ -64,7 +69,7 @@ _UTF_16 = _Kind("text in UTF-16", _WRITE_AS_UTF_8)
 _EXCEL = _Kind("an Excel workbook (.xlsx)", _SAVE_AS_CSV)
 _HTML = _Kind("an HTML page", "is it the error page of a download?")
 
-# The longer of two that begin alike comes first.
+# If one signature begins with another, the longer one comes first.
 _SIGNATURES = {
     b"\xff\xfe\x00\x00": _UTF_32,
     b"\x00\x00\xfe\xff": _UTF_32,
@@ -86,7 +91,7 @@ _SIGNATURES = {
     b"%PDF-": _Kind("a PDF document", "ask its sender for CSV"),
 }
 
-# At the first visible character, in any case.
+# Matched from the first visible character on, in lower case.
 _TEXTS = {
     re.compile(r"<!doctype html|<html"): _HTML,
     re.compile(r"<\?xml"): _Kind("an XML document", _EXPORT_AS_CSV),
@@ -98,14 +103,14 @@ def check_header(first: bytes, beginning: bytes, format: Format) -> None:
     """Make sure that a file begins with the header.
 
     Args:
-        first: The file's first line without marks and line end.
-        beginning: Its first block as it came, with the first line in it.
-        format: What is expected.
+        first: The first line of the file, without byte order marks and line end.
+        beginning: The first block of the file, unchanged. It includes the first line.
+        format: The expected format.
 
     Raises:
         UnusableFile: The first line is not the header.
     """
-    # Of an endless line so much that the header would be in it, however it is quoted.
+    # The line may be endless. This much of it is enough for the header in any form of quoting.
     found = _readable(first[: max(_SHOWN_BYTES, 3 * len(format.header.encode()))])
     header, delimiter = list(format.names), format.delimiter
     if split_values(found, format) == header:
@@ -133,15 +138,7 @@ def check_header(first: bytes, beginning: bytes, format: Format) -> None:
 
 
 def is_header(values: Sequence[str], format: Format) -> bool:
-    """Tell whether these are the header's names, in whatever order, case and blanks.
-
-    Args:
-        values: The values of a line.
-        format: Whose header it may be.
-
-    Returns:
-        True if they are.
-    """
+    """Whether these values of a line are the names of the header, in any order, in any case, with or without blanks."""
     return sorted(value.strip(" \t").lower() for value in values) == sorted(name.lower() for name in format.names)
 
 
@@ -150,13 +147,13 @@ def _names(line: str, delimiter: str) -> list[str]:
 
 
 def _difference(names: list[str], format: Format) -> str | None:
-    """In what these names differ from the header, or None if they are no header of ours at all."""
+    """How these names differ from the header, or None if they have too little in common with it."""
     header = list(format.names)
     header_lower = [name.lower() for name in header]
     lower = [name.strip().lower() for name in names]
     missing = [name for name in header if name.lower() not in lower]
     extra = [name for name in names if name.strip().lower() not in header_lower]
-    # One of three may be a coincidence, and a column that has another name is both missing and extra.
+    # A single common name may be a coincidence. A column with another name is both missing and extra.
     if len(missing) == len(header) or (missing and extra):
         return None
     if len(set(lower)) < len(lower):
@@ -173,7 +170,7 @@ def _difference(names: list[str], format: Format) -> str | None:
 
 
 def _kind(beginning: bytes) -> _Kind | None:
-    """What a file is that begins like this, or None if it may be text in UTF-8."""
+    """The kind of a file with this beginning, or None if it may be text in UTF-8."""
     if not beginning.strip(b"\0"):
         return _Kind(
             "nothing but NUL bytes",
@@ -186,7 +183,7 @@ def _kind(beginning: bytes) -> _Kind | None:
     if beginning[257:262] == b"ustar":
         return _Kind("a tar archive", _UNPACK)
     start = beginning[:_SHOWN_BYTES]
-    # Letters in UTF-16 and UTF-32 without a mark: every other byte is zero, or three out of four.
+    # UTF-16 and UTF-32 without a byte order mark: of Latin letters every second byte is zero, or three out of four.
     zeros = [not any(start[at:40:4]) for at in range(4)]
     if zeros in ([False, True, True, True], [True, True, True, False]):
         return _UTF_32

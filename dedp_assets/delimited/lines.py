@@ -1,12 +1,11 @@
-"""Tells the clean lines of a delimited file from the lines to set aside, in one pass and flat memory.
+"""Separates the clean lines of a delimited file from the lines to set aside, in one pass and in constant memory.
 
-One line is one row. A line break inside quotes is therefore an error of the two lines that it makes, and a
-stray quote costs its own line and not the rest of the file. CRLF ends, byte order marks and a missing last
-line end are accepted.
+One line is one row. Therefore a line break inside quotes is an error of both lines, and a stray quote costs its own
+line and not the rest of the file. CRLF line ends, byte order marks and a missing end of the last line are accepted.
 
-Files that were joined (`cat a b`) bring a header, and perhaps a byte order mark, into the middle. Such a header
-is set aside. Marks at the start of a line only say that a file began there, and are taken off; elsewhere a mark
-belongs to no value, and its line is set aside.
+Files that were joined (`cat a b`) have a header, and perhaps a byte order mark, in the middle. Such a header is set
+aside. A mark at the start of a line says that a file began there, and is removed. A mark anywhere else belongs to no
+value, and its line is set aside.
 """
 
 import re
@@ -25,15 +24,18 @@ _MARK = "\ufeff"  # the byte order mark
 
 
 class Readable(Protocol):
-    """All that is asked of a stream of bytes."""
+    """A stream of bytes. Nothing else of a file is needed here."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class CleanLines(NamedTuple):
-    """Consecutive lines that hold a value for each column: CSV text for COPY, every line ended by a line feed.
+    """Consecutive lines with a value for each column: CSV text for COPY, in which a line feed ends every line.
 
-    `marks` are the byte order marks that were taken off, at the start of what is then a line alone.
+    Attributes:
+        first_line_number: The number of the first of these lines in the file. The header is line 1.
+        text: The lines.
+        marks: The byte order marks that were removed from the start. If there are any, the text is one line.
     """
 
     first_line_number: int
@@ -42,14 +44,14 @@ class CleanLines(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """Why a line can't be loaded: one of a few reasons, and what exactly."""
+    """Why a line can't be loaded: one of a few reasons, and a detail such as the position."""
 
     reason: str
     detail: str
 
 
 class RejectedLine(NamedTuple):
-    """A line to set aside. `raw` is without its line end; `line_number` counts from 1, the header."""
+    """A line to set aside. The header is line 1. `raw` is the line without its end."""
 
     line_number: int
     raw: bytes
@@ -57,14 +59,14 @@ class RejectedLine(NamedTuple):
 
 
 def classify(stream: Readable, format: Format) -> Iterator[CleanLines | RejectedLine]:
-    """Read a file line by line and tell the clean lines from the others.
+    """Read a file and decide for each line whether it is clean.
 
     Args:
         stream: The file from its first byte on.
-        format: What its header and its lines should look like.
+        format: The format that the file should have.
 
-    Returns:
-        Every line after the header, in the file's order, clean or rejected.
+    Yields:
+        Every line after the header, in the order of the file, as clean or rejected.
 
     Raises:
         UnusableFile: The file is empty, is a header without lines, or has a wrong header or delimiter.
@@ -88,10 +90,10 @@ def single_lines(items: Iterable[CleanLines | RejectedLine]) -> Iterator[tuple[i
     """Take the clean lines one by one.
 
     Args:
-        items: What `classify` gives.
+        items: The result of `classify`.
 
-    Returns:
-        Each clean line's number, what is loaded of it, and the byte order marks that stood before that.
+    Yields:
+        For each clean line: its number, its text without byte order marks, and the marks that were removed.
     """
     for item in items:
         if isinstance(item, CleanLines):
@@ -100,14 +102,14 @@ def single_lines(items: Iterable[CleanLines | RejectedLine]) -> Iterator[tuple[i
 
 
 def rejection(raw: bytes, format: Format) -> Rejection | None:
-    """Tell why a line can't be loaded.
+    """Decide whether a line can be loaded.
 
     Args:
         raw: The line without its end.
-        format: What it should look like.
+        format: The format that the line should have.
 
     Returns:
-        The first reason that is found, or None if the line is clean.
+        The first reason against it, or None if the line is clean.
     """
     if b"\0" in raw:
         return Rejection("NUL byte", f"at position {raw.index(0) + 1}")
@@ -132,19 +134,19 @@ def rejection(raw: bytes, format: Format) -> Rejection | None:
         return Rejection("missing field" if fewer else "extra field", f"{len(values)} of {len(format.columns)} fields")
     if is_header(values, format):
         return Rejection("repeated header", "were files joined?")
-    for (column, most), value in zip(format.columns, values, strict=True):
+    for (name, most, _), value in zip(format.columns, values, strict=True):
         if not value.strip(" \t"):
-            return Rejection("missing value", column)
+            return Rejection("missing value", name)
         if most is not None and len(value) > most:
-            return Rejection("value too long", f"{column}: {len(value)} characters, {most} fit")
+            return Rejection("value too long", f"{name}: {len(value)} characters, {most} fit")
     return None
 
 
 @cache
 def _clean_lines(format: Format) -> re.Pattern[str]:
-    """What most lines are, told apart at C speed.
+    """A pattern for most clean lines, which matches many lines at once at the speed of C.
 
-    It errs on one side only: a line that it does not match is looked at by itself, and may still be clean.
+    Every line that it matches is clean. A line that it does not match is checked by `rejection`, and may be clean too.
     """
     delimiter = re.escape(format.delimiter)
     names = "|".join(map(re.escape, format.names))
@@ -158,14 +160,14 @@ def _clean_value(most: int | None, delimiter: str) -> str:
     plain_rest, fits = f"{inner}*", ""
     if most is not None:
         plain_rest = f"{inner}{{0,{most - 1}}}"
-        # A quoted value is taken as it stands, doubled quotes and all, if even so it is not too long.
+        # A quoted value matches only if it is short enough with its doubled quotes counted twice.
         fits = rf"(?=[^{delimiter}\n]{{2,{most + 1}}}[{delimiter}\n])"
     first = rf'[^ \t{delimiter}"\r\n\0{_MARK}]'
     return rf'(?:{first}{plain_rest}|"{fits}{first}{inner}*(?:""{inner}*)*")'
 
 
 def _classify_block(block: bytes, number: int, format: Format) -> Iterator[CleanLines | RejectedLine]:
-    """The lines of a block of whole lines, of which the first is line `number`."""
+    """Classify the lines of a block. Its first line has the given number."""
     pattern = _clean_lines(format)
     try:
         text = block.decode("utf-8")
@@ -199,14 +201,14 @@ def _classify_line(raw: bytes, number: int, format: Format) -> CleanLines | Reje
 
 
 class _Lines:
-    """A stream as its first line and then blocks of whole lines, with a bound on how long a line may be."""
+    """Reads a stream as a header and then blocks of whole lines. A line may have at most MAX_LINE_BYTES."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._rest = b""
 
     def header(self, format: Format) -> None:
-        """Read past the header. Raises UnusableFile if it is not there."""
+        """Read the header. Raises UnusableFile if the first line is not the header."""
         chunk = self._stream.read(BLOCK_BYTES)
         if not chunk:
             raise UnusableFile("is empty")
@@ -217,7 +219,7 @@ class _Lines:
         check_header(first.removesuffix(b"\r"), chunk, format)
 
     def blocks(self) -> Iterator[bytes | RejectedLine]:
-        """Blocks that end with a line feed, and each overlong line as a rejected line without its number."""
+        """Blocks that end with a line feed. A line that is too long comes as a rejected line with the number 0."""
         pending = b""
         chunk = self._rest or self._stream.read(BLOCK_BYTES)
         while chunk:
@@ -238,7 +240,7 @@ class _Lines:
             yield pending + b"\n"
 
     def _skip_line(self, length: int) -> tuple[int, bytes]:
-        """Read to the end of the line under way: its length in bytes, and what was read after it."""
+        """Read to the end of the present line. Returns its length in bytes, and the bytes read after it."""
         while chunk := self._stream.read(BLOCK_BYTES):
             line, found, rest = chunk.partition(b"\n")
             length += len(line)

@@ -1,4 +1,4 @@
-"""Keeps the lines that are set aside, and writes them to a quarantine table."""
+"""Collects the rejected lines of a file, and writes them to a quarantine table."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from dedp_assets.delimited.lines import RejectedLine
 
 _SPOOL_BYTES = 1 << 20
 
-# Of a file of which nothing is loaded, so much is told.
+# How many rejected lines an error shows, and how many characters of each.
 _FIRST_LINES = 5
 _SHOWN_CHARACTERS = 200
 
@@ -25,28 +25,28 @@ _LINE_COLUMNS = ("line_number", "reason", "detail", "line", "raw_line")
 
 @contextmanager
 def setting_aside(table: sql.Identifier, key: Mapping[str, str]) -> Iterator["Quarantine"]:
-    """Keep the lines that are set aside of one file, on disk beyond a megabyte, until the block ends.
+    """Collect the rejected lines of one file until the block ends. More than 1 MiB of them is kept on disk.
 
     Args:
         table: The quarantine table. Besides the columns of the key it has `line_number bigint` (1 is the header),
-            `reason text`, `detail text`, `line text` (to read: what is not UTF-8, and NUL, stands as \\xNN) and
-            `raw_line bytea` (the bytes as they came, without the line's end).
-        key: The columns, one or more, with their values, that say in the table whose lines these are.
+            `reason text`, `detail text`, `line text` (for people: NUL, and bytes that are not UTF-8, are shown as
+            \\xNN) and `raw_line bytea` (the bytes of the line without its end).
+        key: One or more columns, with their values, that identify the file in the table.
 
-    Returns:
-        A quarantine without lines.
+    Yields:
+        An empty quarantine.
     """
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
         yield Quarantine(spool, table, key)
 
 
 class Quarantine:
-    """The rejected lines of one file until they are written. `setting_aside` makes one.
+    """The rejected lines of one file, until they are written to the table. Made by `setting_aside`.
 
     Attributes:
-        lines: How many there are.
-        reasons: How many for which reason.
-        first_lines: The first few that were added, to show.
+        lines: The number of lines.
+        reasons: The number of lines for each reason.
+        first_lines: The first few lines, for error messages.
     """
 
     def __init__(self, spool: IO[bytes], table: sql.Identifier, key: Mapping[str, str]) -> None:
@@ -60,11 +60,7 @@ class Quarantine:
         self.first_lines: list[RefusedLine] = []
 
     def add(self, rejected: RejectedLine) -> None:
-        """Set one line aside.
-
-        Args:
-            rejected: The line with its number and the reason.
-        """
+        """Add one line."""
         readable = rejected.raw.decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
         raw = "\\x" + rejected.raw.hex()
         self._rows.writerow([*self._key.values(), rejected.line_number, *rejected.rejection, readable, raw])
@@ -75,14 +71,14 @@ class Quarantine:
             self.first_lines.append(RefusedLine(rejected.line_number, *rejected.rejection, shown))
 
     def replace(self, cursor: Cursor) -> None:
-        """Make these lines all that the table has for the key, in the transaction of the cursor.
+        """Replace the rows that the table has for this file by these lines.
 
         Args:
-            cursor: Writes them. What it does is not committed here.
+            cursor: Its transaction is used, and not committed.
 
         Raises:
-            psycopg2.Error: The table is not as `setting_aside` says, or the database failed.
-            AssertionError: There are not as many new rows as lines.
+            psycopg2.Error: The table lacks a column that `setting_aside` names, or the database failed.
+            AssertionError: The number of new rows is not that of the lines.
         """
         self._text.flush()
         self._spool.seek(0)

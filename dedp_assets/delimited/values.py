@@ -1,4 +1,4 @@
-"""The values of one line."""
+"""Splits one line into its values."""
 
 import re
 from functools import cache
@@ -11,10 +11,10 @@ def split_values(line: str, format: Format) -> list[str] | None:
 
     Args:
         line: A line without its end.
-        format: What lines look like. Only its delimiter counts here, not how many columns it has.
+        format: Only its delimiter is used, not the number of its columns.
 
     Returns:
-        The values without their quotes, or None where a quote stands where none may.
+        The values without their quotes, or None if there is a quote where none is allowed.
     """
     pattern = _value(format.delimiter)
     values: list[str] = []

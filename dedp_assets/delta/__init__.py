@@ -1,1 +1,1 @@
-"""Delta tables, whoever writes them: followed by their logs, read, made. Nothing here knows a pipeline."""
+"""Follows, reads and creates Delta tables, ours and those of others. Nothing here knows a pipeline."""

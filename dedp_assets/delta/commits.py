@@ -1,6 +1,6 @@
-"""What a commit did, and what a table consists of: plain values, and the fingerprints that tell sets of files apart.
+"""What a commit did, and which files a table has: plain values, with fingerprints that tell sets of files apart.
 
-How a commit's file is read is in `actions`, how a snapshot is taken in `log`.
+`actions` reads a commit's file. `log` takes a snapshot.
 """
 
 import hashlib
@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-# Fingerprints and stamps are added modulo this: they fit in a signed integer of eight bytes.
+# Fingerprints and stamps are added modulo this number, so that they fit into a signed integer of eight bytes.
 _FINGERPRINTS = 2**63
 
 
 @dataclass(frozen=True)
 class PartitionChange:
-    """What one commit did to one partition. Rows are None where the writer did not say."""
+    """What one commit did to one partition.
+
+    Attributes:
+        rows_added, rows_removed: numbers of rows, or None if the writer did not record them.
+    """
 
     files_added: int
     files_removed: int
@@ -24,9 +28,11 @@ class PartitionChange:
 
 
 class DataFile(NamedTuple):
-    """What tells a data file from any other: its path as the log has it, and the unique id of its deletion vector.
+    """The identity of a data file. The same Parquet file with another deletion vector has other rows.
 
-    The same Parquet file with another vector has other rows.
+    Attributes:
+        path: the path as the log writes it.
+        vector: the unique id of the file's deletion vector, or None.
     """
 
     path: str
@@ -34,16 +40,24 @@ class DataFile(NamedTuple):
 
 
 class Prints(NamedTuple):
-    """A data file in 63 bits each: `fingerprint` tells it from others, `stamp` also from itself, rewritten in place."""
+    """Two hashes of a data file, of 63 bits each.
+
+    Attributes:
+        fingerprint: tells the file from other files.
+        stamp: also changes if the file is rewritten under the same name. It is 0 for a file that a commit removes.
+    """
 
     fingerprint: int
     stamp: int
 
 
 class FileAction(NamedTuple):
-    """A file that a commit adds or removes; `changes_data` is False where its rows were there before or stay.
+    """A file that a commit adds or removes.
 
-    prints: the stamp of a file that is removed is not known, 0.
+    Attributes:
+        added: True if the commit adds the file, False if it removes it.
+        changes_data: False if the rows only move to other files, as in a compaction.
+        rows: the number of rows in the file, or None if the writer did not record it.
     """
 
     added: bool
@@ -55,15 +69,17 @@ class FileAction(NamedTuple):
 
 @dataclass(frozen=True)
 class Commit:
-    """One version of the table, by what it changed.
+    """One version of the table, and what it changed. Partitions are named by their value in the log; "" is null.
 
-    timestamp: when it was committed (UTC), by the writer's clock.
-    changes: by partition value as the log has it, "" for null; without files that were only moved about (compaction).
-    fingerprint_changes: what to add to each partition's fingerprint, modulo 2**63; these with all files.
-    table_id: the table's identity, where the commit states it.
-    check_table: it changed what the table is, so `DeltaLog.snapshot` has to say whether we can still read it.
-    mark: tells this commit's file from any other: see `DeltaLog.mark`.
-    actions: what it did to each partition's files.
+    Attributes:
+        timestamp: when it was committed (UTC), by the writer's clock.
+        operation: the writer's name for what it did, such as "WRITE".
+        changes: what it did to the rows of each partition. Files that were only compacted do not count.
+        fingerprint_changes: what to add to the fingerprint of each partition, modulo 2**63. Compacted files count.
+        table_id: the identity of the table, if this commit states it.
+        check_table: whether `DeltaLog.snapshot` has to check that we can still read the table.
+        mark: tells this commit's file from any other; see `DeltaLog.mark`.
+        actions: what it did to the files of each partition.
     """
 
     version: int
@@ -77,18 +93,26 @@ class Commit:
     actions: dict[str, tuple[FileAction, ...]] = field(default_factory=dict)
 
     def files_after(self, partition: str, before: Mapping[DataFile, Prints]) -> dict[DataFile, Prints]:
-        """The files of a partition after this commit, by those before it.
+        """The files of a partition after this commit.
 
-        The order of its actions means nothing: it removes from what was there before, and adds to what comes after.
+        The order of a commit's actions means nothing. A file that it both removes and adds is there afterwards.
+
+        Args:
+            partition: the value of the partition.
+            before: the files of the partition before this commit.
         """
         added, removed = _added_and_removed(self.actions.get(partition, ()))
         return {file: prints for file, prints in before.items() if file not in removed} | added
 
     def files_before(self, partition: str, after: Mapping[DataFile, Prints]) -> dict[DataFile, Prints]:
-        """The files that a partition seems to have had before this commit, by those after it.
+        """The files that a partition probably had before this commit.
 
-        Certain it is not: a commit does not say whether a file that it adds was there already. It seems so where it
-        changes no data and removes no other file: then only the file's statistics or the like are new.
+        This is a guess, because a commit does not say whether a file that it adds was there already. We take it that
+        the file was there if the commit changes no data and removes no other file: then only statistics are new.
+
+        Args:
+            partition: the value of the partition.
+            after: the files of the partition after this commit.
         """
         actions = self.actions.get(partition, ())
         added, removed = _added_and_removed(actions)
@@ -98,10 +122,14 @@ class Commit:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A version of the table, by its files: absolute URIs below `root`, by partition value, "" for null.
+    """A version of the table: all its files.
 
-    logged: the same files as the log has them. schema: the type of each column, in Delta's words ("string",
-    "decimal(10,2)", "struct").
+    Attributes:
+        table_id: the identity of the table.
+        files: the absolute URIs of the data files, by partition value; "" is null.
+        root: the folder of the table. All files are below it.
+        logged: the same files as the log writes them.
+        schema: the type of each column, in Delta's words ("string", "decimal(10,2)", "struct").
     """
 
     table_id: str
@@ -112,7 +140,7 @@ class Snapshot:
     schema: dict[str, str] = field(default_factory=dict)
 
     def fingerprint(self, partition: str) -> int:
-        """Tells one set of files from another: 63 bits, in any order of the files; 0 for no files."""
+        """A hash of 63 bits of a partition's set of files, in any order; 0 without files."""
         return fingerprint_of(self.logged_files(partition))
 
     def fingerprints(self) -> dict[str, int]:
@@ -120,11 +148,11 @@ class Snapshot:
         return {partition: self.fingerprint(partition) for partition in self.files}
 
     def stamp(self, partition: str) -> int:
-        """Tells also the same files from themselves, rewritten in place, by size and time of change: 63 bits."""
+        """A hash of 63 bits that also changes if a file is rewritten under the same name (by size and time)."""
         return stamp_of(self.logged_files(partition))
 
     def logged_files(self, partition: str) -> dict[DataFile, Prints]:
-        """A partition's files as the log has them."""
+        """A partition's files as the log writes them."""
         if partition in self.logged:
             return self.logged[partition]
         paths = (uri[len(self.root) + 1 :] for uri in self.files.get(partition, ()))
@@ -142,9 +170,13 @@ def stamp_of(files: Mapping[DataFile, Prints]) -> int:
 
 
 def add_fingerprints(fingerprints: Mapping[str, int], commits: Iterable[Commit]) -> dict[str, int]:
-    """The fingerprints of every partition that has files, after these commits.
+    """The fingerprints of all partitions that have files after these commits.
 
-    As far as commits tell: what is added once more, or removed twice, counts twice. A snapshot is right.
+    This may differ from a snapshot, which is right: a file that is added again, or removed twice, counts twice here.
+
+    Args:
+        fingerprints: the fingerprints before these commits.
+        commits: the commits, in any order.
     """
     found = dict(fingerprints)
     for commit in commits:
@@ -154,7 +186,7 @@ def add_fingerprints(fingerprints: Mapping[str, int], commits: Iterable[Commit])
 
 
 def change_of(files: Iterable[FileAction]) -> PartitionChange | None:
-    """What was done to a partition by these actions; None for no actions."""
+    """The sum of these actions on one partition; None without actions."""
     added: list[int | None] = []
     removed: list[int | None] = []
     for file in files:
@@ -170,8 +202,8 @@ def _sum(rows: list[int | None]) -> int | None:
 def fingerprint_change(files: Collection[FileAction]) -> int:
     """What to add to a partition's fingerprint for these actions of one commit, modulo 2**63.
 
-    A file that is removed and added at once stays. One that is added without changing data, while none is removed, was
-    there before: its statistics or the like are new, and in a snapshot it counts once.
+    A file that is both removed and added stays. If the commit removes no other file, a file that it adds without
+    changing data was there before: only its statistics are new, and in a snapshot it counts once.
     """
     added, removed = _added_and_removed(files)
     if not removed.keys() - added.keys():
@@ -185,23 +217,24 @@ def _added_and_removed(actions: Iterable[FileAction]) -> tuple[dict[DataFile, Pr
     added: dict[DataFile, Prints] = {}
     removed: dict[DataFile, Prints] = {}
     for action in actions:
-        # Of two that say the same of one file the first counts, as for deltalake.
+        # If two actions do the same to one file, the first counts, as in deltalake.
         (added if action.added else removed).setdefault(action.file, action.prints)
     return added, removed
 
 
 def prints_of(place: str, vector: str | None, size: object = None, modified: object = None) -> Prints:
-    """The prints of a data file. One without a deletion vector has the fingerprint of its path alone.
+    """The hashes of a data file. Without a deletion vector, the fingerprint depends on the path alone.
 
     Args:
-        place: where it is below the table's folder, decoded.
+        place: the decoded path of the file inside the table's folder.
         vector: the unique id of its deletion vector, or None.
-        size, modified: its size and its time of change, as whoever added it gave them.
+        size: the size that its add action gives, in bytes.
+        modified: the time of change that its add action gives, in milliseconds since the epoch.
     """
     name = place if vector is None else f"{place}\0{vector}"
     return Prints(hash_63(name), hash_63(f"{place}\0{vector or ''}\0{size}\0{modified}"))
 
 
 def hash_63(text: str) -> int:
-    """63 bits that tell a text from others: what fits in a signed integer of eight bytes."""
+    """A hash of a text, of 63 bits: it fits into a signed integer of eight bytes."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,4 +1,4 @@
-"""Creates a table that is our own, whoever else does so at the same time."""
+"""Creates our own tables. Several processes may do so at the same time."""
 
 from contextlib import suppress
 
@@ -6,20 +6,26 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from dedp_assets.delta.problems import named_problems
+
 
 def create_if_missing(uri: str, schema: pa.Schema, storage_options: dict[str, str], partition_by: list[str]) -> None:
-    """Create an empty Delta table if there is none; of several at once, one does.
+    """Create an empty Delta table if there is none. If several processes try at once, one of them creates it.
 
     Args:
-        uri: a local path, or an object store's URI.
-        schema: of a new table; one that is there keeps its own.
-        storage_options: delta-rs' for that store; none for a path.
+        uri: a local path, or the URI of an object store.
+        schema: the schema of a new table. An existing table keeps its own.
+        storage_options: delta-rs' options for that store; empty for a path.
         partition_by: the names of a new table's partition columns.
+
+    Raises:
+        TableUnreachable: the folder or the store refused the table.
     """
-    if DeltaTable.is_deltatable(uri, storage_options):
-        return
-    # No retries: with mode="ignore" the slower of two would commit its creation behind the first's.
-    with suppress(CommitFailedError):
+    with named_problems(uri, "written"):
+        if DeltaTable.is_deltatable(uri, storage_options):
+            return
+    # No retries: with mode="ignore", the slower of two processes would commit its creation after the other's.
+    with suppress(CommitFailedError), named_problems(uri, "written"):
         DeltaTable.create(
             uri,
             schema,

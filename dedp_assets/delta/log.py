@@ -1,7 +1,8 @@
-"""Which partitions of a Delta table changed, read from its log; and what the table consists of now.
+"""Reads from the log of a Delta table which partitions changed, and which files the table has now.
 
-Delta writers leave `_delta_log/<version>.json` for each commit, with every file that it added and removed. Following
-these costs one small file a commit, however old the table is; a snapshot costs a look at all that the table has.
+A Delta writer leaves a file `_delta_log/<version>.json` for each commit. It names every data file that the commit added
+or removed. To follow the commits costs one small file for each, however old the table is. A snapshot costs a read of
+everything that the log has about the table.
 Format: https://github.com/delta-io/delta/blob/master/PROTOCOL.md
 """
 
@@ -56,9 +57,9 @@ class DeltaLog:
     """The log of one table.
 
     Args:
-        uri: a local path, or an object store's URI.
-        storage_options: delta-rs' for that store.
-        partition_column: the one column that the table is partitioned by, a date or a string.
+        uri: a local path, or the URI of an object store.
+        storage_options: delta-rs' options for that store.
+        partition_column: the one column that the table is partitioned by. Its type must be date or string.
     """
 
     def __init__(
@@ -72,19 +73,27 @@ class DeltaLog:
         self._files: Files = LocalFiles(self.uri) if local else ObjectStoreFiles(self.uri, storage_options)
 
     def commits(self, after: int, limit: int | None = None) -> Iterator[Commit]:
-        """The commits `after` + 1, `after` + 2, ... that there are, at most `limit`. Reads no file of any other.
+        """Read the commits after a version, in order. Reads no file of any other commit.
 
-        A commit that is missing right after one that is there is seen only where the hint at the last checkpoint says
-        that there is more. Whether there is, `snapshot` tells for sure.
+        If the log ends before `after`, this yields nothing. Use `mark` to see whether it is still the same table.
+        This does not always notice that the next commit was removed: only if the hint at the last checkpoint says
+        that the table has more. `snapshot` knows for certain.
 
-        Raises LogCleaned, or LogIncomplete, where the log does not tell what came next; CommitUnreadable; TableMissing.
-        To a table whose log ends before `after` nothing has been added: whether it is still the same, `mark` tells.
+        Args:
+            after: the version before the first commit to read; -1 for all commits.
+            limit: the greatest number of commits to read, or None for no limit.
+
+        Raises:
+            LogCleaned: the next commit was removed from the log.
+            LogIncomplete: a commit does not say what it changed.
+            CommitUnreadable: a commit is not complete yet, or damaged.
+            TableMissing: there is no table.
         """
         version = after + 1
         while limit is None or version <= after + limit:
             content = self._files.read(commit_file(version))
             if content is None and self._has_passed(version):
-                # Either it was written since we looked, or it is gone.
+                # Either it was written in the meantime, or it was removed.
                 content = self._files.read(commit_file(version))
                 if content is None:
                     raise self._cleaned(version)
@@ -94,27 +103,38 @@ class DeltaLog:
             version += 1
 
     def commits_back(self, version: int, after: int) -> Iterator[Commit]:
-        """The commits `version`, `version` - 1, ..., `after` + 1, as far back as the log has them.
+        """Read commits backwards, as far back as the log has them.
 
-        Raises LogIncomplete where a commit does not tell what it changed; CommitUnreadable.
+        Args:
+            version: the first commit to read, which is the latest one.
+            after: the version before the last commit to read.
+
+        Raises:
+            LogIncomplete: a commit does not say what it changed.
+            CommitUnreadable: a commit is not complete yet, or damaged.
         """
         while version > after and (content := self._files.read(commit_file(version))) is not None:
             yield self._commit(version, content)
             version -= 1
 
     def mark(self, version: int) -> str | None:
-        """Tells a commit's file from any other's, also from one with the same version in a table made anew.
+        """A hash that tells a commit's file from any other, also from the same version of a table made anew.
 
-        None if the file is not there (any more). Costs a look at one file, and not at all of it if it is large: what
-        differs between commits (time, names of files) stands at the beginning.
+        This reads only the beginning of the file, which has the time and the file names. None if there is no such file.
         """
         found = self._files.head(commit_file(version), MARK_BYTES)
         return mark_of(*found) if found else None
 
     def snapshot(self, version: int | None = None) -> Snapshot:
-        """The table as of a version, by default the latest.
+        """The files of the table as of a version.
 
-        Raises TableMissing, UnsupportedTable, or TableProblem for a log that can't be read.
+        Args:
+            version: the version, or None for the latest.
+
+        Raises:
+            TableMissing: there is no table.
+            UnsupportedTable: we can't read such a table.
+            TableProblem: the log can't be read; the class says why.
         """
         with self._opened(version) as table:
             refuse_unsupported(self.uri, table, self.partition_column)
@@ -136,10 +156,10 @@ class DeltaLog:
         return opened(self._files, self._storage_options, version, self.partition_column)
 
     def _files_of(self, table: DeltaTable) -> Iterator[tuple[str, str | None, object, object]]:
-        """Every file's path as the log has it, its partition value, its size in bytes, and when it was changed.
+        """For each file: its path in the log, its partition value, its size in bytes, and its time of change.
 
-        As deltalake reads the log, but for a file that one commit removes and adds: it takes whichever the commit
-        names first. By the protocol the order of a commit's actions means nothing, so the file is there.
+        This is what deltalake reads, with one correction. If one commit both removes and adds a file, deltalake takes
+        the action that the commit names first. The protocol gives the order no meaning, so the file is in the table.
         """
         files = pa.table(table.get_add_actions(flatten=True))
         values = as_text(files[f"partition.{self.partition_column}"])
@@ -157,7 +177,7 @@ class DeltaLog:
             yield path, value or None, action.get("size"), action.get("modificationTime")
 
     def _value(self, value: object) -> str:
-        """A partition value in the log as deltalake reads it: of a date, 2024-1-1 is 2024-01-01. "" for null."""
+        """A partition value of the log in deltalake's form: the date 2024-1-1 becomes 2024-01-01, null becomes ""."""
         text = NULL if value is None else str(value)
         return date_as_read(text) if may_be_odd_date(text) and self._has_date_column() else text
 
@@ -168,16 +188,17 @@ class DeltaLog:
         return self._has_dates
 
     def _has_passed(self, version: int) -> bool:
-        """Whether the table is at `version` or beyond, asked when that commit's file is not there.
+        """Whether the table is at `version` or a later one. Ask this if the file of that commit is missing.
 
-        Log files are removed from the oldest on, up to a checkpoint. So there is nothing new where the commit before
-        is there and no checkpoint lies ahead; that holds at most ticks and costs two looks. Else the names tell.
+        Old commits are removed up to a checkpoint, the oldest first. So if the commit before is there, and there is no
+        checkpoint at `version` or later, nothing is new. That is so at most ticks, and costs two small requests.
+        Otherwise we list the log.
         """
         checkpoint = last_checkpoint(self._files)
         ahead = checkpoint is not None and checkpoint >= version
         if ahead and self._files.head(f"{LOG}/{checkpoint:020}.checkpoint.parquet", 0) is not None:
             return True
-        # The hint may be wrong, or the checkpoint in another form.
+        # The hint may be wrong, or the checkpoint may have another form.
         if not ahead and version and self._files.head(commit_file(version - 1), 0) is not None:
             return False
         versions = [found for name in self._files.names(LOG) if (found := version_of(name)) is not None]
@@ -187,7 +208,7 @@ class DeltaLog:
 
     def _commit(self, version: int, content: bytes) -> Commit:
         if not content.strip() and self._files.head(commit_file(version + 1), 0) is None:
-            # An empty one that was followed by another is a commit of nothing, to every reader.
+            # Every reader takes an empty file for a commit without actions, but only if another commit follows it.
             raise self._unreadable(version, "it is empty")
         try:
             actions = actions_of(content)
@@ -225,12 +246,12 @@ class DeltaLog:
 
     def _unreadable(self, version: int, what: str) -> CommitUnreadable:
         return CommitUnreadable(
-            f"{self.uri}/{commit_file(version)} is not a whole commit yet, or damaged ({what}): nothing from version "
-            f"{version} on is taken in until it can be read; if it stays so, its writer has to repair it"
+            f"{self.uri}/{commit_file(version)} is not a complete commit yet, or damaged ({what}): version {version} "
+            "and later ones wait until it can be read; if it stays so, its writer has to repair it"
         )
 
     def _cleaned(self, version: int) -> LogCleaned:
         commits = [found for name in self._files.names(LOG) if (found := commit_version(name)) is not None]
         oldest = min((found for found in commits if found > version), default=None)
-        left = "none of the later ones is there" if oldest is None else f"the next one there is {oldest}"
-        return LogCleaned(f"{self.uri}: commit {version} was cleaned up from the log; {left}", oldest)
+        left = "no later commit is left" if oldest is None else f"the next commit that is left is {oldest}"
+        return LogCleaned(f"{self.uri}: commit {version} was removed from the log; {left}", oldest)

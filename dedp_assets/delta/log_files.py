@@ -1,6 +1,6 @@
-"""The files of a table's folder, local or in an object store, and what their names in the log say.
+"""The files of a table's folder, local or in an object store, and what the file names in its log say.
 
-What is in a commit's file is read in `actions`.
+`actions` reads the content of a commit's file.
 """
 
 import json
@@ -20,10 +20,10 @@ from deltalake.fs import DeltaStorageHandler
 
 from dedp_assets.delta.problems import unreachable
 
-# The log's folder, in the table's.
+# The name of the log's folder in the table's folder.
 LOG = "_delta_log"
 
-# So many files are read at a time from an object store.
+# How many files we read at the same time from an object store.
 _AT_ONCE = 16
 
 _CHECKPOINTS = r"checkpoint\..*parquet|checkpoint\..*json"
@@ -32,17 +32,17 @@ _Found = TypeVar("_Found")
 
 
 def commit_file(version: int) -> str:
-    """The path of a commit's file, in the table's folder."""
+    """The path of a commit's file inside the table's folder."""
     return f"{LOG}/{version:020}.json"
 
 
 def commit_version(name: str) -> int | None:
-    """The version of the commit that a file in the log is, by its name; None if it is none."""
+    """The version of a commit, from its file name in the log; None if the file is not a commit."""
     return _version(name, "json")
 
 
 def version_of(name: str) -> int | None:
-    """The version that a file in the log belongs to, by its name: of a commit, or of a checkpoint in any form."""
+    """The version of a commit or of a checkpoint in any form, from its file name in the log; None for other files."""
     return _version(name, rf"json|{_CHECKPOINTS}")
 
 
@@ -53,7 +53,7 @@ def _version(name: str, kind: str) -> int | None:
 
 @dataclass(frozen=True)
 class LogNames:
-    """The names in a log, its commits, and its checkpoints in whatever form."""
+    """The file names in a log, with the versions of its commits and of its checkpoints in any form."""
 
     names: tuple[str, ...]
     commits: frozenset[int]
@@ -61,6 +61,7 @@ class LogNames:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "LogNames":
+        """Sort the file names of a log."""
         known = tuple(sorted(names))
         commits = frozenset(found for name in known if (found := commit_version(name)) is not None)
         every = frozenset(found for name in known if (found := _version(name, _CHECKPOINTS)) is not None)
@@ -68,19 +69,24 @@ class LogNames:
 
     @property
     def latest(self) -> int | None:
-        """The table's latest version; None for a log without commits and checkpoints."""
+        """The latest version of the table; None if the log has no commits and no checkpoints."""
         return max(self.commits | self.checkpoints, default=None)
 
     def checkpoints_up_to(self, version: int) -> list[int]:
-        """The versions of the checkpoints up to this one, the newest first."""
+        """The versions of the checkpoints up to this version, the newest first."""
         return sorted((found for found in self.checkpoints if found <= version), reverse=True)
 
     def missing(self, checkpoint: int, version: int) -> list[int]:
-        """The commits after a checkpoint, up to a version, that are not there; -1 for from the beginning on."""
+        """The versions after a checkpoint (-1: from the beginning) and up to `version` whose commits are missing."""
         return [number for number in range(checkpoint + 1, version + 1) if number not in self.commits]
 
     def whole_from(self, checkpoint: int | None, version: int) -> list[str]:
-        """The files from which alone the table can be read as of a version; none if one of them is missing."""
+        """The files that are enough to read the table as of a version; empty if one of them is missing.
+
+        Args:
+            checkpoint: the version of the checkpoint to begin with, or None to begin with the first commit.
+            version: the version to read.
+        """
         start = -1 if checkpoint is None else checkpoint
         if self.missing(start, version):
             return []
@@ -93,33 +99,33 @@ class LogNames:
 
 
 class Files(ABC):
-    """The files of a table's folder, by their paths in it.
+    """The files of a table's folder, by their paths inside it.
 
-    Every method raises TableProblem if the folder or the store can't be read.
+    Every public method raises TableUnreachable if the folder or the store can't be read.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
     def read(self, path: str) -> bytes | None:
-        """The file's content, or None if it is not there."""
+        """The content of a file, or None if there is no such file."""
         found = self._tried(path, lambda: self._read(path, None))
         return found[1] if found else None
 
     def head(self, path: str, length: int) -> tuple[int, bytes] | None:
-        """The file's size and so many bytes from its beginning, or None if it is not there."""
+        """The size of a file and its first `length` bytes, or None if there is no such file."""
         return self._tried(path, lambda: self._read(path, length))
 
     def read_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
-        """The contents of files, in order; None for one that is not there."""
+        """The contents of files, in order; None for a missing file."""
         return map(self.read, paths)
 
     def modified(self, path: str) -> datetime | None:
-        """When the file was written (UTC), or None if it is not there."""
+        """When a file was written (UTC), or None if there is no such file."""
         return self._tried(path, lambda: self._modified(path))
 
     def names(self, folder: str) -> list[str]:
-        """The names in a folder; none if it is not there."""
+        """The file names in a folder; empty if there is no such folder."""
         return self._tried(folder, lambda: self._names(folder)) or []
 
     def _tried(self, path: str, work: Callable[[], _Found]) -> _Found | None:
@@ -130,11 +136,11 @@ class Files(ABC):
         except OSError as error:
             raise unreachable(f"{self.uri}/{path}", error) from error
 
-    # Each of these raises OSError, FileNotFoundError for what is not there.
+    # Each of these raises OSError, and FileNotFoundError if there is no such file or folder.
 
     @abstractmethod
     def _read(self, path: str, length: int | None) -> tuple[int, bytes]:
-        """The file's size, and so many bytes from its beginning; all with None."""
+        """The size of the file, and its first `length` bytes; all bytes if `length` is None."""
 
     @abstractmethod
     def _modified(self, path: str) -> datetime:
@@ -146,7 +152,7 @@ class Files(ABC):
 
 
 class LocalFiles(Files):
-    """Of a folder."""
+    """The files of a table in a local folder."""
 
     def _read(self, path: str, length: int | None) -> tuple[int, bytes]:
         with open(f"{self.uri}/{path}", "rb") as file:
@@ -160,7 +166,7 @@ class LocalFiles(Files):
 
 
 class ObjectStoreFiles(Files):
-    """Of an object store, with delta-rs' storage options for it."""
+    """The files of a table in an object store, which delta-rs reaches with these storage options."""
 
     def __init__(self, uri: str, storage_options: dict[str, str] | None) -> None:
         super().__init__(uri)
@@ -175,7 +181,8 @@ class ObjectStoreFiles(Files):
             return file.size(), file.read(length)
 
     def _modified(self, path: str) -> datetime:
-        return self._store.get_file_info(path).mtime
+        modified: datetime = self._store.get_file_info(path).mtime
+        return modified
 
     def _names(self, folder: str) -> list[str]:
         found = self._store.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True))
@@ -183,9 +190,9 @@ class ObjectStoreFiles(Files):
 
 
 def last_checkpoint(files: Files) -> int | None:
-    """The version of the last checkpoint, as the log's hint has it; None without a hint that can be read.
+    """The version of the last checkpoint according to `_last_checkpoint`; None without a readable file of that name.
 
-    By the protocol it is only a hint: the checkpoint need not be there, and there may be a later one.
+    The protocol calls it a hint: that checkpoint may be missing, and there may be a later one.
     """
     content = files.read(f"{LOG}/_last_checkpoint")
     with suppress(ValueError, TypeError, KeyError):

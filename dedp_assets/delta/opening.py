@@ -1,6 +1,6 @@
-"""Opens a table with deltalake, also one whose checkpoints, or the hint at the last of them, are damaged.
+"""Opens a table with deltalake, even if its checkpoints, or the hint at the last of them, are damaged.
 
-Where that fails although the log is there, `damage` says what is wrong with it.
+Where that fails although there is a log, `damage` says what is wrong with it.
 """
 
 import os
@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from dedp_assets.delta.damage import damage
+from dedp_assets.delta.damage import describe_damage
 from dedp_assets.delta.log_files import LOG, Files, LogNames, last_checkpoint
 from dedp_assets.delta.problems import TableMissing, UnsupportedTable, missing, short_reason, unreachable
 
@@ -27,17 +27,19 @@ class _NotOpened(Exception):
 def opened(
     files: Files, storage_options: dict[str, str] | None, version: int | None, partition_column: str
 ) -> Iterator[DeltaTable]:
-    """The table as of a version, None for the latest, to be used within the context.
+    """The table as of a version. Use it only inside the `with` block.
 
     Args:
-        files: those of the table's folder.
-        storage_options: delta-rs' for that folder.
-        partition_column: its name, for the message where the log has a value in it that can't be read.
+        files: the files in the table's folder.
+        storage_options: delta-rs' options for that folder.
+        version: the version to open, or None for the latest.
+        partition_column: the name of the partition column, for the message about an unreadable value in it.
 
     Raises:
         TableMissing: there is no table.
         UnsupportedTable: deltalake can't read such a table.
-        TableProblem: the folder can't be read, or the log is damaged.
+        TableUnreachable: the folder or the store can't be read.
+        DamagedTable, CommitUnreadable: the log is damaged, or a commit is not complete yet.
     """
     with ExitStack() as stack:
         error = None
@@ -51,7 +53,7 @@ def opened(
 
 
 def _open(uri: str, storage_options: dict[str, str] | None, version: int | None, copy: str | None = None) -> DeltaTable:
-    """copy: a folder that has the table's log and is opened in its place."""
+    """The table at `uri`, or the one in the folder `copy`, which has a copy of its log."""
     try:
         if copy is None:
             return DeltaTable(uri, version=version, storage_options=storage_options)
@@ -72,9 +74,11 @@ def _opened_otherwise(
     error: DeltaError,
     stack: ExitStack,
 ) -> DeltaTable:
-    """The table without what may be damaged although its commits are whole: checkpoints, and the hint at the last.
+    """The table, opened without its checkpoints or the hint at the last: these may be damaged while commits are intact.
 
-    error: what deltalake said when it was opened as it is.
+    Args:
+        error: what deltalake said when it opened the table in the usual way.
+        stack: keeps the copy of the log, if one is needed, until the table is closed.
     """
     why = short_reason(error)
     if re.search("unsupported|not supported|catalog.managed|unknown.*version", why, re.IGNORECASE):
@@ -90,14 +94,14 @@ def _opened_otherwise(
         files, storage_options, log, latest, stack
     )
     if table is None:
-        raise damage(files, log, latest, hint, why, partition_column) from None
+        raise describe_damage(files, log, latest, hint, why, partition_column) from None
     return table
 
 
 def _opened_around_hint(
     uri: str, storage_options: dict[str, str] | None, latest: int, hint: int | None
 ) -> DeltaTable | None:
-    """The table by its version, for which deltalake needs no hint; then from before the hint's version on."""
+    """The table by its version, which needs no hint; if that fails, from a version before the hint's and then on."""
     for explicit, then in ((latest, None), ((hint or 0) - 1, latest)) if hint is not None else ():
         with suppress(_NotOpened, DeltaError, TableMissing):
             if explicit >= 0:
@@ -111,7 +115,7 @@ def _opened_around_hint(
 def _opened_from_copy(
     files: Files, storage_options: dict[str, str] | None, log: LogNames, latest: int, stack: ExitStack
 ) -> DeltaTable | None:
-    """The table from a copy of one checkpoint and the commits after it; of those that can be read, the newest."""
+    """The table from a copy of one checkpoint and the commits after it: the newest checkpoint that can be read."""
     for checkpoint in [*log.checkpoints_up_to(latest), None] if log.checkpoints else ():
         names = log.whole_from(checkpoint, latest)
         with suppress(_NotOpened, TableMissing):
@@ -121,7 +125,7 @@ def _opened_from_copy(
 
 
 def _copy_of_log(files: Files, names: list[str], stack: ExitStack) -> str:
-    """A folder with these files of the log, and nothing else, until the stack is closed."""
+    """A folder with only these files of the log. It is removed when the stack is closed."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dedp-log-"))
     os.mkdir(f"{folder}/{LOG}")
     for name, content in zip(names, files.read_all([f"{LOG}/{name}" for name in names]), strict=True):

@@ -1,4 +1,4 @@
-"""Which tables are refused, and why: reading their Parquet files one by one would give wrong rows, or no partitions."""
+"""Refuses tables that we would read wrongly: Spark opens their Parquet files one by one, without Delta."""
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -7,18 +7,21 @@ from deltalake.schema import PrimitiveType
 
 from dedp_assets.delta.problems import UnsupportedTable, short_reason
 
-# Reader features that leave a table's files what they are to who opens them as plain Parquet. `deletionVectors` and
-# `columnMapping` leave them so while they are not in use.
+# With these reader features, a table's files can still be read as plain Parquet. For `deletionVectors` and
+# `columnMapping` that is true only while the table does not use them.
 _HARMLESS_FEATURES = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping"}
 
 
 def refuse_unsupported(uri: str, table: DeltaTable, column: str) -> None:
-    """Raise UnsupportedTable if the table needs more of its reader than we can, or is not partitioned by `column`.
+    """Refuse a table that needs more of its reader than we can do, or that is not partitioned by `column` alone.
 
     Args:
-        uri: the table's, for the message. The table may have been opened elsewhere, from a copy of its log.
+        uri: where the table is, for the message. `table` may have been opened from a copy of its log.
         table: the table as of the version that is to be read.
-        column: the one partition column, which has to be a date or a string.
+        column: the name of the one partition column. Its type must be date or string.
+
+    Raises:
+        UnsupportedTable: the table is refused. The message says why, and how to write it instead.
     """
     _refuse_features(uri, table)
     _refuse_column_mapping(uri, table)
@@ -63,7 +66,7 @@ def _refuse_other_partitions(uri: str, table: DeltaTable, column: str) -> None:
 
 
 def _refuse_deletion_vectors(uri: str, table: DeltaTable) -> None:
-    """The feature alone does no harm; rows that are deleted only by a vector are still in the Parquet files."""
+    """Refuse deletion vectors in use: deleted rows are still in the Parquet files. The feature alone is harmless."""
     try:
         if any(batch.num_rows for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors())):
             raise has_deletion_vectors(uri)
@@ -73,7 +76,7 @@ def _refuse_deletion_vectors(uri: str, table: DeltaTable) -> None:
 
 
 def has_deletion_vectors(uri: str) -> UnsupportedTable:
-    """The problem that rows of the table are deleted only by a vector."""
+    """The problem that some rows of the table are deleted only by a deletion vector."""
     return _deletion_vectors(uri, "has files with deletion vectors (deletionVectors)")
 
 
@@ -85,8 +88,8 @@ def _deletion_vectors(uri: str, what: str) -> UnsupportedTable:
 
 
 def lies_outside(uri: str, path: str) -> UnsupportedTable:
-    """The problem that a file of the table is not in the table's folder."""
+    """The problem that a data file of the table is outside the table's folder."""
     return UnsupportedTable(
         f"{uri}: its file {path} lies outside of it (a shallow clone), which is not supported; "
-        "make a deep clone of it, or write it anew"
+        "make a deep clone of the table, or write it anew"
     )

@@ -1,6 +1,6 @@
-"""Every application transaction of a Delta table at once.
+"""Reads all application transactions of a Delta table at once.
 
-`DeltaTable.transaction_version` goes through the log for each application: 2 ms each, seconds for a year of partitions.
+`DeltaTable.transaction_version` reads the log again for each application id: 2 ms each, seconds for a year of days.
 """
 
 import json
@@ -11,23 +11,29 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from dedp_assets.delta.log_files import LOG, commit_file
+from dedp_assets.delta.problems import named_problems
 from dedp_assets.delta.reading import file_system_of
 
 
 def read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix: str) -> dict[str, int]:
-    """The latest version of each application whose id begins with `prefix`, as of the table's version.
+    """The latest version that each application has recorded, by application id, as of the table's version.
 
-    Reads the newest checkpoint that is a single file (what delta-rs writes), and the commits after it. One that is
-    damaged is passed over.
+    Reads the newest checkpoint that is a single file, as delta-rs writes it, and the commits after it. A damaged
+    checkpoint is skipped, and an older one is read instead.
 
     Args:
-        table: the table, opened.
-        storage_options: delta-rs' for the table's store; none for a folder.
-        prefix: how the ids begin that are wanted.
+        table: the opened table.
+        storage_options: delta-rs' options for the table's store; empty for a folder.
+        prefix: only ids that begin with this are returned.
 
     Raises:
-        FileNotFoundError: a commit after that checkpoint is missing.
+        TableUnreachable: the log can't be read, or a commit after that checkpoint is missing.
     """
+    with named_problems(table.table_uri):
+        return _read_transactions(table, storage_options, prefix)
+
+
+def _read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix: str) -> dict[str, int]:
     files = file_system_of(table, storage_options)
     found: dict[str, int] = {}
     first = 0
@@ -46,7 +52,7 @@ def read_transactions(table: DeltaTable, storage_options: dict[str, str], prefix
 
 
 def _checkpoints(files: fs.FileSystem, version: int) -> list[int]:
-    """The versions of the checkpoints that are a single file, up to a version, the newest first."""
+    """The versions of the checkpoints that are a single file, up to this version, the newest first."""
     names = files.get_file_info(fs.FileSelector(LOG))
     suffix = ".checkpoint.parquet"
     versions = [

@@ -1,6 +1,6 @@
-"""Partition values as text: as they stand in the log, and dates of any year in the one form that deltalake gives them.
+"""Partition values as text, as the log writes them. Dates get the one form that deltalake gives them.
 
-A writer may put a date into the log as 2024-1-1. Files of one day must not fall into two partitions for that.
+A writer may put a date into the log as 2024-1-1. Without this, the files of one day would fall into two partitions.
 """
 
 import json
@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.schema import PrimitiveType
 
-# The partition of the files that have no value.
+# The name that we give to the partition of null.
 NULL = ""
 
 _DAYS_IN_400_YEARS = 146_097
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-# What deltalake takes for a date.
+# What deltalake reads as a date.
 _DATE = re.compile(r"\s*([+-]?\d{1,6})-\s*(\d{1,2})-\s*(\d{1,2})")
 
 
@@ -29,7 +29,7 @@ def has_dates(table: DeltaTable, column: str) -> bool:
 
 
 def says_date(metadata: dict[str, Any], column: str) -> bool | None:
-    """Whether a metaData action has the column as a date; None if it does not say."""
+    """Whether a metaData action gives the column the type date; None if it gives no schema that we can read."""
     with suppress(ValueError, TypeError, KeyError):
         fields = json.loads(metadata["schemaString"])["fields"]
         return any(field["name"] == column and field["type"] == "date" for field in fields)
@@ -37,18 +37,18 @@ def says_date(metadata: dict[str, Any], column: str) -> bool | None:
 
 
 def may_be_odd_date(text: str) -> bool:
-    """Whether this looks like a date, and not like 2024-01-31, which means itself in a column of any type."""
+    """Whether a text looks like a date, but not in the form 2024-01-31, which columns of any type have unchanged."""
     return not _DAY.fullmatch(text) and _DATE.fullmatch(text) is not None
 
 
 def date_as_read(text: str) -> str:
-    """A value of a date column as deltalake reads it: 2024-1-1 is 2024-01-01. The text itself if it is no date."""
+    """A value of a date column in deltalake's form: 2024-1-1 becomes 2024-01-01. Other texts stay unchanged."""
     found = _DATE.fullmatch(text)
     return (_date_text(*(int(part) for part in found.groups())) if found else None) or text
 
 
 def as_text(values: pa.ChunkedArray) -> list[str | None]:
-    """Partition values, as deltalake has them, as the log has them."""
+    """Partition values that deltalake has read, in the form that the log writes; None for null."""
     if not pa.types.is_date(values.type):
         return [None if value is None else str(value) for value in values.to_pylist()]
     days = pc.cast(pc.cast(values, pa.date32()), pa.int32()).to_pylist()
@@ -57,16 +57,16 @@ def as_text(values: pa.ChunkedArray) -> list[str | None]:
 
 
 def _civil(days: int) -> tuple[int, int, int]:
-    """Year, month and day of so many days after 1970-01-01, also where Python has no dates."""
+    """Year, month and day of a number of days after 1970-01-01, also for years that Python's dates don't have."""
     cycles, rest = divmod(days + date(1970, 1, 1).toordinal() - 1, _DAYS_IN_400_YEARS)
     found = date.fromordinal(rest + 1)
     return found.year + 400 * cycles, found.month, found.day
 
 
 def _date_text(year: int, month: int, day: int) -> str | None:
-    """A date in the form that values have in the log; None if there is no such date."""
+    """A date in the form that the log writes; None if there is no such date."""
     try:
-        date(2000 + year % 400, month, day)  # of any year: every 400 the calendar is the same again
+        date(2000 + year % 400, month, day)  # the calendar repeats every 400 years
     except ValueError:
         return None
     sign = "+" if year > 9999 else "-" if year < 0 else ""

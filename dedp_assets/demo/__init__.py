@@ -1,4 +1,4 @@
-"""`dedp demo`: the pipelines on the real system, an act each, side by side, with their results checked."""
+"""`dedp demo`: plays an act for each pipeline on the real system, side by side, and checks the results."""
 
 import os
 import shutil
@@ -16,7 +16,15 @@ from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 
 def run_demo() -> bool:
-    """Run it and print it; True only if everything was as it should be."""
+    """Run the demo and print what happens.
+
+    Returns:
+        Whether every checked result is the expected one.
+
+    Raises:
+        DemoFailed: a run failed, or nothing happened for too long.
+        StackError: the system did not start.
+    """
     began = time.monotonic()
     _use_own_home()
     click.echo(f"Starting PostgreSQL, Spark, Dagster's daemon and the code locations (state: {settings.home()}) ...")
@@ -30,30 +38,32 @@ def run_demo() -> bool:
             try:
                 timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS])
                 passed = timeline.play([late_data.act(timeline), sequencer.act(timeline, database)])
-            except DemoFailed as error:
-                click.echo(f"\n{error}\n{local_stack.log_tail(stack.log)}", err=True)
-                passed = False
-    outcome = click.style("all as it should be", fg="green") if passed else click.style("NOT as it should be", fg="red")
-    click.echo(f"\nDone in {time.monotonic() - began:.0f} s, {outcome}; everything is stopped again.")
+            except DemoFailed:
+                click.echo(f"\n{local_stack.log_tail(stack.log)}", err=True)
+                raise
+    outcome = (
+        click.style("all results are right", fg="green") if passed else click.style("some results are WRONG", fg="red")
+    )
+    click.echo(f"\nDone in {time.monotonic() - began:.0f} s, {outcome}; the system is stopped again.")
     if passed:
-        click.echo("Next: `make up` for the UI with these runs in it, README.md for what to try.")
+        click.echo(f"Next: `{settings.to_run('up')}` shows these runs in the UI; README.md says what to try.")
     return passed
 
 
 def _use_own_home() -> None:
-    """Make DEDP_HOME a fresh one, without touching anybody's data: neither there nor wherever DEDP_* points to."""
+    """Set DEDP_HOME to a new home. The user's data stays untouched, there and wherever DEDP_* points to."""
     home = _demo_home(settings.home())
     for name in [name for name in os.environ if name.startswith("DEDP_")] + ["DAGSTER_HOME"]:
         os.environ.pop(name, None)
     os.environ["DEDP_HOME"] = str(home)
     if local_stack.running_pid() is not None:
-        raise local_stack.StackError(f"the system of {home} is running; stop it first: make down")
+        raise local_stack.StackError(f"the system of {home} is running; stop it first: {settings.to_run('down')}")
     shutil.rmtree(home, ignore_errors=True)
     settings.make_home()
     (home / settings.DEMO_MARK).touch()
 
 
 def _demo_home(home: Path) -> Path:
-    """The home itself if a demo made it or nobody has; a folder inside it if it is somebody's."""
+    """Return the home if it is new or if a demo made it, or else a folder inside it."""
     ours = (home / settings.DEMO_MARK).is_file() or not home.exists() or not any(home.iterdir())
     return home if ours else _demo_home(home / "demo_home")

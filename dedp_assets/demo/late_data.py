@@ -1,12 +1,13 @@
-"""The late-data integrator: days of a table are processed when they are closed, and again when late data comes."""
+"""The late-data integrator: each day of a table is processed when it is closed, and again after late data."""
 
 from datetime import date
 
 import click
 
 from dedp_assets.demo.timeline import Act, Timeline, checked, headline, results
-from dedp_assets.late_data_integrator import contract, lake, producer, state
+from dedp_assets.late_data_integrator import contract, producer, state, tables
 from dedp_assets.resources.object_store import read_text, storage_options
+from dedp_assets.resources_from_settings import LakeFromSettings
 
 DAYS = [date(2024, 1, day) for day in range(1, 8)]
 LATE = [date(2024, 1, 2), date(2024, 1, 3)]
@@ -15,14 +16,14 @@ ASSETS = [contract.DEVICES, contract.DEVICE_COUNTS, contract.BACKFILLING_CONFIGU
 
 
 def act(timeline: Timeline) -> Act:
-    """Play it; returns True only if everything was as it should be. Raises DemoFailed."""
+    """Play the act; return whether every checked result is the expected one. Raises DemoFailed."""
     return (yield from _closed_days(timeline)) and (yield from _late_data(timeline))
 
 
 def _closed_days(timeline: Timeline) -> Act:
     headline(
         "Late data, 1 of 2: somebody else commits seven days to a Delta table. "
-        "The six that are closed are processed by Spark."
+        "Spark processes the six days that are closed."
     )
     for day in DAYS:
         _commit(timeline, day)
@@ -39,8 +40,8 @@ def _closed_days(timeline: Timeline) -> Act:
 
 def _late_data(timeline: Timeline) -> Act:
     headline(
-        "Late data, 2 of 2: late data comes into 2024-01-02 and 2024-01-03. "
-        "Those two are processed again, and no other."
+        "Late data, 2 of 2: late data is committed to 2024-01-02 and 2024-01-03. "
+        "Only these two days are processed again."
     )
     before = len(timeline.partitions[contract.DEVICE_COUNTS])
     for day in LATE:
@@ -70,12 +71,15 @@ def _commit(timeline: Timeline, day: date) -> None:
 
 
 def _rows_counted() -> dict[str, int]:
-    return lake.open_counts().rows_counted([day.isoformat() for day in DAYS])
+    return tables.open_counts(LakeFromSettings()).rows_counted([day.isoformat() for day in DAYS])
 
 
 def _show_what_others_see() -> int:
-    """The state table and a backfilling configuration, which pipelines elsewhere read; returns how many days the table
-    says are being processed."""
+    """Print the state table and the backfilling configurations, which other pipelines read.
+
+    Returns:
+        How many days are being processed, according to the table.
+    """
     uri = contract.uri(contract.PARTITIONS_STATE)
     click.echo(f"   {uri}\n   {'partition':<24} {'isProcessed':<12} lastProcessedVersion")
     rows = state.read_state(uri, storage_options(uri))

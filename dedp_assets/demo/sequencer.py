@@ -1,7 +1,7 @@
-"""The isolated sequencer: a file lands, one team takes it in, the other loads and counts it.
+"""The isolated sequencer: a file lands, one team copies it, and the other team loads and counts it.
 
-Three daily loads of one file of 50 devices, as in the original; then the first asset is materialized again and
-everything downstream, in the other code location, follows.
+As in the original, one file of 50 devices is loaded for three days. Then the first asset is materialized again, and all
+assets downstream follow, also in the other code location.
 """
 
 import shlex
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import datetime, timezone
+from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
@@ -25,12 +26,12 @@ ASSETS = [contract.DEVICES_FILE, contract.DEVICES_RAW, contract.DEVICES_AGGREGAT
 
 
 def act(timeline: Timeline, database: Connection) -> Act:
-    """Play it; returns True only if everything was as it should be. Raises DemoFailed."""
+    """Play the act; return whether every checked result is the expected one. Raises DemoFailed."""
     return (yield from _three_daily_loads(timeline, database)) and (yield from _once_more(timeline, database))
 
 
 def _three_daily_loads(timeline: Timeline, database: Connection) -> Act:
-    headline(f"Sequencer, 1 of 2: a file of {ROWS} devices lands. Nothing else is done by hand.")
+    headline(f"Sequencer, 1 of 2: a file of {ROWS} devices lands. That is all that is done by hand.")
     write_csv(landing_folder().file_of(UNDATED), ROWS, seed=1)
     timeline.tell(f"landed         {landing_folder().file_of(UNDATED)}")
     yield lambda: all(timeline.counts[key] >= DAYS for key in ASSETS)
@@ -70,10 +71,10 @@ def _once_more(timeline: Timeline, database: Connection) -> Act:
             raise
         if process.returncode:
             errors.seek(0)
-            raise DemoFailed(f"that command failed:\n{errors.read()[-2000:]}")
+            raise DemoFailed(f"the command above failed:\n{errors.read()[-2000:]}")
     yield lambda: all(timeline.counts[key] >= counts[key] + len(days) for key in ASSETS)
     changed = len(set(_totals(database)) ^ set(totals))
-    with results("Sequencer, 2 of 2: the same again"):
+    with results("Sequencer, 2 of 2: the same results again"):
         return all(
             [
                 checked("rows in dedp.devices_raw", _raw_rows(database), ROWS * DAYS),
@@ -85,10 +86,10 @@ def _once_more(timeline: Timeline, database: Connection) -> Act:
 def _raw_rows(database: Connection) -> int:
     with database.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM dedp.devices_raw")
-        return cursor.fetchall()[0][0]
+        return int(cursor.fetchall()[0][0])
 
 
-def _totals(database: Connection) -> list[tuple]:
+def _totals(database: Connection) -> list[tuple[Any, ...]]:
     with database.cursor() as cursor:
         cursor.execute("SELECT * FROM dedp.devices_aggregates")
         return cursor.fetchall()

@@ -1,4 +1,4 @@
-"""What happens on the real system, printed as it happens."""
+"""Prints the runs and materializations of the real system while they happen."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -7,26 +7,29 @@ from contextlib import ExitStack, contextmanager
 import click
 import dagster as dg
 
-# Without anything that happens. On a busy machine all of it may take minutes.
+from dedp_assets.errors import PermanentError
+
+# The longest time without any event. On a busy machine the whole demo may take minutes.
 _PATIENCE_SECONDS = 120
 
-# An act begins something and yields what it waits for; it returns whether everything was as it should be.
+# An act starts something, and yields functions that tell whether it can go on. At its end it returns whether all of its
+# results are right.
 Act = Generator[Callable[[], bool], None, bool]
 
 
-class DemoFailed(RuntimeError):
-    """The system did not do what the demo says it does."""
+class DemoFailed(PermanentError):
+    """A run or a command of the demo failed, or nothing happened for too long."""
 
 
 def checked(what: str, found: int, expected: int) -> bool:
-    """Print a result beside what it should be; whether it is."""
+    """Print a result, and what was expected if that differs. Return whether the two are equal."""
     verdict = click.style("ok", fg="green") if found == expected else click.style(f"expected {expected}", fg="red")
     click.echo(f"   {found:>5} {what:<34} {verdict}")
     return found == expected
 
 
 class Timeline:
-    """Prints what happens on the instance as it happens: seconds since the start, what, and because of what."""
+    """Prints the events of an instance while they happen: seconds since the start, the event, and its cause."""
 
     def __init__(self, instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> None:
         self._instance, self._assets = instance, assets
@@ -37,17 +40,21 @@ class Timeline:
 
     @property
     def counts(self) -> dict[dg.AssetKey, int]:
-        """How often each asset has been materialized."""
+        """How often each asset has been materialized since the start."""
         return {key: len(partitions) for key, partitions in self.partitions.items()}
 
     def tell(self, what: str) -> None:
-        """One line, now."""
+        """Print one line, with the seconds since the start."""
         click.echo(f"   {time.monotonic() - self._began:5.1f} s  {what}")
 
     def play(self, acts: Sequence[Act]) -> bool:
-        """Play the acts side by side, each at its own pace, and print events; True only if all of them return True.
+        """Play the acts side by side, each at its own pace, and print the events.
 
-        Raises DemoFailed if a run fails, or nothing happens for too long.
+        Returns:
+            Whether all acts return True.
+
+        Raises:
+            DemoFailed: a run fails, or nothing happens for too long.
         """
         with ExitStack() as cleanup:
             for act in acts:
@@ -59,22 +66,24 @@ class Timeline:
         results: list[bool] = []
         give_up = time.monotonic() + _PATIENCE_SECONDS
         while waiting:
-            going_on: list[tuple[Act, Callable[[], bool]]] = []
+            unfinished: list[tuple[Act, Callable[[], bool]]] = []
             happened = self._tell_events()
             for act, done in waiting:
                 if not done():
-                    going_on.append((act, done))
+                    unfinished.append((act, done))
                     continue
                 happened = True
                 try:
-                    going_on.append((act, next(act)))
+                    unfinished.append((act, next(act)))
                 except StopIteration as end:
                     results.append(end.value)
-            waiting = going_on
+            waiting = unfinished
             if happened:
                 give_up = time.monotonic() + _PATIENCE_SECONDS
             elif time.monotonic() > give_up:
-                raise DemoFailed(f"nothing has happened for {_PATIENCE_SECONDS} s")
+                raise DemoFailed(
+                    f"nothing has happened for {_PATIENCE_SECONDS} s; is the machine very busy? Run the demo again"
+                )
             time.sleep(0.3)
         return all(results)
 
@@ -93,7 +102,7 @@ class Timeline:
                 yield f"requested      run {run.run_id[:8]} by {cause}: {_assets_of(run)} {_partitions_of(run)}"
             self._seen_runs[run.run_id] = run.status
             if run.status == dg.DagsterRunStatus.FAILURE:
-                raise DemoFailed(f"run {run.run_id} of {_assets_of(run)} failed; `dedp up` shows it in the UI")
+                raise DemoFailed(f"run {run.run_id} of {_assets_of(run)} failed; start `dedp up` and open it in the UI")
             if run.status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS):
                 yield f"{run.status.value.lower():<14} run {run.run_id[:8]}{_lateness_of(run)}"
 
@@ -110,7 +119,7 @@ class Timeline:
 
 @contextmanager
 def results(of: str) -> Iterator[None]:
-    """Set the checks of the block apart from what goes on beside them."""
+    """Print a heading before the checks of the block, and an empty line after them."""
     click.echo(f"\n   {of}:")
     yield
     click.echo("")
@@ -121,7 +130,7 @@ def _begun() -> bool:
 
 
 def headline(text: str) -> None:
-    """Begin a chapter."""
+    """Print the heading of a part of the demo."""
     click.echo("\n" + click.style(text, bold=True))
 
 

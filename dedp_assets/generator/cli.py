@@ -10,13 +10,12 @@ import click
 from tqdm import tqdm
 
 from .config import load_config
-from .errors import GeneratorError
 from .files import Progress
 from .run import generate as generate_dataset
 
 _INTERRUPTED = 130
 
-# A terminal redraws the bar in place; in a log file every redraw stays, so there are fewer of them.
+# A terminal redraws the bar in place. In a log file each redraw is a new line, and there should be fewer of them.
 _SECONDS_BETWEEN_DRAWS_ON_A_TERMINAL = 0.1
 _SECONDS_BETWEEN_DRAWS_IN_A_LOG = 5.0
 
@@ -33,17 +32,15 @@ _SECONDS_BETWEEN_DRAWS_IN_A_LOG = 5.0
 def generate(config: Path, seed: int | None, output_path: Path | None, quiet: bool) -> None:
     """Write the device dataset that CONFIG (a YAML file) describes.
 
-    The files written are listed on the standard output. Ctrl-C stops with exit code 130 and leaves no
+    The paths of the files are printed to the standard output. Ctrl-C stops with exit code 130, and leaves no
     half-written file.
     """
     try:
         settings = load_config(config, output_path=output_path)
         with _progress_bar(settings.rows_in_all, sys.stderr, quiet=quiet) as progress:
             paths = generate_dataset(settings, seed=seed, progress=progress)
-    except GeneratorError as error:
-        raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("Stopped. The files hold the loops that were finished.", err=True)
+        click.echo("Stopped. The files contain all loops that were complete.", err=True)
         raise SystemExit(_INTERRUPTED) from None
     for path in paths:
         click.echo(path)

@@ -1,4 +1,4 @@
-"""The configuration of a dataset, checked as a whole, every problem named with its line."""
+"""The configuration of a dataset. It is checked as a whole, and each problem is reported with its line."""
 
 import difflib
 import math
@@ -47,8 +47,8 @@ class _Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _an_empty_setting_is_left_out(cls, data: Any) -> Any:
-        # `composition_percentage:` with every line under it commented out means what it looks like. A type
-        # is not left out this way: `type: null` is a value of its own, to be accepted or refused.
+        # `composition_percentage:` may have all its lines commented out. It then counts as left out. That does not
+        # apply to a type: `type: null` is a value, which is accepted or refused.
         if not isinstance(data, dict):
             return data
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
@@ -82,7 +82,7 @@ class CompositionPercentage(_Settings):
 
 
 class Dataset(_Settings):
-    """How many rows a generation loop writes, and of what kinds."""
+    """How many rows of each kind a generation loop writes."""
 
     rows: int = Field(ge=1, description="a whole number of rows, 1 or more")
     composition_percentage: CompositionPercentage = Field(
@@ -194,7 +194,7 @@ class GenerationLoops(_Settings):
 
     @property
     def runs(self) -> int | None:
-        """How many times every file gets its rows; None for without end."""
+        """How many times each file gets its rows, or None if there is no end."""
         if self.type == "continuous":
             return None
         return self.configuration.all_runs if self.configuration else 1
@@ -255,7 +255,7 @@ class Writer(_Settings):
 
 
 class GeneratorConfig(_Settings):
-    """A checked configuration: rows, kinds, loops and files of one dataset."""
+    """A checked configuration of one dataset: its rows, kinds, loops and files."""
 
     dataset: Dataset = Field(description="the dataset's settings (rows, composition_percentage)")
     data_blocker: DataBlocker = Field(default_factory=DataBlocker, description="{type: none} or {type: sleep, ...}")
@@ -265,7 +265,7 @@ class GeneratorConfig(_Settings):
 
     @property
     def rows_in_all(self) -> int | None:
-        """How many rows a run writes over all its loops and partitions; None for without end."""
+        """How many rows a run writes in all loops and partitions, or None if there is no end."""
         runs = self.generator.runs
         return None if runs is None else runs * len(self.writer.partitions or [""]) * self.dataset.rows
 
@@ -278,10 +278,17 @@ def load_config(
 ) -> GeneratorConfig:
     """Read and check a YAML configuration file.
 
-    ``output_path``, when given, replaces writer.configuration.output_path. $NAME and ${NAME} in the file's
-    output_path come from ``environment`` (default: the process's own), ~ is the home folder, and a relative
-    path stays relative to the current folder. Raises ConfigError that lists every problem as
-    ``FILE:LINE: setting: expected ..., found ...``.
+    In its output_path, $NAME and ${NAME} are replaced from ``environment``, and ~ is the user's folder. A relative path
+    stays relative to the current folder.
+
+    Args:
+        path: the path of the file.
+        output_path: used instead of writer.configuration.output_path, if given.
+        environment: the environment variables; by default those of this process.
+
+    Raises:
+        ConfigError: the file cannot be read, or has problems. Each of these is one line:
+            ``FILE:LINE: setting: expected ..., found ...``.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -315,7 +322,7 @@ def _belongs_to(owner: str, configuration: BaseModel | None, info: ValidationInf
 def _expand_variables(text: str, environment: Mapping[str, str]) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match[1] or match[2] or ""
-        # An empty variable is refused as well: $UNSET/data would become /data.
+        # Refuse an empty variable, too: $EMPTY/data would become /data.
         if not environment.get(name):
             raise ValueError(
                 f"expected a folder, found {text!r}, but the environment variable {name or match[0]} is not "
@@ -331,7 +338,7 @@ def _problems(path: str, settings: YamlSettings, errors: list[ErrorDetails]) -> 
     found: set[tuple[int, str]] = set()
     for error in errors:
         place = error["loc"]
-        # With a wrong type, the settings beside it are most likely right for the type that was meant.
+        # If a type is wrong, the settings beside it are probably right for the type that was intended.
         if any(place[: len(section)] == section and place[-1] != "type" for section in wrong_types):
             continue
         name = ".".join(str(part) for part in place) or "the configuration"

@@ -1,7 +1,9 @@
 """What can go wrong, as sentences for the person who asked for a dataset."""
 
+from dedp_assets.errors import PermanentError
 
-class GeneratorError(Exception):
+
+class GeneratorError(PermanentError):
     """A dataset could not be generated; the message says why and what to do."""
 
 

@@ -1,4 +1,4 @@
-"""Dataset files: whole or not there, extended in one go, and cleaned without touching anything else."""
+"""Dataset files: each write is complete or leaves no trace, and cleaning deletes only datasets."""
 
 import os
 import re
@@ -25,17 +25,19 @@ _PART_NAME = re.compile(r"\.dataset\.(csv|json)\.[0-9a-f]+\.part")
 
 
 def write_file(path: Path, rows: Iterator[Row], line_format: LineFormat, progress: Progress) -> None:
-    """Write a dataset file, in place of the one that is there. A reader sees the old or the new, whole."""
+    """Write a dataset file in one step. A reader sees the whole old file or the whole new one."""
     with _whole_file(path) as file:
         file.write(line_format.header)
         _write_rows(file, rows, line_format, progress)
 
 
 def extend_file(path: Path, rows: Iterator[Row], line_format: LineFormat, progress: Progress) -> None:
-    """Add rows to a dataset file, or start it. A reader sees it without or with them all.
+    """Add rows to a dataset file in one step, or create it. A reader sees none of the new rows, or all of them.
 
-    The file is copied first, so each call takes time and free disk space in proportion to its size.
-    Raises OutputError when the file is not one that can be extended.
+    This copies the file first. Each call takes time and free disk space in proportion to the size of the file.
+
+    Raises:
+        OutputError: the generator did not write this file, or a part of its last line is missing.
     """
     if not path.exists():
         return write_file(path, rows, line_format, progress)
@@ -45,7 +47,7 @@ def extend_file(path: Path, rows: Iterator[Row], line_format: LineFormat, progre
 
 
 def clean_folders(folders: Iterable[Path]) -> None:
-    """Delete the datasets of earlier runs from these folders, and nothing else; a missing folder is fine."""
+    """Delete the datasets of earlier runs from these folders, and nothing else. Skip folders that do not exist."""
     for folder in folders:
         if folder.is_dir():
             for path in folder.iterdir():
@@ -55,7 +57,7 @@ def clean_folders(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def _whole_file(path: Path, copy_of: Path | None = None) -> Iterator[IO[str]]:
-    """A file under a hidden temporary name, which takes its real name only when all went well."""
+    """Open a file under a hidden temporary name. It gets its real name when the block ends without an error."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         if copy_of is not None:

@@ -13,7 +13,7 @@ FIELDS: Final = ("type", "full_name", "version")
 
 #: (type, full_name, version); a missing field is None.
 Device: TypeAlias = tuple[str | None, str | None, str | None]
-#: A device, or the one cell of a line no reader can parse.
+#: A device, or the only cell of a line that no reader can parse.
 Row: TypeAlias = Device | tuple[str]
 
 #: Draws a float in [0, 1).
@@ -23,27 +23,27 @@ UNPROCESSABLE: Final[tuple[str]] = ("{........",)
 
 _CLEAN, _DUPLICATE, _MISSING, _UNPROCESSABLE, _LATE = range(5)
 
-# How many recent clean rows a duplicate is copied from, and how many late rows wait at a time:
-# together they bound the memory of a stream of any length.
+# A duplicate copies one of this many recent clean rows, and at most this many late rows wait. This limits the memory of
+# a stream of any length.
 _RECENT_ROWS: Final = 256
 _WAITING_ROWS: Final = 128
 
-# Which fields (type, full_name, version) stay, by the number of fields that go missing (1, 2, 3).
+# Which fields (type, full_name, version) remain if 1, 2 or 3 of them are missing.
 _KEPT_FIELDS: Final = (
     ((False, True, True), (True, False, True), (True, True, False)),
     ((True, False, False), (False, True, False), (False, False, True)),
     ((False, False, False),),
 )
 
-# A made-up version is v and 17 digits. The number starts at random and only grows, by a few hundred at
-# most, so it never repeats and keeps 17 digits for 10^14 rows.
+# An invented version is v and 17 digits. The number starts at random, and grows by a few hundred at most for each row.
+# It never repeats, and it has 17 digits for 10^14 rows.
 _FIRST_NUMBER: Final = 10_000_000_000_000_000
 _FIRST_NUMBER_RANGE: Final = 40_000_000_000_000_000
 
 
 @dataclass(frozen=True)
 class RowCounts:
-    """How many rows of each kind one generation loop writes; together they are all its rows."""
+    """How many rows of each kind one generation loop writes. Each row has exactly one kind."""
 
     clean: int
     duplicates: int
@@ -64,10 +64,12 @@ def row_counts(
     unprocessable_rows: float = 0,
     late_rows: float = 0,
 ) -> RowCounts:
-    """Turn percentages (0 to 100, together at most 100) of ``rows`` rows into exact counts.
+    """Turn percentages of ``rows`` rows into exact counts.
 
-    Each count is rounded down and the remainder is clean. Raises ValueError for a number out of range, and
-    for duplicates without a single clean row to copy.
+    Each count is rounded down, and the remaining rows are clean. The percentages add up to at most 100.
+
+    Raises:
+        ValueError: a number is out of range, or there is no clean row for the duplicates to copy.
     """
     if rows < 0:
         raise ValueError(f"rows must be 0 or more, found {rows}")
@@ -98,10 +100,15 @@ def devices(
 ) -> Iterator[Row]:
     """Stream exactly ``rows`` rows, with the given percentages (0 to 100) of each kind of problem.
 
-    A row is ``(type, full_name, version)``; a missing field is None, and an unprocessable row is the tuple
-    ``("{........",)``. Clean and late rows are distinct from each other, duplicates copy an earlier clean
-    row. The same seed gives the same rows; None gives different rows every time. Raises ValueError like
-    ``row_counts``, at once rather than at the first row.
+    A row is ``(type, full_name, version)``. A missing field is None. An unprocessable row is the tuple
+    ``("{........",)``. No two clean or late rows are equal. A duplicate copies an earlier clean row.
+
+    Args:
+        rows: how many rows to stream.
+        seed: the same seed gives the same rows; None gives other rows every time.
+
+    Raises:
+        ValueError: see ``row_counts``. It is raised by this call, and not at the first row.
     """
     counts = row_counts(
         rows,
@@ -114,9 +121,9 @@ def devices(
 
 
 def stream(counts: RowCounts, randomness: Random) -> Iterator[Row]:
-    """Stream the rows of one generation loop, the kinds spread at random over the whole of it."""
-    # Only random() is used, never randrange() or choice(): it alone is promised to give the same numbers
-    # for a seed in every Python version.
+    """Stream the rows of one generation loop. All kinds are spread at random over the loop."""
+    # Use only random(), never randrange() or choice(): for a seed, only random() gives the same numbers in every
+    # version of Python.
     random = randomness.random
     next_device = _distinct_devices(random).__next__
     copied = counts.duplicates > 0
@@ -149,7 +156,7 @@ def stream(counts: RowCounts, randomness: Random) -> Iterator[Row]:
 
 
 def _kinds(counts: RowCounts, random: Random01) -> Iterator[int]:
-    """The kind of every row, drawn without replacement so that the totals come out exactly."""
+    """Yield the kind of each row. The kinds are drawn without replacement, which makes the totals exact."""
     if counts.clean == counts.total:
         return repeat(_CLEAN, counts.clean)
     return _drawn_kinds(counts, random)
@@ -162,7 +169,7 @@ def _drawn_kinds(counts: RowCounts, random: Random01) -> Iterator[int]:
     for total in range(counts.total, 0, -1):
         drawn = int(random() * total)
         if late and total - late == 1:
-            # The last row on time is kept for the end: a late row needs a row it comes too late for.
+            # Keep the last row that is not late for the end: a late row must come after a newer row.
             kind = _LATE
         elif drawn < clean:
             kind = _CLEAN
@@ -190,7 +197,7 @@ def _kind_drawn(drawn: int, left: list[int]) -> int:
 
 
 def _distinct_devices(random: Random01) -> Iterator[tuple[str, str, str]]:
-    """Devices without end, no two alike: catalogue entries once each, then with a made-up version."""
+    """Yield an endless number of different devices: each of the catalogue once, and then with an invented version."""
     choices = len(COMBINATIONS)
     used = bytearray(choices)
     number = _FIRST_NUMBER + int(random() * _FIRST_NUMBER_RANGE)

@@ -1,4 +1,4 @@
-"""A configuration carried out: loops, partitions, pauses and files."""
+"""Carries out a configuration: loops, partitions, pauses and files."""
 
 import itertools
 import time
@@ -20,13 +20,24 @@ def generate(
     progress: Progress | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[Path]:
-    """Write the dataset a configuration describes; return the files written, in partition order.
+    """Write the dataset that a configuration describes.
 
-    Each run is one generation loop per partition (one in all without partitions), and each loop adds its
-    rows to its file in one go. ``progress`` is called with the number of rows written since its last call;
-    ``pause`` with the seconds to wait between two loops. A continuous configuration goes on until
-    KeyboardInterrupt, which leaves the files as the last finished loop wrote them. The same seed gives the
-    same rows in a file, whatever the other partitions are. Raises OutputError.
+    Each run has one generation loop for each partition, or one loop if there are no partitions. A loop adds its rows to
+    its file in one step. A continuous configuration runs until KeyboardInterrupt, which leaves the files as the last
+    complete loop wrote them.
+
+    Args:
+        config: the checked configuration.
+        seed: the same number gives the same rows in a file, whatever the other partitions are. None gives other rows
+            every time.
+        progress: called with the number of rows written since its last call.
+        pause: called with the seconds to wait between two loops.
+
+    Returns:
+        The paths of the files, in the order of the partitions.
+
+    Raises:
+        OutputError: a file cannot be written or extended.
     """
     folder = config.writer.configuration.output_path
     partitions: list[str] = config.writer.partitions or [""]
@@ -58,10 +69,20 @@ def write_csv(
     late_rows: float = 0,
     progress: Progress | None = None,
 ) -> Path:
-    """Write ``rows`` devices as one CSV file in place of any that is there; return its path.
+    """Write a CSV file of ``rows`` devices in one step, replace an earlier one, and create missing folders.
 
-    The percentages (0 to 100) and the rows are those of ``devices``. Missing folders are made. Raises
-    ValueError for percentages that cannot be, and OutputError.
+    Args:
+        path: the path of the file.
+        rows: how many rows to write, below the header.
+        seed: see ``devices``; also for the percentages, from 0 to 100.
+        progress: called with the number of rows written since its last call.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: see ``row_counts``.
+        OutputError: the file cannot be written.
     """
     content = devices(
         rows,

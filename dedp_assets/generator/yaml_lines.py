@@ -1,4 +1,4 @@
-"""YAML text as plain data that remembers the line of every setting."""
+"""YAML text as plain data, with the line of each setting."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -8,12 +8,12 @@ import yaml
 #: Where a setting is: mapping keys and list positions from the top, e.g. ("writer", "partitions", 0).
 Place: TypeAlias = tuple[str | int, ...]
 
-# Far above any real configuration; stops aliases that multiply each other.
+# Far more than any real configuration has. The limit stops aliases that multiply each other.
 _MOST_VALUES = 100_000
 
 
 class YamlProblem(Exception):
-    """The text is not YAML, or not plain settings; ``line`` counts from 1."""
+    """The text is not YAML, or has no plain settings. ``line`` counts from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -100,7 +100,7 @@ class _Reader:
         return found
 
     def _refuse_settings_given_twice(self, node: yaml.MappingNode) -> None:
-        # Before merge keys (<<) are flattened: a merged setting may be given again, to override it.
+        # Check this before merge keys (<<) are flattened: a setting may override a merged one.
         first_lines: dict[str, int] = {}
         for key_node, _ in node.value:
             key, line = self._key(key_node), key_node.start_mark.line + 1

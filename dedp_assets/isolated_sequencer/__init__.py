@@ -1,4 +1,4 @@
-"""The isolated sequencer: one team takes a devices file in, another loads it and keeps the totals.
+"""The isolated sequencer: one team copies a devices file into internal storage, another team loads it and keeps totals.
 
-`loader` and `aggregator` are deployed apart and never import each other. `contract` is all they share.
+`loader` and `aggregator` are deployed separately and never import each other. They share only `contract`.
 """

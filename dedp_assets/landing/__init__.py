@@ -1,1 +1,1 @@
-"""Files that land: what a version of a file is, when it is complete, and our own copies with what they reflect."""
+"""Files that land: when a version of a file is complete, which day takes which file, and our copies of them."""

@@ -1,8 +1,8 @@
-"""Copies a landed file to its own place, so that nobody ever sees half of it there.
+"""Copies a landed file into internal storage, where nobody ever sees half of it.
 
-The source may be replaced or written to at any moment. What is copied is one opened file that nobody has
-written to for a while, from before the copy until after it; a file that takes its name meanwhile is another
-version and waits for its own turn. When it is complete, the rule in `landing.versions` says.
+The source may be replaced or written to at any moment. The copier opens one file and copies it only if it stays
+unchanged from the settle time before the copy until after the copy. A file that takes the same name meanwhile is
+another version, and is copied in its turn. `landing.versions` says when a version is complete.
 """
 
 import hashlib
@@ -14,27 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from dedp_assets.landing.copies import Copied, lock_of, replacing
+from dedp_assets.errors import PermanentError, TransientError
+from dedp_assets.landing.copies import CopyRecord, lock_of, named_storage_errors, replacing
 from dedp_assets.landing.versions import FileVersion, stream_begins_with
 
 _CHUNK_BYTES = 1 << 20
 
 
-class NotCopied(RuntimeError):
-    """The file can't be taken. The message names it, what was found, and what was expected."""
+class NotCopied(PermanentError):
+    """The file can't be copied until somebody acts. The message names it, what was found, and what was expected."""
 
 
-class StillBeingWritten(NotCopied):
-    """The file did not come to rest in the time allowed. Worth another try later."""
+class StillBeingWritten(TransientError):
+    """The file was still changing when the time allowed for the copy was over."""
 
 
-class AnotherFile(NotCopied):
-    """The file is not the one of which more was to be copied: it has been replaced."""
+class AnotherFile(PermanentError):
+    """The file does not begin with the content that was copied before: somebody has replaced it."""
 
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """One complete version of a file: where it came from, its size in bytes, its lines and its SHA-256."""
+    """One complete version of a file, as it was copied. `line_count` includes the header."""
 
     source: Path
     version: FileVersion
@@ -44,17 +45,26 @@ class CopiedFile:
 
 
 class SeenSince:
-    """When this process first saw each file in its present version: many files settle at the same time.
+    """When this process first saw each file in its present version. With it, many files settle at the same time.
 
-    `complete`: versions that somebody else has seen unchanged for long enough, the sensor that requested the run.
+    Args:
+        complete: Versions that the sensor which requested the run has seen unchanged for the settle time, by path.
     """
 
     def __init__(self, complete: dict[Path, FileVersion] | None = None) -> None:
         self._complete = complete or {}
         self._since: dict[Path, tuple[FileVersion, float]] = {}
 
-    def look(self, path: Path, version: FileVersion | None = None) -> float:
-        """Since when (by `time.monotonic`) the file has been unchanged; looks at it unless told its version."""
+    def unchanged_since(self, path: Path, version: FileVersion | None = None) -> float:
+        """Note the version of a file, and tell since when it has been unchanged.
+
+        Args:
+            path: The file.
+            version: Its present version, if the caller knows it.
+
+        Returns:
+            A time of `time.monotonic`; minus infinity for a version that is known to be complete.
+        """
         if version is None:
             try:
                 version = FileVersion.of(path.stat())
@@ -75,29 +85,56 @@ def copy_when_settled(
     settle_seconds: float,
     patience: float = 60,
     seen: SeenSince | None = None,
-    beginning: Copied | None = None,
+    beginning: CopyRecord | None = None,
 ) -> CopiedFile:
-    """Copy one complete version of `source` to `destination`, which is replaced as a whole or not at all.
+    """Copy one complete version of a file. The destination is replaced as a whole or not at all.
 
-    Waits until the opened file has been seen unchanged for `settle_seconds`, and gives up after `patience` seconds with
-    StillBeingWritten. `seen`: what was seen before this call. `beginning`: an earlier copy, of which the file must be a
-    longer version, or AnotherFile is raised. Raises NotCopied if there is no such file, it is empty, or not a file.
-    Beside the destination it records which version was copied (copies).
+    The record beside the destination (`landing.copies`) is replaced together with it.
+
+    Args:
+        source: The landed file.
+        destination: The path of the copy.
+        settle_seconds: How long the file must be unchanged before it counts as complete, in s.
+        patience: When to give up on a file that does not come to rest, in s.
+        seen: What this process has seen of the file before.
+        beginning: An earlier copy, if the file must begin with its content.
+
+    Returns:
+        What was copied.
+
+    Raises:
+        NotCopied: There is no such file, it is empty, it is not a regular file, or it can't be opened.
+        StillBeingWritten: The file did not come to rest in time.
+        AnotherFile: The file does not begin with the content of `beginning`.
+        StorageFailed: Reading the file or writing the copy failed.
     """
+    with named_storage_errors(f"copy {source} to {destination}"):
+        return _copy_when_settled(
+            source, destination, settle_seconds, patience, seen if seen is not None else SeenSince(), beginning
+        )
+
+
+def _copy_when_settled(
+    source: Path,
+    destination: Path,
+    settle_seconds: float,
+    patience: float,
+    seen: SeenSince,
+    beginning: CopyRecord | None,
+) -> CopiedFile:
     give_up = time.monotonic() + patience
-    seen = seen or SeenSince()
     while True:
         with _open(source) as stream:
             before = _wait_until_settled(stream, source, settle_seconds, give_up, seen)
             if before.size == 0:
                 raise NotCopied(f"{source} is empty; expected a header and at least one line")
             if beginning and not stream_begins_with(stream, beginning.version.size, beginning.sha256):
-                raise AnotherFile(f"{source} is another file than the one that was copied before")
+                raise AnotherFile(f"{source} is not the file that was copied before: its beginning is another")
             with _private_draft(destination) as draft:
                 copied = _copy(stream, draft, source, before)
-                # Compared before it gets its name: what changed under the copy may be half old and half new.
+                # Checked before the copy gets its name: a file that changed meanwhile may be half old and half new.
                 if _is_unchanged(stream, before):
-                    with replacing(destination, Copied(str(source), before, copied.sha256)):
+                    with replacing(destination, CopyRecord(str(source), before, copied.sha256)):
                         os.replace(draft, destination)
                     _sync_folder(destination.parent)
                     return copied
@@ -122,7 +159,7 @@ def _version(stream: BinaryIO) -> FileVersion:
 def _is_unchanged(stream: BinaryIO, before: FileVersion) -> bool:
     now = os.fstat(stream.fileno())
     if now.st_nlink == 0:
-        # It was deleted, or another version took its name: that alone has changed its ctime.
+        # The file was deleted, or another file took its name. That alone changes the ctime.
         return FileVersion.of(now)._replace(changed_ns=before.changed_ns) == before
     return FileVersion.of(now) == before
 
@@ -130,10 +167,10 @@ def _is_unchanged(stream: BinaryIO, before: FileVersion) -> bool:
 def _wait_until_settled(
     stream: BinaryIO, source: Path, settle_seconds: float, give_up: float, seen: SeenSince
 ) -> FileVersion:
-    """The version of the opened file once it has been unchanged for long enough."""
+    """Wait until the opened file has been unchanged for long enough, and give its version."""
     while True:
         version = _version(stream)
-        remaining = seen.look(source, version) + settle_seconds - time.monotonic()
+        remaining = seen.unchanged_since(source, version) + settle_seconds - time.monotonic()
         if remaining <= 0:
             return version
         if time.monotonic() + remaining > give_up:
@@ -144,13 +181,13 @@ def _wait_until_settled(
 def _still_being_written(source: Path, what: str) -> StillBeingWritten:
     return StillBeingWritten(
         f"{source} is still being written: {what}. "
-        "Let its writer finish, or have it write under another name and rename"
+        "Let its writer finish, or have the writer write under another name and rename the file at the end"
     )
 
 
 @contextmanager
 def _private_draft(destination: Path) -> Iterator[Path]:
-    """A path beside `destination` for this process alone, and nothing left there by those that were killed."""
+    """A path beside the destination that only this process writes to. Drafts of killed processes are deleted."""
     with lock_of(destination.parent):
         draft = destination.with_name(f".{destination.name}.part")
         draft.unlink(missing_ok=True)

@@ -1,50 +1,58 @@
-"""A folder in which a file for each day arrives, and one for every day for which nothing else has come.
+"""A landing folder with a file for each day, and one file for all days that have no file of their own.
 
-landing/devices/2024-01-03/dataset.csv    dated: belongs to its day
-                dataset.csv               undated: for every day without a file of its own
+landing/devices/2024-01-03/dataset.csv    the dated file of its day
+                dataset.csv               the undated file, for every day without a dated file
 """
 
 import os
 import stat
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
+from dedp_assets.days import day_of
 from dedp_assets.landing.versions import FileVersion
 
-# Stands for the file that belongs to no day.
+# Takes the place of a day where the undated file is meant.
 UNDATED = ""
 
-# How names end under which a file is written before it is renamed: nobody has meant them to be taken.
+# Writers use names with these endings while they write, and rename the file at the end. No tick reports such a name.
 _DRAFTS = (".part", ".partial", ".filepart", ".tmp", ".temp", "~")
 
 
 @dataclass(frozen=True)
 class DatedFolder:
-    """Where files of one name arrive, by day."""
+    """A landing folder. Every file in it that is taken in has the same name.
+
+    Attributes:
+        path: The folder.
+        file_name: The name, such as dataset.csv.
+    """
 
     path: Path
     file_name: str
 
     def name_of(self, day: str) -> str:
-        """A landed file as messages call it, by its path in the folder. `day`: UNDATED for the undated file."""
+        """The path of a landed file inside the folder, for messages. `day` is UNDATED for the undated file."""
         return f"{day}/{self.file_name}" if day else self.file_name
 
     def file_of(self, day: str) -> Path:
-        """The landed file of a day, whether or not it is there. `day`: UNDATED for the undated file."""
+        """The path of a landed file, which may not exist. `day` is UNDATED for the undated file."""
         return self.path / day / self.file_name
 
 
 def is_dated(source: str, day: str) -> bool:
-    """Whether a landed file is the one of this day, wherever the folder was when it was copied."""
+    """Whether the path of a landed file is that of this day's own file. The landing folder may have moved since."""
     return Path(source).parent.name == day
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in the landing folder: a version for each day (UNDATED for none), and what is wrong there.
+    """The content of the landing folder.
 
-    `unusable`: days that have a file of their own which can't be taken; it keeps them from the undated one.
+    Attributes:
+        files: The version of each file, by its day; UNDATED for the undated file.
+        problems: What is wrong in the folder, a sentence each.
+        unusable: Days whose own file can't be read. They must not take the undated file.
     """
 
     files: dict[str, FileVersion] = field(default_factory=dict)
@@ -53,7 +61,7 @@ class Listing:
 
 
 def scan_landing(landing: DatedFolder) -> Listing:
-    """The files in the landing folder. What can't be read is a problem of its own and hides nothing else."""
+    """List the files in the landing folder. A file that can't be read is a problem, and does not hide other files."""
     listing, folder = Listing(), landing.path
     try:
         entries = sorted(os.listdir(folder))
@@ -67,7 +75,7 @@ def scan_landing(landing: DatedFolder) -> Listing:
     if not _add(listing, UNDATED, landing):
         listing.problems.extend(_misnamed(landing, UNDATED, entries))
     for name in entries:
-        if _is_day(name):
+        if day_of(name):
             if not _add(listing, name, landing):
                 listing.problems.extend(_misnamed(landing, name, _names(folder / name)))
         elif os.path.exists(landing.file_of(name)):
@@ -77,7 +85,7 @@ def scan_landing(landing: DatedFolder) -> Listing:
 
 
 def _add(listing: Listing, day: str, landing: DatedFolder) -> bool:
-    """Note a file if it is there, usable or not; returns whether it is."""
+    """Add a file to the listing, usable or not; returns whether it exists."""
     path = landing.file_of(day)
     try:
         status = path.stat()
@@ -96,14 +104,14 @@ def _add(listing: Listing, day: str, landing: DatedFolder) -> bool:
         elif os.path.lexists(path):
             problem = "can't be read: Permission denied"
         else:
-            return False  # it vanished just now
+            return False  # it has just been deleted
     listing.problems.append(f"{landing.name_of(day)} {problem}")
     listing.unusable.add(day)
     return True
 
 
 def _misnamed(landing: DatedFolder, day: str, names: list[str]) -> list[str]:
-    """Files that somebody may have meant, in the folder of a day, or in the folder itself, that lacks the right one."""
+    """Problems for files with a wrong name, in a folder that lacks a file of the right name."""
     expected = landing.file_name
     if day:
         wrong = [name for name in names if not name.startswith((".", "_"))]
@@ -117,7 +125,7 @@ def _misnamed(landing: DatedFolder, day: str, names: list[str]) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    """A name that can be printed and stored: what is not UTF-8 stands as \\xNN."""
+    """A name that can be printed and stored: bytes that are not UTF-8 are shown as \\xNN."""
     return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
@@ -126,10 +134,3 @@ def _names(folder: Path) -> list[str]:
         return sorted(os.listdir(folder))
     except OSError:
         return []
-
-
-def _is_day(name: str) -> bool:
-    try:
-        return date.fromisoformat(name).isoformat() == name
-    except ValueError:
-        return False

@@ -1,14 +1,14 @@
-"""What a version of a file is, when it is complete, and whether it has to be loaded: one rule for every watcher.
+"""What a version of a file is, when it is complete, and whether it has to be loaded: one rule for every sensor and run.
 
-1. A version is told by size, time of modification (mtime), time of change (ctime) and inode, all of them as the file
-   system says. A writer can set the mtime to whatever it likes; the ctime it can't, and every write, rename and
-   `touch` changes it. So no rewrite goes unseen, also not one that keeps size, mtime and inode.
-2. A version is complete when *we* have seen it unchanged for the settle time, by our clock. How old a file claims to
-   be does not count: copies keep old times, and other machines' clocks are wrong. An empty file is a placeholder, and
-   never complete. A writer that pauses for longer makes us take too little; as soon as it goes on, that is a new
-   version.
-3. The content has the last word. A version whose SHA-256 is the one that was loaded is not loaded again: a folder that
-   was copied, mounted anew or touched costs no load.
+1. A version is identified by size, time of modification (mtime), time of change (ctime) and inode, all as the file
+   system reports them. A writer can set the mtime to any value. It can't set the ctime, and every write, rename and
+   `touch` changes it. Therefore no rewrite goes unnoticed, not even one that keeps size, mtime and inode.
+2. A version is complete when *we* have seen it unchanged for the settle time, by our clock. The age that a file claims
+   does not count: copies keep old times, and other machines' clocks are wrong. An empty file is a placeholder, and
+   never complete. If a writer pauses for longer than the settle time, we take too little; when it goes on, that is a
+   new version.
+3. The content decides. A version whose SHA-256 has been loaded already is not loaded again: copying, touching or
+   mounting a folder anew costs no load.
 """
 
 import hashlib
@@ -30,16 +30,20 @@ class FileVersion(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileVersion":
-        """The version that a file is in by its `stat`."""
+        """The version that `stat` shows."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def to_text(self) -> str:
-        """As one word, for run config and cursors."""
+        """The version as one word, for run config and cursors."""
         return ":".join(map(str, self))
 
     @classmethod
     def from_text(cls, text: str) -> "FileVersion":
-        """What `to_text` gave. Raises ValueError for anything else."""
+        """Read what `to_text` gave.
+
+        Raises:
+            ValueError: The text is not four whole numbers with colons between them.
+        """
         size, modified_ns, changed_ns, inode = map(int, text.split(":"))
         return cls(size, modified_ns, changed_ns, inode)
 
@@ -51,14 +55,21 @@ class Seen(NamedTuple):
     since: float
 
     def is_complete(self, now: float, settle_seconds: float) -> bool:
-        """Whether it may be taken. `now`: s since the epoch."""
+        """Whether the version may be copied. `now` is in s since the epoch."""
         return self.version.size > 0 and now - self.since >= settle_seconds
 
 
-def watch(found: Mapping[str, FileVersion], before: Mapping[str, Seen], now: float) -> dict[str, Seen]:
-    """Since when each of the files that were found has been unchanged. `before`: what the last look knew.
+def track_versions(found: Mapping[str, FileVersion], before: Mapping[str, Seen], now: float) -> dict[str, Seen]:
+    """Note since when each file has been unchanged.
 
-    A clock that was set back starts the wait anew: else a file would wait until the clock is where it was.
+    Args:
+        found: The version of each file now, by the file's name.
+        before: What the previous call returned.
+        now: The time, in s since the epoch. If the clock was set back, the wait begins anew: otherwise a file would
+            wait until the clock is where it was.
+
+    Returns:
+        Every file of `found` with the time since which it has been unchanged.
     """
     seen = {}
     for name, version in found.items():
@@ -69,7 +80,7 @@ def watch(found: Mapping[str, FileVersion], before: Mapping[str, Seen], now: flo
 
 
 def sha256_of(path: Path) -> str | None:
-    """The SHA-256 of a file's content, or None if there is no file that can be read."""
+    """The SHA-256 of a file's content; None if there is no file that can be read."""
     try:
         with open(path, "rb") as stream:
             return _sha256(stream, None)
@@ -78,7 +89,16 @@ def sha256_of(path: Path) -> str | None:
 
 
 def begins_with(path: Path, size: int, sha256: str) -> bool:
-    """Whether the first `size` bytes of a file have this SHA-256: it is that content, and perhaps more."""
+    """Whether a file begins with known content.
+
+    Args:
+        path: The file.
+        size: How many bytes the known content has.
+        sha256: The SHA-256 of the known content.
+
+    Returns:
+        True if the first `size` bytes are that content. False also if the file can't be read.
+    """
     try:
         with open(path, "rb") as stream:
             return stream_begins_with(stream, size, sha256)
@@ -87,7 +107,7 @@ def begins_with(path: Path, size: int, sha256: str) -> bool:
 
 
 def stream_begins_with(stream: BinaryIO, size: int, sha256: str) -> bool:
-    """The same of a file that has been opened; it is read from its beginning."""
+    """Whether an opened file begins with known content, as `begins_with`. Reads it from its first byte on."""
     stream.seek(0)
     return _sha256(stream, size) == sha256
 

@@ -1,12 +1,14 @@
-"""Which landed file a day should be taken in from, by what its copy reflects: a level, whatever events were missed.
+"""Chooses which landed file a day's copy should come from. It compares states, so missed events do not matter.
 
-A day's own file is wanted whenever the copy does not have its content. The undated file is wanted
+A day with a file of its own takes that file whenever the copy does not have the file's content. The undated file is
+taken by a day
 
-- by a day for which nothing has been taken in;
-- by a day that took it while it was shorter: the same file, of which more has been written since;
-- by a day that took it in an earlier version which could not be loaded.
+- that has no copy yet;
+- that took the same file while it was shorter, and more has been written to it since;
+- that took an earlier version of it which could not be loaded.
 
-Never by a day that has, or had, a file of its own, nor by one that took an earlier version and loaded it.
+The undated file is never taken by a day that has, or had, a file of its own, nor by a day that has loaded an earlier
+version of the undated file.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -14,35 +16,35 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from dedp_assets.landing.copies import Copied, is_refused, lock_of, read_copied, write_copied
+from dedp_assets.landing.copies import CopyRecord, StorageFailed, is_refused, lock_of, read_record, write_record
 from dedp_assets.landing.dated import UNDATED, DatedFolder, is_dated
 from dedp_assets.landing.versions import FileVersion, begins_with, sha256_of
 
-# So much of landed files one look may read, to see whether their content is new; beyond, a run finds that out. A tick
-# may take 60 s, and one that is cut off would begin anew.
+# How much of the landed files one tick may read to find out whether their content is new. A run finds it out for the
+# rest. A tick may take 60 s, and one that is cut off would begin anew.
 MAX_READ_BYTES = 1 << 30
 
 
 class Copies(Protocol):
-    """What is known of the days' copies."""
+    """What is known of the copies of the days."""
 
-    def copied(self, day: str) -> Copied | None:
-        """What the day's copy reflects; None if there is none, or if it does not say."""
+    def record_of(self, day: str) -> CopyRecord | None:
+        """Where the day's copy comes from; None if there is no copy, or it has no record."""
 
     def exists(self, day: str) -> bool:
-        """Whether the day has a copy, whether or not it says where it came from."""
+        """Whether the day has a copy, with or without a record."""
 
     def is_refused(self, day: str) -> bool:
         """Whether the day's copy could not be loaded."""
 
     def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
-        """Whether the copy has the content that the landed file (a day, or UNDATED) has in this version."""
+        """Whether the copy has the content of this version of a landed file. `landed` is a day, or UNDATED."""
 
     def is_beginning_of(self, day: str, version: FileVersion) -> bool:
-        """Whether the copy is of the undated file, of which this version is a longer one, written on since."""
+        """Whether the undated file is the one that was copied, and in this version has got longer since."""
 
 
-def wanted(
+def choose_sources(
     days: Collection[str],
     files: Mapping[str, FileVersion],
     copies: Copies,
@@ -51,45 +53,61 @@ def wanted(
     undated_days: Collection[str],
     taken_in: Collection[str],
 ) -> dict[str, str]:
-    """Which of the days want which file: day -> that day, or UNDATED.
+    """Choose the landed file of each day that needs another copy.
 
-    files: the landed files that are complete. unusable: days that have a file of their own, complete or not, which must
-    not take the undated one. undated_days: those that may. taken_in: days that Dagster has a materialization of.
+    Args:
+        days: The days to decide about.
+        files: The complete landed files with their versions, by day; UNDATED for the undated file.
+        copies: The present copies.
+        unusable: Days that have a file of their own, complete or not. They must not take the undated file.
+        undated_days: Days that may take the undated file.
+        taken_in: Days that Dagster has a materialization of.
+
+    Returns:
+        The days that need another copy, each with its file: that day, or UNDATED.
     """
-    found = {}
+    sources = {}
     for day in days:
         if day in files:
             if not copies.has_content_of(day, day, files[day]):
-                found[day] = day
-        elif day in undated_days and day not in unusable and UNDATED in files:
-            found |= {day: UNDATED} if _wants_undated(day, files[UNDATED], copies, day in taken_in) else {}
-    return found
+                sources[day] = day
+        else:
+            may_take_undated = day in undated_days and day not in unusable and UNDATED in files
+            if may_take_undated and _needs_undated(day, files[UNDATED], copies, day in taken_in):
+                sources[day] = UNDATED
+    return sources
 
 
-def _wants_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: bool) -> bool:
-    copied = copies.copied(day)
-    if copied is None:
-        # A copy that does not say where it came from was made before copies did: nobody knows better than it.
+def _needs_undated(day: str, undated: FileVersion, copies: Copies, is_taken_in: bool) -> bool:
+    record = copies.record_of(day)
+    if record is None:
+        # A copy without a record is older than such records. Nobody knows its source, so it stays.
         return not is_taken_in and not copies.exists(day)
-    if is_dated(copied.source, day) or copied.version == undated:
+    if is_dated(record.source, day) or record.version == undated:
         return False
     if copies.is_refused(day):
         return not copies.has_content_of(day, UNDATED, undated)
     return copies.is_beginning_of(day, undated)
 
 
-def may_only_grow(day: str, copies: Copies) -> Copied | None:
-    """The day's copy, if it is one that only a longer version of the same undated file may replace; else None."""
-    copied = copies.copied(day)
-    if copied is None or is_dated(copied.source, day) or copies.is_refused(day):
+def required_beginning(day: str, copies: Copies) -> CopyRecord | None:
+    """The copy that a new version of the undated file must begin with; None if the day may take any content.
+
+    A day that took the undated file and loaded it takes no other file of that name. It only takes what has been
+    written to the same file since.
+    """
+    record = copies.record_of(day)
+    if record is None or is_dated(record.source, day) or copies.is_refused(day):
         return None
-    return copied
+    return record
 
 
 class StoredCopies:
-    """The copies in internal storage, held against the files in the landing folder, for one look.
+    """The copies in internal storage, compared with the files in the landing folder. Made anew for each tick or run.
 
-    copy_of: where a day's copy is.
+    Args:
+        landing: The landing folder.
+        copy_of: Gives the path of a day's copy.
     """
 
     def __init__(self, landing: DatedFolder, copy_of: Callable[[str], Path]) -> None:
@@ -97,8 +115,8 @@ class StoredCopies:
         self._may_read = MAX_READ_BYTES
         self._begins: dict[tuple[int, str], bool] = {}
 
-    def copied(self, day: str) -> Copied | None:
-        return read_copied(self._copy_of(day))
+    def record_of(self, day: str) -> CopyRecord | None:
+        return read_record(self._copy_of(day))
 
     def exists(self, day: str) -> bool:
         return _size(self._copy_of(day)) is not None
@@ -107,29 +125,30 @@ class StoredCopies:
         return is_refused(self._copy_of(day))
 
     def has_content_of(self, day: str, landed: str, version: FileVersion) -> bool:
-        """Also records that the copy reflects this version, so that the file is read once and not at every look."""
-        copied, copy = self.copied(day), self._copy_of(day)
-        if copied is not None and copied.version == version:
+        """As in `Copies`. If the content is the same, the version is recorded, so that the file is read only once."""
+        record, copy = self.record_of(day), self._copy_of(day)
+        if record is not None and record.version == version:
             return True
         if _size(copy) != version.size or version.size > self._may_read:
             return False
         self._may_read -= version.size
         path = self._landing.file_of(landed)
-        sha256 = copied.sha256 if copied else sha256_of(copy)
+        sha256 = record.sha256 if record else sha256_of(copy)
         if sha256 is None or sha256_of(path) != sha256:
             return False
-        # Not where a run is just replacing the copy: that will record what it reflects.
-        with suppress(BlockingIOError), lock_of(copy.parent, waits=False):
-            if self.copied(day) == copied:
-                write_copied(copy, Copied(str(path), version, sha256))
+        # If a run holds the lock, it is replacing the copy and will write the record. If the record can't be written,
+        # the next tick reads the file again.
+        with suppress(BlockingIOError, StorageFailed), lock_of(copy.parent, waits=False):
+            if self.record_of(day) == record:
+                write_record(copy, CopyRecord(str(path), version, sha256))
         return True
 
     def is_beginning_of(self, day: str, version: FileVersion) -> bool:
-        copied = self.copied(day)
-        if copied is None or copied.version.inode != version.inode or copied.version.size >= version.size:
+        record = self.record_of(day)
+        if record is None or record.version.inode != version.inode or record.version.size >= version.size:
             return False
-        # Many days took the same file, which is read once for all of them.
-        beginning = copied.version.size, copied.sha256
+        # Many days may have taken the same file. It is read once for all of them.
+        beginning = record.version.size, record.sha256
         if beginning not in self._begins:
             self._begins[beginning] = begins_with(self._landing.file_of(UNDATED), *beginning)
         return self._begins[beginning]

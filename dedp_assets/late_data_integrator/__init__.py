@@ -1,1 +1,1 @@
-"""The concurrent late-data integrator: a Delta table that others write, processed by Spark partition by partition."""
+"""The concurrent late-data integrator: Spark counts a Delta table that others write, day by day."""

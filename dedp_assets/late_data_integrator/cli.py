@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dedp_assets import local_stack, settings
+from dedp_assets.errors import DedpError
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator.overview import Row
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 _HEADER = ("day", "status", "input", "counts", "late commits", "last one (UTC)", "lateness")
 _TO_THE_RIGHT = {"input", "counts", "late commits"}
 _COLOURS = {"failed": "red", "late": "yellow", "running": "cyan", "clean": "green"}
-# As many days are named in a line below the table.
-_NAMED = 5
+# A line below the table names at most this many days.
+_MOST_NAMES = 5
 
 
 @click.command()
@@ -30,10 +31,10 @@ _NAMED = 5
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.png",
-    help="Also draw when each day changed, and what of it the counts reflect.",
+    help="Also draw when each day changed, and which of these commits the counts reflect.",
 )
 def late(everything: bool, as_json: bool, picture: Path | None) -> None:
-    """Show the days of lake/devices that lake/device_counts does not reflect, or not yet.
+    """Show the days of lake/devices whose counts in lake/device_counts are missing or out of date.
 
     \b
     failed   its latest run failed, and its counts don't reflect its input
@@ -43,29 +44,24 @@ def late(everything: bool, as_json: bool, picture: Path | None) -> None:
     open     not counted yet; the next day has not appeared
 
     input: the version of the table that last changed the day. counts: the version that its counts reflect. lateness:
-    from the end of the day to the last commit that they don't reflect. This starts nothing and writes to no table.
+    the time from the end of the day to the last commit that its counts don't reflect. This command starts nothing and
+    writes to no table.
     """
-    from deltalake.exceptions import DeltaError
+    from dedp_assets.delta.problems import TableMissing
+    from dedp_assets.late_data_integrator import overview, tables
+    from dedp_assets.resources_from_settings import LakeFromSettings
 
-    from dedp_assets.delta.problems import TableMissing, TableProblem
-    from dedp_assets.late_data_integrator import lake, overview
-    from dedp_assets.resources.object_store import reason
-
-    log, runs = lake.devices_log(), _runs()
+    lake, runs = LakeFromSettings(), _ask_for_runs()
+    log = tables.open_devices_log(lake)
     try:
-        progress = overview.look(runs.in_progress)
+        progress = tables.observe_progress(lake, runs.in_progress)
         history = overview.read_history(log, progress.snapshot.version)
     except TableMissing as problem:
         raise click.ClickException(f"{problem}; `dedp load-delta 2024-01-02` writes one") from problem
-    except TableProblem as problem:
+    except DedpError as problem:
         raise click.ClickException(str(problem)) from problem
-    except (OSError, DeltaError) as problem:
-        raise click.ClickException(
-            f"the tables in {settings.data_uri()} can't be read: {reason(problem)}; "
-            "check DEDP_DATA_URI, the credentials and the network"
-        ) from problem
     known = overview.known_days(datetime.now(timezone.utc))
-    rows = overview.overview(progress, history, known, runs.failed)
+    rows = overview.day_rows(progress, history, known, runs.failed)
     shown = [row for row in rows if everything or row.status != "clean"]
     left_out = sorted(progress.snapshot.files.keys() - known)
 
@@ -91,15 +87,21 @@ def late(everything: bool, as_json: bool, picture: Path | None) -> None:
 
 
 class _Runs(NamedTuple):
-    """What Dagster knows of the days' runs; `unknown`: why it can't be asked, or None."""
+    """What Dagster knows about the runs that count days.
+
+    Attributes:
+        in_progress: the days with a queued or running run.
+        failed: the days whose latest run failed.
+        unknown: why Dagster can't be asked, or None.
+    """
 
     in_progress: set[str]
     failed: set[str]
     unknown: str | None = None
 
 
-def _runs() -> _Runs:
-    """From the instance of `dedp exec`, of a container, or of the system that is up. Starts nothing."""
+def _ask_for_runs() -> _Runs:
+    """Ask the Dagster instance of `dedp exec`, of the container, or of the system that is up. Starts nothing."""
     if "DEDP_DAGSTER_STORAGE" in os.environ and "DAGSTER_HOME" in os.environ:
         return _runs_of_instance()
     if local_stack.running_pid() is None:
@@ -132,7 +134,7 @@ def _runs_of_instance() -> _Runs:
 
 @contextmanager
 def _environment(values: dict[str, str], *names: str) -> Iterator[None]:
-    """These variables set as in `values`, until the block ends."""
+    """While the block runs, the environment variables `names` have the values in `values`."""
     before = {name: os.environ.get(name) for name in names}
     os.environ.update({name: values[name] for name in names})
     try:
@@ -145,7 +147,7 @@ def _environment(values: dict[str, str], *names: str) -> Iterator[None]:
 
 
 def _table(rows: Sequence["Row"]) -> list[str]:
-    """A line for each row, and a header; nothing for no rows. 79 columns wide, up to versions of six digits."""
+    """A header and a line for each row; nothing without rows. 79 columns are enough for versions of six digits."""
     if not rows:
         return []
     cells = [_HEADER, *[_cells(row) for row in rows]]
@@ -162,7 +164,7 @@ def _cells(row: "Row") -> tuple[str, ...]:
         "-" if row.counts_version is None else str(row.counts_version),
         str(len(row.late_commits) or ""),
         f"{row.late_at:%Y-%m-%d %H:%M}" if row.late_at else "",
-        "" if row.lateness is None else in_words(row.lateness),
+        "" if row.lateness is None else format_duration(row.lateness),
     )
 
 
@@ -176,8 +178,8 @@ def _line(cells: Sequence[str], widths: Sequence[int], colour: str) -> str:
     return "  ".join(padded).rstrip()
 
 
-def in_words(duration: timedelta) -> str:
-    """The two largest units of a duration: `2 d 10 h`, `3 h 5 min`, `40 s`; before the end of a day it has a minus."""
+def format_duration(duration: timedelta) -> str:
+    """The two largest units of a duration: `2 d 10 h`, `3 h 5 min`, `40 s`, `-1 h 0 min`."""
     seconds = abs(int(duration.total_seconds()))
     sign = "-" if duration < timedelta(0) else ""
     days, hours, minutes = seconds // 86_400, seconds // 3_600 % 24, seconds // 60 % 60
@@ -206,12 +208,12 @@ def _notes(rows: Sequence["Row"], missing: int, unknown: str | None, left_out: S
     if gone := [row.day for row in rows if row.gone]:
         notes.append(f"Gone from the input: {_some(gone)}")
     if replaced := [row.day for row in rows if row.of_another_table]:
-        notes.append(f"Counted from another table, which was there before: {_some(replaced)}")
+        notes.append(f"Counted from an earlier table at the same place: {_some(replaced)}")
     if left_out:
         names = _some([repr(name) for name in left_out])
-        notes.append(f"Left out, as there are no such days (yet): {names}")
+        notes.append(f"Left out, because there are no such days (yet): {names}")
     if missing and any(row.input_version is None for row in rows):
-        notes.append(f"{_counted(missing, 'commit')} not looked at, or gone from the log: hence ? for a version")
+        notes.append(f"{_counted(missing, 'commit')} not read, or gone from the log: hence ? for a version")
     if unknown:
         notes.append(f"{unknown}: which days are running or failed is not known")
     return notes
@@ -222,8 +224,8 @@ def _counted(number: int, thing: str) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _as_json(row: "Row") -> dict[str, Any]:
@@ -245,5 +247,5 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
-    # Not on the standard output: there may be JSON.
+    # Not to the standard output, which may have the JSON.
     click.echo(f"The picture is in {path}", err=True)

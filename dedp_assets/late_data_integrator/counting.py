@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.problems import UnsupportedTable
+from dedp_assets.errors import TransientError
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN
 from dedp_assets.late_data_integrator.device_counts import SCHEMA
 
@@ -15,47 +17,71 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.connect.session import SparkSession
 
+_LONGEST_REASON = 500
+
 _COUNTED = ("type", "full_name", "version")
 
-# What a column that is counted may be, by Delta's name of the type and by Spark's.
+# The types that a counted column may have: Delta's name of the type, and Spark's.
 _TYPES = {"string": "STRING", "byte": "TINYINT", "short": "SMALLINT", "integer": "INT", "long": "BIGINT"}
 
-# As many tasks at most read from Python, whatever the number of files.
+# At most this many Spark tasks read files in Python, however many files there are.
 _TASKS = 200
 
-# Names that mean themselves to Spark, whatever its locale. Any of *?[]{}\ is a pattern to it, and it has no way to take
-# that literally; a colon makes it fail.
+# File names that Spark takes literally in any locale. It takes *?[]{}\ for a pattern, and can't be told not to. A colon
+# makes it fail.
 _LITERAL = re.compile(r"[A-Za-z0-9 /_.,=+@~-]+")
 
-# What Spark says, and what `_reader` says, of a file whose columns are not what its table promises.
+# What Spark and `_reader` say about a file whose columns do not match its table.
 _WRONG_FILE = re.compile(
     r"\[FAILED_READ_FILE\.PARQUET_COLUMN_DATA_TYPE_MISMATCH\] (.*?)\.? SQLSTATE"
     r"|UnsupportedFile: (.*)"
 )
 
 
-def count_devices(spark: "SparkSession", snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
-    """The counts of those days, of `device_counts.SCHEMA`, from exactly the files of this snapshot.
+class CountingFailed(TransientError):
+    """Spark could not count the rows. The next attempt may succeed: a file was vacuumed, or a worker was lost."""
 
-    Only the counts come to this process; the rows stay with Spark. A table in a folder is read by Spark itself, for
-    which it must be under the same path for each of its executors. One in an object store is read by the Python workers
-    of Spark, since a plain Spark has no libraries for that: see `_reader` for what they need. So are files whose names
-    Spark would not take literally. Raises UnsupportedTable for a table without the columns that are counted.
+
+def count_devices(spark: "SparkSession", snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
+    """Count the devices of days, from exactly the files of this snapshot.
+
+    Only the counts come to this process; the rows stay with Spark. Spark itself reads a table in a folder, which must
+    have the same path for each of its executors. A plain Spark has no libraries for object stores, so its Python
+    workers read tables there; see `_reader` for what they need. They also read files with names that Spark would not
+    take literally.
+
+    Args:
+        spark: the session to count with.
+        snapshot: the input.
+        days: the days to count.
+
+    Returns:
+        Rows of `device_counts.SCHEMA`.
+
+    Raises:
+        UnsupportedTable: the table, or a file of it, lacks a counted column or has it in another type.
+        CountingFailed: Spark failed for another reason.
     """
     files = [(file, day) for day in days for file in snapshot.files.get(day, ())]
     if not files:
         return SCHEMA.empty_table()
     columns = counted_columns(snapshot.root, snapshot.schema)
     by_spark = all(spark_reads(snapshot.root, file, day) for file, day in files)
-    devices = (_read_by_spark if by_spark else _read_in_workers)(spark, snapshot, columns, files)
-    return _computed(snapshot.root, devices.groupBy(PARTITION_COLUMN, *_COUNTED).count())
+    with _named_failures_of_spark(snapshot.root):
+        devices = (_read_by_spark if by_spark else _read_in_workers)(spark, snapshot, columns, files)
+        return devices.groupBy(PARTITION_COLUMN, *_COUNTED).count().toArrow()
 
 
 def counted_columns(table: str, schema: Mapping[str, str]) -> dict[str, str]:
-    """The table's name for each column that is counted. Its names have any case, as Delta has it.
+    """The name that the table has for each counted column. Delta ignores the case of names, and so do we.
 
-    schema: the type, in Delta's words, of each column of the table. Texts are counted as they are, integers by their
-    decimal text. Raises UnsupportedTable for a column that is missing, there twice, or of another type.
+    Args:
+        table: the table, for messages.
+        schema: the type of each column of the table, in Delta's words. Texts are counted unchanged, integers as decimal
+            text.
+
+    Raises:
+        UnsupportedTable: a column is missing, occurs twice, or has another type.
     """
     named = {column: [name for name in schema if name.lower() == column] for column in _COUNTED}
     found = ", ".join(f"{name} ({kind})" for name, kind in schema.items()) or "none"
@@ -80,10 +106,15 @@ def counted_columns(table: str, schema: Mapping[str, str]) -> dict[str, str]:
 
 
 def spark_reads(root: str, file: str, day: str) -> bool:
-    """Whether Spark itself reads this one file of a table, and the day from its folder's name.
+    """Whether Spark can read this file by itself, and the day from the name of its folder.
 
-    Not from an object store; not a name that is a pattern to it, or hidden, which it leaves out without a word. Delta
-    does not promise that a file's folder is named after its partition: Spark would look for the day there.
+    It can't read from an object store. It takes some names for patterns, and silently leaves out hidden files. Delta
+    does not promise that a file's folder is named after its partition, but Spark looks for the day there.
+
+    Args:
+        root: the folder of the table.
+        file: the absolute path of the file.
+        day: the partition of the file.
     """
     folder = f"{root}/{PARTITION_COLUMN}={day}/"
     name = file.removeprefix(folder)
@@ -97,15 +128,19 @@ def spark_reads(root: str, file: str, day: str) -> bool:
     )
 
 
-def _computed(table: str, counts: "DataFrame") -> pa.Table:
+@contextmanager
+def _named_failures_of_spark(table: str) -> Iterator[None]:
     from pyspark.errors import PySparkException
 
     try:
-        return counts.toArrow()
+        yield
     except PySparkException as error:
         found = _WRONG_FILE.search(str(error))
         if found is None:
-            raise
+            said = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
+            raise CountingFailed(
+                f"Spark could not count {table}: {said}; look at the log of the Spark server"
+            ) from error
         raise UnsupportedTable(
             f"{table} can't be counted: {found[1] or found[2]}; have its writer write the file anew"
         ) from None
@@ -114,12 +149,12 @@ def _computed(table: str, counts: "DataFrame") -> pa.Table:
 def _read_by_spark(
     spark: "SparkSession", snapshot: Snapshot, columns: Mapping[str, str], files: Sequence[tuple[str, str]]
 ) -> "DataFrame":
-    # Given, so that Spark need not read a file to find out, and takes the day from the path as a date.
+    # With a schema, Spark need not read a file to find it, and takes the day from the path as a date.
     types = [f"{name} {_TYPES[snapshot.schema[name]]}" for name in columns.values()]
     rows = (
         spark.read.schema(", ".join([*types, f"{PARTITION_COLUMN} DATE"]))
         .option("basePath", snapshot.root)
-        # A server may be set to leave such files out.
+        # The settings of a server may say to leave such files out.
         .option("ignoreMissingFiles", "false")
         .option("ignoreCorruptFiles", "false")
         .parquet(*(file for file, _ in files))
@@ -139,19 +174,21 @@ def _read_in_workers(
 
 
 def _reader(root: str, texts: Sequence[str]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """What reads the rows of files below `root`, given by `file` and `day`, within a Python worker of Spark.
+    """A function that reads the rows of files in a Python worker of Spark.
 
-    texts: the counted columns that are strings; the others are integers.
+    A worker needs Python of the same minor version as here, with pyarrow. For an object store it also needs deltalake,
+    and the store's standard variables (AWS_ACCESS_KEY_ID and so on) in its own environment: we send no credentials. The
+    workers of an embedded server inherit all that from the process that started it. On a cluster, somebody has to
+    provide it.
 
-    A worker needs Python of the same minor version as here, with pyarrow. For an object store also deltalake, and the
-    store's standard variables (AWS_ACCESS_KEY_ID and so on) in its own environment: no credentials are sent. The
-    workers of an embedded server have all that from the process that started it; a cluster's executors have to be
-    given it.
+    Args:
+        root: the folder of the table. The function gets files as paths inside it, with their days.
+        texts: the counted columns that are strings. The others are integers.
     """
     counted, partition_column = _COUNTED, PARTITION_COLUMN
 
-    # A function within a function is sent as it is. One of this module would be sent as its name, for each worker to
-    # look up in a dedp_assets of its own.
+    # Spark sends the code of an inner function. Of a function of this module it would send only the name, and a worker
+    # would need dedp_assets to find it.
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from datetime import date
 
@@ -170,7 +207,7 @@ def _reader(root: str, texts: Sequence[str]) -> Callable[[Iterator[pa.RecordBatc
             pass
 
         def field_of(file: str, schema: pa.Schema, column: str) -> pa.Field | None:
-            """A file's field for a column of the table; None if the file does not have it: then it is null."""
+            """The file's field for a column of the table; None if the file lacks it, which means null."""
             found = [field for field in schema if field.name.lower() == column]
             if len(found) > 1:
                 names = ", ".join(field.name for field in found)
@@ -190,7 +227,7 @@ def _reader(root: str, texts: Sequence[str]) -> Callable[[Iterator[pa.RecordBatc
         for batch in batches:
             for task in batch.to_pylist():
                 day = pa.scalar(date.fromisoformat(task["day"]))
-                # One file by its name: a dataset that is looked for leaves out the hidden ones.
+                # Name the file: a dataset that searches a folder leaves out hidden files.
                 file = ds.ParquetFileFormat().make_fragment(task["file"], filesystem=store)
                 schema = file.physical_schema
                 fields = {column: field_of(task["file"], schema, column) for column in counted}

@@ -1,6 +1,6 @@
 """Where each day stands, for people: what its counts reflect, and which late commits they don't reflect yet.
 
-Only looks: nothing is created, written or started.
+This only reads: it creates, writes and starts nothing.
 """
 
 from collections.abc import Collection
@@ -9,26 +9,23 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
 import dagster as dg
-from deltalake import DeltaTable
 
 from dedp_assets.days import closed_days
 from dedp_assets.delta.commits import Commit
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import CommitUnreadable, LogCleaned, LogIncomplete
-from dedp_assets.late_data_integrator import contract, lake, state
-from dedp_assets.late_data_integrator.device_counts import DeviceCounts
-from dedp_assets.late_data_integrator.processing import Late, lateness
+from dedp_assets.late_data_integrator import contract, state
+from dedp_assets.late_data_integrator.processing import LateCommits, lateness
 from dedp_assets.partition_runs import partitions_of
-from dedp_assets.resources.object_store import storage_options
 
-# Of a long log only the end is looked at: each commit is a file of its own.
+# We read at most this many commits, the latest ones: each of them is a file of its own.
 MAX_COMMITS = 5_000
-# And so many of the runs that are over, for those that failed.
+# We ask for at most this many finished runs, to find those that failed.
 MAX_RUNS = 1_000
 
 Status: TypeAlias = Literal["failed", "late", "running", "waiting", "open", "clean"]
 
-# What each means, those first that somebody may have to do something about.
+# What each status means. The statuses that may need somebody's attention come first.
 STATUSES: dict[Status, str] = {
     "failed": "its latest run failed, and its counts don't reflect its input",
     "late": "counted before; changed since, or gone",
@@ -40,12 +37,16 @@ STATUSES: dict[Status, str] = {
 
 
 class Row(NamedTuple):
-    """A day.
+    """Where a day stands.
 
-    input_version: that last changed it; None if no commit that is left of the log did. counts_version: of the input
-    that its counts reflect; None if there are none, or if they are of another table, which was there before.
-    late_commits: versions that changed it since, with the time of the last of them (UTC) and how long that was after
-    the end of the day. gone: it was counted, and the input has no data of it any more. of_another_table: see above.
+    Attributes:
+        input_version: the version that last changed the day; None if the log has no such commit any more.
+        counts_version: the version of the input that its counts reflect; None if there are no counts of this table.
+        late_commits: the versions that changed the day since it was counted.
+        late_at: when the last of them was made (UTC).
+        lateness: how long after the end of the day that was.
+        gone: the day was counted, and the input has no data of it any more.
+        of_another_table: the counts reflect an earlier table at the same place.
     """
 
     day: str
@@ -67,12 +68,16 @@ class History:
     missing: int = 0
 
 
-def overview(
+def day_rows(
     progress: state.Progress, history: History, known: Collection[str], failed: Collection[str] = ()
 ) -> list[Row]:
-    """Every day that has data, was counted or is being counted: by status as in STATUSES, then by day.
+    """A row for every day that has data, was counted or is being counted, ordered by status and then by day.
 
-    known: days that there are partitions for; other partitions are left out. failed: days whose latest run failed.
+    Args:
+        progress: how far every day is.
+        history: the commits to the input table.
+        known: the days that Dagster has a partition for. Other partitions of the table are left out.
+        failed: the days whose latest run failed.
     """
     changed = {day: commit.version for commit in history.commits for day in commit.changes}
     counted = {*progress.recorded, *progress.recorded_before}
@@ -86,23 +91,22 @@ def overview(
     return sorted(rows, key=lambda row: (order.index(row.status), row.day))
 
 
-def look(in_progress: Collection[str]) -> state.Progress:
-    """Where everything is now. in_progress: days with a run that is queued or under way. Raises TableProblem."""
-    uri = contract.uri(contract.DEVICE_COUNTS)
-    options = storage_options(uri)
-    if DeltaTable.is_deltatable(uri, options):
-        counts = DeviceCounts(DeltaTable(uri, storage_options=options), options)
-        return state.look(lake.devices_log(), counts, in_progress)
-    return state.Progress(lake.devices_log().snapshot(), {}, set(), {}, in_progress)
-
-
 def known_days(now: datetime) -> set[str]:
     """The days that there are partitions for."""
     return set(contract.DAYS.get_partition_keys(current_time=now))
 
 
 def read_history(log: DeltaLog, version: int, limit: int = MAX_COMMITS) -> History:
-    """The commits up to a version, at most so many: those that are left of the log, and tell what they changed."""
+    """The latest commits up to a version. Commits that are gone, or don't say what they changed, are left out.
+
+    Args:
+        log: the log of the table.
+        version: the last version to read.
+        limit: the greatest number of versions to read.
+
+    Raises:
+        TableProblem: the log can't be read.
+    """
     commits: list[Commit] = []
     after = max(version - limit, -1)
     while after < version:
@@ -110,7 +114,7 @@ def read_history(log: DeltaLog, version: int, limit: int = MAX_COMMITS) -> Histo
             for commit in log.commits(after, version - after):
                 commits.append(commit)
                 after = commit.version
-            after += 1  # the one that is not there; beyond it there may be more
+            after += 1  # this commit is missing; there may be later ones
         except LogCleaned as cleaned:
             if cleaned.oldest is None:
                 break
@@ -121,7 +125,7 @@ def read_history(log: DeltaLog, version: int, limit: int = MAX_COMMITS) -> Histo
 
 
 def days_failed(instance: dg.DagsterInstance) -> set[str]:
-    """The days whose counts the latest run that is over failed to compute. Looks at the last MAX_RUNS such runs."""
+    """The days whose latest finished run failed to count them. Only the last MAX_RUNS finished runs are read."""
     over = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     latest: dict[str, dg.DagsterRunStatus] = {}
     for run in instance.get_runs(dg.RunsFilter(statuses=over), limit=MAX_RUNS):  # the latest first
@@ -143,7 +147,7 @@ def _status(day: str, progress: state.Progress, closed: Collection[str], failed:
     return "waiting" if day in closed else "open"
 
 
-def _row(day: str, status: Status, changed: int | None, progress: state.Progress, late: Late | None) -> Row:
+def _row(day: str, status: Status, changed: int | None, progress: state.Progress, late: LateCommits | None) -> Row:
     recorded = progress.recorded.get(day)
     row = Row(day, status, changed, recorded.version if recorded else None)
     if day not in progress.late:

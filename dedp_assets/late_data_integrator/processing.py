@@ -1,8 +1,8 @@
-"""Bring the counts of days up to their input, exactly once, whoever else does the same at the same time.
+"""Brings the counts of days up to date with their input, exactly once, even if several runs do so at the same time.
 
-The truth is in the table of counts: next to each day's result, which version of the input it reflects. A day is up to
-date when no commit has changed it since that version. The version recorded is the one that was *read*: recording the
-table's version at the end of a run would declare a commit processed that landed while it ran.
+The table of counts is the truth: next to the counts of each day it records which version of the input they reflect. A
+day is up to date if no commit has changed it since that version. We record the version that was *read*. The latest
+version at the end of a run may be newer, and a commit that landed during the run would pass for processed.
 """
 
 import random
@@ -17,19 +17,25 @@ import pyarrow as pa
 from dedp_assets.delta.commits import Commit, DataFile, Prints, Snapshot, fingerprint_of, stamp_of
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import LogIncomplete, TableProblem
-from dedp_assets.late_data_integrator.device_counts import DeviceCounts, Overtaken, Recorded, rows_counted
+from dedp_assets.errors import TransientError
+from dedp_assets.late_data_integrator.device_counts import DeviceCounts, InputVersion, Overtaken, rows_counted
 
-# Each one is lost to a commit of somebody else: another day's run, mostly.
+# An attempt is lost if somebody else commits first, mostly a run of another day.
 _ATTEMPTS = 100
 
 
-class NeverFinished(RuntimeError):
-    """The commit was overtaken too often."""
+class OvertakenTooOften(TransientError):
+    """A table could not be written, because others kept committing first."""
 
 
 @dataclass(frozen=True)
-class Late:
-    """Commits that changed a day after it was processed: their versions, and when the last of them was made (UTC)."""
+class LateCommits:
+    """Commits that changed a day after it was counted.
+
+    Attributes:
+        versions: the versions of the input table that they made, oldest first.
+        at: when the last of them was made (UTC).
+    """
 
     versions: tuple[int, ...]
     at: datetime
@@ -39,9 +45,13 @@ class Late:
 class Processed:
     """What was done for one day.
 
-    version: of the input that the day's counts reflect now. written: False if they had reflected it already.
-    rows_before, rows_after: input rows that the counts stood and stand for. late: the commits that made the day late,
-    as far as the log has them; None at its first processing, or if it has none of them any more.
+    Attributes:
+        version: the version of the input that the day's counts reflect now.
+        written: False if the counts were up to date before.
+        rows_before: the number of input rows that the counts stood for before.
+        rows_after: the number of input rows that they stand for now.
+        late: the late commits that are now counted, as far as the log has them. None at the first count of a day, or
+            if the log has none of them any more.
     """
 
     day: str
@@ -49,7 +59,7 @@ class Processed:
     written: bool
     rows_before: int
     rows_after: int
-    late: Late | None = None
+    late: LateCommits | None = None
 
 
 def process(
@@ -58,15 +68,26 @@ def process(
     open_counts: Callable[[], DeviceCounts],
     count: Callable[[Snapshot, Sequence[str]], pa.Table],
 ) -> list[Processed]:
-    """Count the devices of those days whose counts don't reflect their input, and say for each day what was done.
+    """Count the devices of the days that are not up to date. All of them are written in one commit.
 
-    `count` gets one snapshot of the input, and days whose counts to compute from it; it returns rows of
-    `device_counts.SCHEMA`. All days are written in one commit. Raises TableProblem if the input can't be read.
+    Args:
+        days: the days to bring up to date.
+        devices: the log of the input table.
+        open_counts: opens the latest version of the table of counts.
+        count: computes the counts of days from one snapshot of the input, as rows of `device_counts.SCHEMA`.
+
+    Returns:
+        For each day, in the order of `days`, what was done.
+
+    Raises:
+        TableProblem: a table can't be read or written.
+        OvertakenTooOften: somebody else committed first, again and again.
+        DedpError: what `count` raises.
     """
     counted_for, counts = None, None
     for attempt in range(_ATTEMPTS):
-        # First the output and then the input: whoever commits in between makes our commit fail, so a result never
-        # replaces one that was computed from newer input.
+        # Open the output first and the input second. If somebody commits in between, our commit fails. So our counts
+        # never replace counts of newer input.
         output = open_counts()
         snapshot = devices.snapshot()
         recorded = {day: known for day in days if (known := output.recorded(snapshot.table_id, day))}
@@ -75,8 +96,8 @@ def process(
         before = output.rows_counted(days)
         if not behind:
             return [_nothing_to_do(day, recorded[day], before.get(day, 0)) for day in days]
-        now = {day: reflected(snapshot, day) for day in behind}
-        # What was counted is still right if the files are the same, at whichever version.
+        now = {day: input_version(snapshot, day) for day in behind}
+        # Counts of an earlier attempt are still right if the files are the same, whatever the version.
         wanted = (snapshot.table_id, {day: found._replace(version=0) for day, found in now.items()})
         if counts is None or counted_for != wanted:
             counted_for, counts = wanted, count(snapshot, behind)
@@ -92,30 +113,43 @@ def process(
             else _nothing_to_do(day, recorded[day], before.get(day, 0))
             for day in days
         ]
-    raise NeverFinished(
-        f"the counts of {', '.join(days)} could not be written: {_ATTEMPTS} times in a row somebody else committed "
-        "first. Let fewer runs write at once."
+    raise OvertakenTooOften(
+        f"the counts of {', '.join(days)} could not be written: somebody else committed first, {_ATTEMPTS} times in a "
+        "row. Let fewer runs write at the same time."
     )
 
 
-def reflected(snapshot: Snapshot, day: str) -> Recorded:
-    """What counts of a day reflect that are computed from this snapshot."""
-    return Recorded(snapshot.version, snapshot.fingerprint(day), snapshot.stamp(day))
+def input_version(snapshot: Snapshot, day: str) -> InputVersion:
+    """What the counts of a day reflect if they are computed from this snapshot."""
+    return InputVersion(snapshot.version, snapshot.fingerprint(day), snapshot.stamp(day))
 
 
-def changed_since(recorded: Mapping[str, Recorded], snapshot: Snapshot, devices: DeltaLog) -> dict[str, Late | None]:
-    """The days that are not what their counts reflect, with the commits that changed them since: None if none is known.
+def changed_since(
+    recorded: Mapping[str, InputVersion], snapshot: Snapshot, devices: DeltaLog
+) -> dict[str, LateCommits | None]:
+    """The days whose input is not what their counts reflect.
 
-    The same files are the same input, unless one was written anew in place. Other files may be, too: after compaction.
-    The log, read back from the snapshot, leads to the files that were counted, and tells what has changed since. Where
-    it leads nowhere, nobody knows, and the day counts as changed: the commits were cleaned up, or the table was put
-    back, as from a backup.
+    The same files are the same input, unless a file was rewritten in place. Other files may be the same input as well:
+    a compaction moves rows to new files. To find out, we read the log back from the snapshot, until a day has the files
+    that were counted, and see what has changed since. If the log does not lead there, the day counts as changed: the
+    commits were removed, or the table was restored from a backup.
+
+    Args:
+        recorded: for each day, what its counts reflect.
+        snapshot: the input as it is now.
+        devices: the log of the input table.
+
+    Returns:
+        For each changed day, the commits that changed it since, or None if these are unknown.
+
+    Raises:
+        TableProblem: the log can't be read.
     """
     unlike = {day for day, known in recorded.items() if not reflects(known, snapshot.logged_files(day))}
     files = {day: snapshot.logged_files(day) for day in unlike}
-    late: dict[str, Late] = {}
+    late: dict[str, LateCommits] = {}
     back: list[Commit] = []
-    at: dict[str, int] = {}  # the commit before which a day had the files that were counted
+    at: dict[str, int] = {}  # by day: the commit before which it had the files that were counted
     with suppress(LogIncomplete):
         oldest = min((recorded[day].version for day in unlike), default=snapshot.version)
         for commit in devices.commits_back(snapshot.version, after=oldest):
@@ -134,21 +168,32 @@ def changed_since(recorded: Mapping[str, Recorded], snapshot: Snapshot, devices:
     return {day: late.get(day) for day in sorted(unlike)}
 
 
-def reflects(recorded: Recorded, files: Mapping[DataFile, Prints]) -> bool:
-    """Whether counts that reflect this were counted of these files, with what is in them now, as far as that is told.
+def reflects(recorded: InputVersion, files: Mapping[DataFile, Prints]) -> bool:
+    """Whether these files, with their present content, are what was counted.
 
-    The stamp was not always recorded.
+    If no stamp was recorded, we can't see whether a file was rewritten in place, and take it for unchanged.
     """
     return recorded.fingerprint == fingerprint_of(files) and recorded.stamp in (None, stamp_of(files))
 
 
 def _moved(
-    seem_moved: Mapping[str, Recorded], at: Mapping[str, int], back: list[Commit], snapshot: Snapshot, devices: DeltaLog
+    seem_moved: Mapping[str, InputVersion],
+    at: Mapping[str, int],
+    back: list[Commit],
+    snapshot: Snapshot,
+    devices: DeltaLog,
 ) -> set[str]:
-    """Those of the days that certainly had the files that were counted before the commit `at`.
+    """The days whose rows were certainly only moved to other files.
 
-    Read back, a commit does not say whether a file that it adds was there before. So this goes the way once more,
-    forward, from what the table had before the first of these commits. back: the commits, the latest first.
+    A commit that is read backwards does not say whether a file that it adds was there before. So we read the commits
+    again, forwards, from the files that the table had before the first of them.
+
+    Args:
+        seem_moved: the days to check, with what their counts reflect.
+        at: by day, the commit before which it seemed to have the files that were counted.
+        back: the commits that were read, the latest first.
+        snapshot: the input as it is now.
+        devices: the log of the input table.
     """
     if not seem_moved:
         return set()
@@ -169,15 +214,17 @@ def _moved(
     return {day for day in counted if files[day].keys() == snapshot.logged_files(day).keys()}
 
 
-def _with_earlier(late: Late | None, commit: Commit) -> Late:
-    return Late((commit.version, *late.versions), late.at) if late else Late((commit.version,), commit.timestamp)
+def _with_earlier(late: LateCommits | None, commit: Commit) -> LateCommits:
+    if late is None:
+        return LateCommits((commit.version,), commit.timestamp)
+    return LateCommits((commit.version, *late.versions), late.at)
 
 
-def _nothing_to_do(day: str, recorded: Recorded, rows: int) -> Processed:
+def _nothing_to_do(day: str, recorded: InputVersion, rows: int) -> Processed:
     return Processed(day, recorded.version, False, rows, rows)
 
 
 def lateness(day: str, at: datetime) -> timedelta:
-    """How long after the end of a day (UTC) something came, in whole seconds."""
+    """How long after the end of a day (UTC) a commit was made, in whole seconds; negative before the end."""
     begin = datetime.combine(date.fromisoformat(day), datetime.min.time(), timezone.utc)
     return timedelta(seconds=int((at - begin).total_seconds())) - timedelta(days=1)

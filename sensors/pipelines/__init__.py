@@ -1,1 +1,1 @@
-"""What each code location watches: a small module for each. The mechanisms are one folder up."""
+"""What each code location watches: a small module for each. The mechanisms are in the folder above."""

@@ -3,7 +3,7 @@
 from dedp_assets import settings
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
-from sensors.landed_files import landed_files_sensor
+from sensors.landed_files.sensor import landed_files_sensor
 
 devices_landed = landed_files_sensor(
     "devices_landed",
@@ -14,5 +14,5 @@ devices_landed = landed_files_sensor(
     due_days=contract.due_days,
     undated_due_days=lambda now: contract.due_days(now, settings.start()),
     settle_seconds=settings.settle_seconds,
-    description="Takes in each day's devices file once it is there, complete and new. Waiting costs no run.",
+    description="Copies each day's devices file once it is there, complete and new. Waiting takes up no run.",
 )

@@ -1,4 +1,4 @@
-"""One Spark cluster for the tests of this folder, which need a Java of the machine: `make test-cluster`."""
+"""One Spark cluster for the tests in this folder. They need a Java on the machine: `make test-cluster`."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +13,7 @@ from tests.cluster.spark_cluster import WORKERS, Cluster, find_java
 
 @pytest.fixture(scope="session")
 def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One cluster for the whole session; it may have lost workers. Use `cluster`."""
+    """One cluster for the whole session. It may have lost workers, so use the fixture `cluster`."""
     java_home = find_java()
     if java_home is None:
         pytest.exit(

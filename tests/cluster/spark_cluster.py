@@ -23,7 +23,7 @@ from dedp_assets.resources.embedded_spark import _OPENED
 
 HOST = "127.0.0.1"
 WORKERS = 2
-# Generous: the machine may be slow and busy. Nothing waits longer than what it waits for takes.
+# Long enough for a slow and busy machine. Every wait ends as soon as its condition is true.
 PATIENCE_SECONDS = 180
 
 _LOGGING = """
@@ -78,7 +78,7 @@ class Cluster:
             kill_tree(self._processes.pop())
 
     def add_worker(self) -> psutil.Popen:
-        """One more worker, which the master knows of when this returns."""
+        """Start another worker, and wait until the master knows it."""
         name = f"worker-{len(self._processes)}"
         own = ["--host", HOST, "--port", "0", "--webui-port", "0", "--cores", "1", "--memory", "1g"]
         own += ["--work-dir", str(self._folder / name)]
@@ -88,7 +88,7 @@ class Cluster:
         return worker
 
     def kill_worker(self, worker: psutil.Popen) -> None:
-        """SIGKILL for a worker, its executors and their Python, at once: as if its machine were gone."""
+        """Kill a worker with its executors and their Python processes, as if its machine were gone."""
         self.workers.remove(worker)
         kill_tree(worker)
 
@@ -131,7 +131,7 @@ class Cluster:
         return process
 
     def _said(self, process: psutil.Popen, name: str, pattern: str) -> str:
-        """What the pattern finds in the process's log, once it is there."""
+        """Wait until the pattern occurs in the process's log, and return what it finds."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         while not (found := re.search(pattern, self._log(name).read_text())):
             if process.poll() is not None or time.monotonic() > give_up:
@@ -144,7 +144,7 @@ class Cluster:
 
 
 def kill_tree(process: psutil.Popen) -> None:
-    """SIGKILL for a process and all that it has started."""
+    """Kill a process and everything that it has started."""
     if process.poll() is None:
         # Stopped first, so that it starts nothing while its children are counted.
         process.suspend()
@@ -154,7 +154,7 @@ def kill_tree(process: psutil.Popen) -> None:
 
 
 def find_java() -> Path | None:
-    """The home of a Java 17 to 24 with the module that Spark's launcher asks for."""
+    """The home of a Java 17 to 24 that has the module which Spark's launcher needs."""
     on_path = shutil.which("java")
     homes = [os.environ.get("JAVA_HOME", ""), *sorted(glob.glob("/usr/lib/jvm/*"))]
     if on_path:

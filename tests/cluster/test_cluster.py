@@ -1,4 +1,4 @@
-"""What runs on the embedded Spark runs on a cluster too, on all of its workers, and goes on when one is lost."""
+"""Our Spark code also runs on a cluster: on all of its workers, and even if a worker is lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 from tests.cluster.spark_cluster import PATIENCE_SECONDS, Cluster
 
 FILES = 8
@@ -30,18 +30,20 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def signs(tmp_path: Path) -> Path:
-    """Where the query's tasks say that they run, and are told to go on."""
+    """A folder in which the query's tasks say that they run, and wait for a sign to continue."""
     (tmp_path / "signs").mkdir()
     return tmp_path / "signs"
 
 
 def sums(table: Path, signs: Path) -> int:
-    """The sum of the ids, by Spark; each file's task waits for the sign to go on."""
-    session = SparkConnectResource().session
+    """The sum of the ids, computed by Spark. The task of each file waits for the sign to continue."""
+    session = SparkFromSettings().session
     session.conf.set("spark.sql.files.openCostInBytes", "1g")  # a task for each file
     files = [str(path) for path in table.rglob("*.parquet")]
     rows = session.read.option("basePath", str(table)).parquet(*files)
-    return rows.mapInArrow(waits(str(signs), PATIENCE_SECONDS), rows.schema).groupBy().sum("id").first()[0]
+    total = rows.mapInArrow(waits(str(signs), PATIENCE_SECONDS), rows.schema).groupBy().sum("id").first()
+    assert total is not None
+    return int(total[0])
 
 
 def waits(signs: str, seconds: float) -> Callable[[Batches], Batches]:
@@ -61,7 +63,7 @@ def waits(signs: str, seconds: float) -> Callable[[Batches], Batches]:
 
 
 def wait_for_executors(signs: Path, count: int, query: "Future[int]") -> None:
-    """Until tasks run on that many executors."""
+    """Wait until tasks run on this many executors."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while len(list(signs.iterdir())) < count:
         if query.done():

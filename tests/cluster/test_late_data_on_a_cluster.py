@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from dedp_assets import settings
 from dedp_assets.cli import dedp
-from dedp_assets.late_data_integrator import contract, lake
+from dedp_assets.late_data_integrator import contract, tables
+from dedp_assets.resources_from_settings import LakeFromSettings
 from dedp_assets.testing import Scenario
 from tests.cluster.spark_cluster import Cluster
 
@@ -43,4 +44,8 @@ def test_late_data_is_counted_although_a_worker_is_killed(scenario: Scenario, cl
     scenario.run_until_quiet()
     scenario.expect(COUNTS).materialized("2024-01-02", "2024-01-03", since=late, in_any_order=True)
     scenario.expect_runs().none_failed()
-    assert lake.open_counts().rows_counted(DAYS[:3]) == {"2024-01-01": 100, "2024-01-02": 200, "2024-01-03": 200}
+    assert tables.open_counts(LakeFromSettings()).rows_counted(DAYS[:3]) == {
+        "2024-01-01": 100,
+        "2024-01-02": 200,
+        "2024-01-03": 200,
+    }

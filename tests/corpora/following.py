@@ -4,11 +4,11 @@ from dedp_assets.delta.commits import Commit, Snapshot, fingerprint_of
 
 
 class Following:
-    """By the commits since a snapshot: what each day consists of (`state`), and the days that the last one touched."""
+    """The fingerprint of each day (`state`), followed by commits since a snapshot, and the days of the last commit."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.touched: set[str] = set()
-        self.state: dict = snapshot.fingerprints()
+        self.state: dict[str, int] = snapshot.fingerprints()
         self._files = {day: snapshot.logged_files(day) for day in snapshot.files}
 
     def take(self, commit: Commit) -> None:

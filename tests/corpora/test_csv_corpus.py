@@ -10,8 +10,10 @@ what came out how often, and names every file that fails, with what.
 import csv
 import os
 from collections import Counter
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg2.extensions import connection as Connection
@@ -111,7 +113,7 @@ def lines_of(content: bytes) -> dict[int, bytes]:
     return {number: line for number, line in enumerate(lines, start=1) if number > 1}
 
 
-def account(lines: dict[int, bytes], rows: list[tuple], aside: dict[int, tuple[str, bytes]]) -> None:
+def account(lines: dict[int, bytes], rows: list[tuple[Any, ...]], aside: dict[int, tuple[str, bytes]]) -> None:
     """Each line is in one of both, once and as it came; and in neither is anything else."""
     strangers = sorted(aside.keys() - lines.keys())
     if strangers:
@@ -150,7 +152,7 @@ def values_of(line: bytes) -> tuple[str, ...]:
     return tuple(value.removeprefix(MARK) for value in values)
 
 
-def reported(lines: dict, rows: list, aside: dict, report: LoadReport) -> None:
+def reported(lines: Sized, rows: Sized, aside: dict[int, tuple[str, bytes]], report: LoadReport) -> None:
     counted = (report.lines_read, report.rows_loaded, report.rows_quarantined)
     if counted != (len(lines), len(rows), len(aside)):
         raise Disagreement(f"lines, rows, set aside: {counted} by the report; {(len(lines), len(rows), len(aside))}")
@@ -158,7 +160,7 @@ def reported(lines: dict, rows: list, aside: dict, report: LoadReport) -> None:
         raise Disagreement(f"the report says {report.reasons}")
 
 
-def loaded(database: Connection) -> tuple[list[tuple], dict[int, tuple[str, bytes]]]:
+def loaded(database: Connection) -> tuple[list[tuple[Any, ...]], dict[int, tuple[str, bytes]]]:
     """The rows of the load, and by their numbers the lines that are set aside, with the reason."""
     with database, database.cursor() as cursor:
         cursor.execute("SELECT type, full_name, version FROM dedp.devices_raw WHERE load_id = %s", [LOAD])

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -29,6 +30,9 @@ from dedp_assets.delta.log_files import LOG
 from dedp_assets.delta.problems import LogIncomplete, TableProblem, UnsupportedTable
 from tests.corpora.following import Following
 
+# An action of a commit: JSON of any form.
+Action: TypeAlias = dict[str, Any]
+
 # Of a long log the end: so many versions.
 VERSIONS = 60
 DAYS = [f"2024-01-0{number}" for number in range(1, 8)]
@@ -36,7 +40,7 @@ DAYS = [f"2024-01-0{number}" for number in range(1, 8)]
 
 @dataclass
 class Outcomes:
-    """What came out, how often; and what is wrong, with the table that shows it."""
+    """How often each outcome occurred, and each disagreement with the table that shows it."""
 
     seen: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -126,7 +130,7 @@ class Disagreement(Exception):
 
 
 def partition_column(table: Path) -> str:
-    """The one column that it is partitioned by. Else any: then it is refused."""
+    """The only partition column; if there is not exactly one, any column, so that the table is refused."""
     with suppress(BaseException):  # deltalake panics at some tables
         columns = DeltaTable(str(table)).metadata().partition_columns
         if len(columns) == 1:
@@ -135,13 +139,13 @@ def partition_column(table: Path) -> str:
 
 
 def versions_of(table: Path) -> list[int]:
-    """Every version that a file of the log is named after."""
+    """Every version that the name of a file in the log contains."""
     names = [file.name for file in (table / LOG).iterdir()]
     return sorted({int(name[:20]) for name in names if re.match(r"\d{20}\.(json$|checkpoint\.)", name)})
 
 
 def opened_by_deltalake(log: DeltaLog, version: int | None) -> DeltaTable | str:
-    """The table, or why deltalake can't open it."""
+    """The table, or the reason why deltalake can't open it."""
     try:
         return DeltaTable(log.uri, version=version)
     except BaseException as error:  # it panics at some tables
@@ -187,7 +191,7 @@ def compare_files(
 
 
 def decoded(path: str) -> str:
-    """A path without any escapes: `file_uris` escapes what is escaped in the log, at some characters."""
+    """A path without percent-encoding. For some characters, `file_uris` encodes again what the log has encoded."""
     return path if unquote(path) == path else decoded(unquote(path))
 
 
@@ -197,7 +201,7 @@ def difference(found: set[str], expected: set[str]) -> str:
 
 
 def kind_of(log: DeltaLog, problem: TableProblem) -> str:
-    """A problem without what belongs to this table alone."""
+    """The text of a problem, without names and numbers that only this table has."""
     text = str(problem).replace(log.uri, "it")
     for known in (
         "deletionVectors",
@@ -216,14 +220,14 @@ def files_of(snapshot: Snapshot) -> set[str]:
     return {file.removeprefix(f"{snapshot.root}/") for files in snapshot.files.values() for file in files}
 
 
-def actions_of(log: DeltaLog, version: int) -> list[tuple[str, dict]]:
-    """The actions of a commit, by a reader of this test's own."""
+def actions_of(log: DeltaLog, version: int) -> list[tuple[str, Action]]:
+    """The actions of a commit, read without our code."""
     text = Path(log.uri, LOG, f"{version:020}.json").read_text(encoding="utf-8")
     return [item for line in text.split("\n") if line.strip() for item in json.loads(line).items()]
 
 
 def replayed_files(log: DeltaLog, version: int) -> set[str] | None:
-    """The files of a version by all of its commits; None where these are not all there."""
+    """The files of a version, from all commits up to it; None if a commit is missing."""
     files: set[str] = set()
     try:
         for number in range(version + 1):
@@ -236,7 +240,7 @@ def replayed_files(log: DeltaLog, version: int) -> set[str] | None:
 
 
 def follow(log: DeltaLog, snapshots: Mapping[int, Snapshot], outcomes: Outcomes) -> None:
-    """From each snapshot the next commit leads to the next one, and names the days that differ."""
+    """Check that each commit leads from one snapshot to the next, and names the days that differ."""
     known: Following | None = None
     commits = iter_commits(log, min(snapshots, default=0) - 1)
     for version, commit in commits:
@@ -267,7 +271,7 @@ def follow(log: DeltaLog, snapshots: Mapping[int, Snapshot], outcomes: Outcomes)
 
 
 def iter_commits(log: DeltaLog, after: int) -> Iterator[tuple[int, Commit | None]]:
-    """Every commit that there is; None for one that does not tell what it changed."""
+    """Every commit in the log; None for a commit that does not say what it changed."""
     for version in [found for found in versions_of(Path(log.uri)) if found > after]:
         if not Path(log.uri, LOG, f"{version:020}.json").exists():
             continue
@@ -289,9 +293,9 @@ def changed_days(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def rows_of(snapshot: Snapshot, day: str) -> int | None:
-    """How many rows a day's files have; None if one of them is not there any more."""
+    """How many rows a day's files have; None if a file is missing."""
     try:
-        return sum(pq.read_metadata(file).num_rows for file in snapshot.files.get(day, ()))
+        return sum(int(pq.read_metadata(file).num_rows) for file in snapshot.files.get(day, ()))
     except OSError:
         return None
 
@@ -347,7 +351,7 @@ def test_a_table_that_would_be_read_wrong_is_refused_for_its_reason(tmp_path: Pa
 
 
 def test_what_is_wrong_is_told_of_every_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that forgets a file of each snapshot is found out at every table."""
+    """The comparison finds, for every table, a reader that forgets a file of each snapshot."""
     corpus = own_corpus(tmp_path / "corpus", only="appended")
     own_corpus(corpus / "more", only="appended")
     snapshot = DeltaLog.snapshot
@@ -377,8 +381,8 @@ def own_corpus(folder: Path, only: str | None = None) -> Path:
     return folder
 
 
-def rows(*days: str | None, kind: pa.DataType | None = None, **more: list) -> pa.Table:
-    """Three devices for each of those days."""
+def rows(*days: str | None, kind: pa.DataType | None = None, **more: list[object]) -> pa.Table:
+    """Three devices for each day."""
     times = [day if kind or day is None else date.fromisoformat(day) for day in days for _ in range(3)]
     number = len(times)
     columns = {"type": ["phone"] * number, "full_name": list("abc") * len(days), "version": ["1"] * number}
@@ -387,29 +391,30 @@ def rows(*days: str | None, kind: pa.DataType | None = None, **more: list) -> pa
     )
 
 
-def append(uri: str, *days: str | None, **options: object) -> None:
+def append(uri: str, *days: str | None, **options: Any) -> None:
+    """Append rows of days, or `data`. The other options are those of `write_deltalake`."""
     kind = options.pop("kind", None)
-    data = options.pop("data", None) or rows(*days, kind=kind)  # type: ignore[arg-type]
-    write_deltalake(uri, data, mode="append", partition_by=options.pop("by", ["event_time"]), **options)  # type: ignore
+    data = options.pop("data", None) or rows(*days, kind=kind)
+    write_deltalake(uri, data, mode="append", partition_by=options.pop("by", ["event_time"]), **options)
 
 
-def commit(uri: str, *actions: dict) -> None:
-    """A commit by hand, as the next version."""
+def commit(uri: str, *actions: Action) -> None:
+    """Write a commit by hand, as the next version."""
     version = DeltaTable(uri).version() + 1
     Path(uri, LOG, f"{version:020}.json").write_text("".join(f"{json.dumps(action)}\n" for action in actions))
 
 
-def first(uri: str, kind: str) -> dict:
+def first(uri: str, kind: str) -> Action:
     """The first action of a kind in the first commit."""
     return next(action for found, action in actions_of(DeltaLog(uri), 0) if found == kind)
 
 
-def features(*names: str) -> dict:
+def features(*names: str) -> Action:
     both = {"readerFeatures": list(names), "writerFeatures": list(names)}
     return {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **both}}
 
 
-def removal(add: dict) -> dict:
+def removal(add: Action) -> Action:
     named = {name: add[name] for name in ("path", "partitionValues", "size")}
     return {"remove": {**named, "dataChange": True, "extendedFileMetadata": True, "deletionTimestamp": 0}}
 

@@ -7,21 +7,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import CliRunner
 
 from dedp_assets import local_stack
-from dedp_assets.cli import dedp
+from dedp_assets.cli import Commands, dedp
+from dedp_assets.demo.timeline import DemoFailed
+from dedp_assets.errors import DedpError, SettingError
+from dedp_assets.generator import ConfigError, OutputError
+from dedp_assets.resources.embedded_postgres import PostgresNotStarted
+from dedp_assets.resources.embedded_spark import SparkNotStarted
+from dedp_assets.resources.object_store import DamagedFile, StorageProblem
+from dedp_assets.resources.spark import SparkUnreachable
+
+LeftRunning: TypeAlias = Callable[[Path], list[str]]
+Done: TypeAlias = subprocess.CompletedProcess[str]
 
 DEDP = str(Path(sys.executable).with_name("dedp"))
 
 
 @pytest.fixture
-def new_home(monkeypatch):
-    """A home that is not there yet, where the embedded server, which under root is another user's, can reach it."""
+def new_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that does not exist yet. If root runs the tests, the embedded server has another user, who can open it."""
     with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
         Path(folder).chmod(0o755)
         home = Path(folder) / "home"
@@ -29,17 +41,54 @@ def new_home(monkeypatch):
         yield home
 
 
-def run(*arguments):
+def run(*arguments: str) -> Done:
     return subprocess.run([DEDP, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
-def test_psql_opens_the_database_of_a_new_home_and_leaves_nothing_running(new_home, left_running):
+NAMED_ERRORS = [
+    *(ConfigError, DamagedFile, DemoFailed, OutputError, PostgresNotStarted, SettingError, SparkNotStarted),
+    *(SparkUnreachable, local_stack.StackError, StorageProblem),
+]
+
+
+def commands_that_raise(error: BaseException) -> Commands:
+    """Make a group of the same class as `dedp`. Its command `measure` raises the error."""
+    group = Commands("dedp")
+
+    @group.command()
+    def measure() -> None:
+        raise error
+
+    return group
+
+
+@pytest.mark.parametrize("error", NAMED_ERRORS)
+def test_an_error_that_we_can_name_is_its_text_and_exit_code_1(error: type[DedpError]) -> None:
+    done = CliRunner().invoke(commands_that_raise(error("the gauge is broken; mend it")), ["measure"])
+    assert (done.exit_code, done.stderr, done.stdout) == (1, "Error: the gauge is broken; mend it\n", "")
+
+
+def test_an_error_that_we_cannot_name_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        CliRunner().invoke(commands_that_raise(ZeroDivisionError()), ["measure"], catch_exceptions=False)
+
+
+def test_wrong_usage_ends_with_exit_code_2() -> None:
+    assert CliRunner().invoke(dedp, ["no-such-command"]).exit_code == 2
+    assert CliRunner().invoke(dedp, ["load-delta", "2024-01-01", "--rows", "0"]).exit_code == 2
+
+
+def test_psql_opens_the_database_of_a_new_home_and_leaves_nothing_running(
+    new_home: Path, left_running: LeftRunning
+) -> None:
     done = run("psql", "-XAtc", "SELECT current_database(), 6 * 7")
     assert (done.returncode, done.stdout) == (0, "dedp|42\n"), done.stderr
     assert left_running(new_home) == []
 
 
-def test_psql_opens_the_database_that_the_settings_name_and_passes_on_its_exit_code(dsn, monkeypatch, own_home):
+def test_psql_opens_the_database_that_the_settings_name_and_passes_on_its_exit_code(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
     assert run("psql", "-XAtc", "SELECT count(*) FROM dedp.devices_raw").stdout == "0\n"
     wrong = run("psql", "-XAtc", "SELECT nonsense")
@@ -48,7 +97,9 @@ def test_psql_opens_the_database_that_the_settings_name_and_passes_on_its_exit_c
     assert not (own_home / "postgres").exists()
 
 
-def test_exec_gives_a_command_the_instance_and_the_database_and_passes_on_its_exit_code(dsn, monkeypatch, own_home):
+def test_exec_gives_a_command_the_instance_and_the_database_and_passes_on_its_exit_code(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
     program = (
         "import os, sys, dagster as dg\n"
@@ -59,44 +110,46 @@ def test_exec_gives_a_command_the_instance_and_the_database_and_passes_on_its_ex
     assert (done.returncode, done.stdout) == (7, f"0 {own_home}/dagster\n"), done.stderr
 
 
-def test_down_says_when_there_is_nothing_to_stop(own_home):
+def test_down_says_when_there_is_nothing_to_stop(own_home: Path) -> None:
     result = CliRunner().invoke(dedp, ["down"])
     assert (result.exit_code, result.output) == (0, f"Nothing is running for {own_home}.\n")
 
 
-def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(own_home, left_running):
+def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(
+    own_home: Path, left_running: LeftRunning
+) -> None:
     with socket.create_server((local_stack.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         done = run("up", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
-        f"dedp: port {port} on 127.0.0.1 can't be used (Address already in use). "
-        f"Stop what uses it, or choose another: make up PORT={port + 1}\n"
+        f"Error: port {port} on 127.0.0.1 can't be used (Address already in use). "
+        f"Stop the process that uses it, or choose another port: make up PORT={port + 1}\n"
     )
     assert left_running(own_home) == []
     assert not (own_home / "postgres").exists()
 
 
-def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(monkeypatch):
+def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret@127.0.0.1:1/somewhere")
     done = run("up", "--port", str(local_stack.free_port()))
     assert done.returncode == 1
-    assert done.stderr.startswith("dedp: PostgreSQL can't be reached")
+    assert done.stderr.startswith("Error: PostgreSQL can't be reached")
     assert '"127.0.0.1", port 1 failed' in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
 
 
 WRONG_ADDRESSES = {
-    "nonsense": "DEDP_POSTGRES_DSN is no address of a PostgreSQL server",
-    "postgresql://somebody:secret word@[::1/somewhere": "DEDP_POSTGRES_DSN is no address of a PostgreSQL server",
+    "nonsense": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server",
+    "postgresql://somebody:secret word@[::1/somewhere": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server",
     "postgresql://somebody:secret@127.0.0.1:1/somewhere": "PostgreSQL can't be reached",
     "postgresql://somebody:secret@127.0.0.1:port/somewhere": "PostgreSQL can't be reached",
 }
 
 
-def assert_is_a_line(done, *words):
-    """The command failed, with one line about it that has these words and no password."""
+def assert_is_a_line(done: Done, *words: str) -> None:
+    """Check that the command failed, and printed one line that has these words and no password."""
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -108,27 +161,36 @@ def assert_is_a_line(done, *words):
 @pytest.mark.parametrize("command", [["exec", "true"], ["up", "--port", "0"]], ids=["exec", "up"])
 @pytest.mark.parametrize(("address", "words"), WRONG_ADDRESSES.items())
 def test_a_database_that_is_not_there_is_an_error_of_one_line(
-    monkeypatch, left_running, own_home, command, address, words
-):
+    monkeypatch: pytest.MonkeyPatch,
+    left_running: LeftRunning,
+    own_home: Path,
+    command: list[str],
+    address: str,
+    words: str,
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", address)
-    # A Spark server would only take its time to start.
+    # This saves the start of a Spark server.
     monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
-    assert_is_a_line(run(*command), "dedp: ", words)
+    assert_is_a_line(run(*command), "Error: ", words)
     assert left_running(own_home) == []
 
 
-def test_psql_does_not_take_what_is_no_address(monkeypatch):
+def test_psql_does_not_take_what_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret word@[::1/somewhere")
-    assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is no address of a PostgreSQL server")
+    assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server")
 
 
-def test_a_program_that_is_not_there_is_an_error_of_one_line(dsn, monkeypatch):
+def test_a_program_that_does_not_exist_is_wrong_usage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    assert_is_a_line(run("exec", "no-such-program"), "no-such-program is no program that can be run")
+    done = run("exec", "no-such-program")
+    assert done.returncode == 2
+    assert done.stderr.endswith("Error: no-such-program is not a program; give `dedp exec` a program and its options\n")
 
 
 @pytest.mark.parametrize("command", ["psql", "exec true", "up", "late", "down", "demo", "load-delta 2024-01-02"])
-def test_a_home_that_is_no_folder_is_an_error_of_one_line(tmp_path, monkeypatch, command):
+def test_a_home_that_is_no_folder_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     file = tmp_path / "file"
     file.touch()
     monkeypatch.setenv("DEDP_HOME", str(file))
@@ -141,8 +203,8 @@ def test_a_home_that_is_no_folder_is_an_error_of_one_line(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("name", ["spark", "logs", "landing", "up.pid", "dagster"])
 def test_a_home_with_something_else_in_the_place_of_a_part_is_an_error_of_one_line(
-    own_home, dsn, monkeypatch, name, left_running
-):
+    own_home: Path, dsn: str, monkeypatch: pytest.MonkeyPatch, name: str, left_running: LeftRunning
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
     if name == "up.pid":
         (own_home / name).mkdir()
@@ -154,15 +216,15 @@ def test_a_home_with_something_else_in_the_place_of_a_part_is_an_error_of_one_li
     assert left_running(own_home) == []
 
 
-def test_a_database_folder_that_is_damaged_is_an_error_of_one_line_with_what_to_do(new_home):
+def test_a_database_folder_that_is_damaged_is_an_error_of_one_line_with_what_to_do(new_home: Path) -> None:
     (new_home / "postgres" / "data").mkdir(parents=True)
     (new_home / "postgres" / "data" / "PG_VERSION").write_text("rubbish")
-    assert_is_a_line(run("psql"), f"server of {new_home}/postgres/data did not start", "Put a backup back")
+    assert_is_a_line(run("psql"), f"server of {new_home}/postgres/data did not start", "put a backup back")
 
 
 @contextmanager
-def up_pid_that_says(home, text, **popen):
-    """A process that holds the lock of `dedp up`, and has written this into it."""
+def up_pid_that_says(home: Path, text: str, **popen: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that holds the lock of `dedp up`, with this text in its record."""
     program = (
         "import fcntl, sys, time; file = open(sys.argv[1], 'a'); "
         "fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
@@ -170,6 +232,7 @@ def up_pid_that_says(home, text, **popen):
     record = home / "up.pid"
     record.touch()
     with subprocess.Popen([sys.executable, "-c", program, str(record)], stdout=subprocess.PIPE, **popen) as holder:
+        assert holder.stdout
         holder.stdout.readline()
         record.write_text(text.format(pid=holder.pid))
         try:
@@ -178,7 +241,7 @@ def up_pid_that_says(home, text, **popen):
             holder.kill()
 
 
-def test_down_waits_until_a_system_that_starts_has_said_which_process_it_is(own_home):
+def test_down_waits_until_a_system_that_starts_has_said_which_process_it_is(own_home: Path) -> None:
     with up_pid_that_says(own_home, "") as starting:
         said = subprocess.Popen([DEDP, "down"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(1)
@@ -188,16 +251,18 @@ def test_down_waits_until_a_system_that_starts_has_said_which_process_it_is(own_
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", str(2**22 + 1), str(10**30), "own"])
-def test_down_ends_no_process_that_is_not_the_system(own_home, monkeypatch, text):
-    """A record that is empty or damaged, or that names a process which has ended, or whose id another one has now."""
+def test_down_ends_no_process_that_is_not_the_system(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """The record is empty or damaged, or it names a process that has ended, or the id belongs to another process."""
     monkeypatch.setattr(local_stack, "_RECORD_SECONDS", 0.3)
     with up_pid_that_says(own_home, str(os.getpid()) if text == "own" else text):
         result = CliRunner().invoke(dedp, ["down"])
-    assert isinstance(result.exception, local_stack.StackError)
-    assert f"a process has locked {own_home}/up.pid" in str(result.exception)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: a process has locked {own_home}/up.pid")
 
 
-def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home):
+def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home: Path) -> None:
     with up_pid_that_says(own_home, "{pid}") as ending:
         pid = local_stack.running_pid()
         assert pid == ending.pid
@@ -208,11 +273,11 @@ def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home):
 
 
 def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
-    dsn, own_home, monkeypatch, left_running
-):
+    dsn: str, own_home: Path, monkeypatch: pytest.MonkeyPatch, left_running: LeftRunning
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
     (own_home / "spark").mkdir()
-    # Where its folders would be made, as if the disk were full.
+    # Fail where the server's folder is made, as if the disk were full.
     program = (
         "import errno, sys\n"
         "from dedp_assets import cli\n"
@@ -227,7 +292,7 @@ def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
     assert left_running(own_home) == []
 
 
-def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing_running(new_home, left_running):
+def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing_running(new_home: Path, left_running: LeftRunning) -> None:
     starting = subprocess.Popen(
         [DEDP, "up", "--port", str(local_stack.free_port())],
         stdin=subprocess.DEVNULL,
@@ -235,7 +300,7 @@ def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing_running(new_home, left
         stderr=subprocess.PIPE,
         text=True,
     )
-    # It has got as far as starting the code locations.
+    # Wait until it starts the code locations.
     while not any("grpc" in process for process in left_running(new_home)):
         assert starting.poll() is None, starting.communicate()
         time.sleep(0.2)

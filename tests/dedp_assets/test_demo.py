@@ -1,25 +1,30 @@
-"""`dedp demo`: passes on the real system, leaves nothing running, and keeps its hands off other people's data."""
+"""`dedp demo` passes on the real system, leaves nothing running, and does not touch the user's data."""
 
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import dagster as dg
 import pytest
 
 from dedp_assets import local_stack
 from dedp_assets.demo import _demo_home, _use_own_home, timeline
-from dedp_assets.demo.timeline import DemoFailed, Timeline
+from dedp_assets.demo.timeline import Act, DemoFailed, Timeline
+
+LeftRunning: TypeAlias = Callable[[Path], list[str]]
+AssetTimeline: TypeAlias = tuple[Timeline, dg.DagsterInstance]
 
 DEDP = str(Path(sys.executable).with_name("dedp"))
 
 
 @pytest.fixture
-def new_home(monkeypatch):
-    """A home that is not there yet, where the embedded server, which under root is another user's, can reach it."""
+def new_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that does not exist yet. If root runs the tests, the embedded server has another user, who can open it."""
     with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
         Path(folder).chmod(0o755)
         home = Path(folder) / "home"
@@ -27,7 +32,7 @@ def new_home(monkeypatch):
         yield home
 
 
-def test_the_demo_passes_and_leaves_nothing_running(new_home, left_running):
+def test_the_demo_passes_and_leaves_nothing_running(new_home: Path, left_running: LeftRunning) -> None:
     demo = subprocess.run([DEDP, "demo"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "expected" not in demo.stdout
@@ -36,10 +41,11 @@ def test_the_demo_passes_and_leaves_nothing_running(new_home, left_running):
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_the_middle_of_the_demo_leaves_nothing_running(new_home, left_running):
+def test_ctrl_c_in_the_middle_of_the_demo_leaves_nothing_running(new_home: Path, left_running: LeftRunning) -> None:
     demo = subprocess.Popen([DEDP, "demo"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = b""
     with demo:
+        assert demo.stdout
         while b"started " not in said:
             line = demo.stdout.readline()
             assert line, said.decode()
@@ -50,33 +56,33 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_nothing_running(new_home, left_
     assert left_running(new_home) == []
 
 
-def test_a_new_or_empty_home_is_the_demos_own(tmp_path):
+def test_a_new_or_empty_home_is_the_demos_own(tmp_path: Path) -> None:
     assert _demo_home(tmp_path / "new") == tmp_path / "new"
     assert _demo_home(tmp_path) == tmp_path
 
 
-def test_the_demo_takes_its_own_home_again(tmp_path):
+def test_the_demo_takes_its_own_home_again(tmp_path: Path) -> None:
     (tmp_path / "demo").touch()
     (tmp_path / "landing").mkdir()
     assert _demo_home(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("content", ["landing/devices/dataset.csv", "created", ".hidden", "demo/dataset.csv"])
-def test_the_demo_moves_aside_for_a_home_that_is_somebodys(tmp_path, content):
+def test_the_demo_moves_aside_for_a_home_that_is_somebodys(tmp_path: Path, content: str) -> None:
     kept = tmp_path / content
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text("somebody's")
     assert _demo_home(tmp_path) == tmp_path / "demo_home"
 
 
-def test_the_demo_moves_aside_from_a_folder_of_its_name_that_is_somebodys(tmp_path):
+def test_the_demo_moves_aside_from_a_folder_of_its_name_that_is_somebodys(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "demo_home"):
         folder.mkdir(exist_ok=True)
         (folder / "kept").write_text("somebody's")
     assert _demo_home(tmp_path) == tmp_path / "demo_home" / "demo_home"
 
 
-def test_the_demo_wipes_what_it_made_before_and_nothing_else(tmp_path, monkeypatch):
+def test_the_demo_wipes_what_it_made_before_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "landing").mkdir()
     (tmp_path / "landing" / "dataset.csv").write_text("somebody's")
     (tmp_path / "elsewhere").mkdir()
@@ -100,31 +106,34 @@ def test_the_demo_wipes_what_it_made_before_and_nothing_else(tmp_path, monkeypat
         assert (tmp_path / folder / "dataset.csv").read_text() == "somebody's"
 
 
-def test_the_demo_refuses_a_home_whose_system_is_running(tmp_path, monkeypatch):
+def test_the_demo_refuses_a_home_whose_system_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_HOME", str(tmp_path))
     (tmp_path / "demo").touch()
-    with local_stack._only_one(tmp_path), pytest.raises(local_stack.StackError, match="is running; stop it first"):
+    with (
+        local_stack._lock_of_system(tmp_path),
+        pytest.raises(local_stack.StackError, match="is running; stop it first"),
+    ):
         _use_own_home()
     assert (tmp_path / "demo").exists()
 
 
 @pytest.fixture
-def asset_timeline():
+def asset_timeline() -> Iterator[AssetTimeline]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield Timeline(instance, [dg.AssetKey("asset")]), instance
 
 
-def test_acts_play_side_by_side_and_each_at_its_own_pace(asset_timeline):
+def test_acts_play_side_by_side_and_each_at_its_own_pace(asset_timeline: AssetTimeline) -> None:
     played, instance = asset_timeline
     order = []
 
-    def slow():
+    def slow() -> Act:
         order.append("slow begins")
         yield lambda: played.counts[dg.AssetKey("asset")] == 1
         order.append("slow goes on")
         return True
 
-    def quick():
+    def quick() -> Act:
         order.append("quick begins")
         yield lambda: True
         order.append("quick goes on")
@@ -135,10 +144,10 @@ def test_acts_play_side_by_side_and_each_at_its_own_pace(asset_timeline):
     assert order == ["slow begins", "quick begins", "quick goes on", "slow goes on"]
 
 
-def test_one_act_that_is_not_as_it_should_be_fails_the_demo_and_the_others_end(asset_timeline):
+def test_one_act_that_is_not_as_it_should_be_fails_the_demo_and_the_others_end(asset_timeline: AssetTimeline) -> None:
     ended = []
 
-    def act(result):
+    def act(result: bool) -> Act:
         yield lambda: True
         ended.append(result)
         return result
@@ -147,29 +156,32 @@ def test_one_act_that_is_not_as_it_should_be_fails_the_demo_and_the_others_end(a
     assert ended == [False, True]
 
 
-def test_a_demo_that_fails_ends_every_act(asset_timeline):
+def test_a_demo_that_fails_ends_every_act(asset_timeline: AssetTimeline) -> None:
     ended = []
 
-    def fails():
+    def fails() -> Act:
         yield lambda: True
         raise DemoFailed("a run failed")
 
-    def waits():
+    def waits() -> Act:
         try:
             yield lambda: False
+            return True
         finally:
             ended.append("waits")
 
-    acts = [waits(), fails()]  # held, so that it is not the garbage collector who ends them
+    acts = [waits(), fails()]  # keep a reference: the garbage collector must not be what ends them
     with pytest.raises(DemoFailed, match="a run failed"):
         asset_timeline[0].play(acts)
     assert ended == ["waits"]
 
 
-def test_a_demo_in_which_nothing_happens_any_more_is_given_up(asset_timeline, monkeypatch):
+def test_a_demo_in_which_nothing_happens_any_more_is_given_up(
+    asset_timeline: AssetTimeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(timeline, "_PATIENCE_SECONDS", 0)
 
-    def waits():
+    def waits() -> Act:
         yield lambda: False
         return True
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
@@ -30,10 +34,16 @@ defs = dg.Definitions(assets=[counts], executor=in_process_executor)
 
 
 @pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with dg.DagsterInstance.get() as instance:
         yield instance
+
+
+def status_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
 
 
 def elsewhere(**changes: object) -> str:
@@ -49,24 +59,26 @@ def elsewhere(**changes: object) -> str:
     )
 
 
-def test_a_run_of_the_command_line_that_was_killed_is_reported_as_failed(instance, tmp_path):
+def test_a_run_of_the_command_line_that_was_killed_is_reported_as_failed(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
     (tmp_path / "killed.py").write_text(KILLED)
     command = ["-m", "dagster", "asset", "materialize", "-f", str(tmp_path / "killed.py"), "--select", "counts"]
     subprocess.run([sys.executable, *command], capture_output=True)
     (run,) = instance.get_runs()
     assert run.status == dg.DagsterRunStatus.STARTED
     assert run_processes.fail_ended_runs(instance) == [run.run_id]
-    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert status_of(instance, run) == dg.DagsterRunStatus.FAILURE
     assert run_processes.fail_ended_runs(instance) == []
 
 
-def test_a_killed_run_that_was_being_canceled_is_canceled_and_not_retried(instance):
+def test_a_killed_run_that_was_being_canceled_is_canceled_and_not_retried(instance: dg.DagsterInstance) -> None:
     tags = {run_processes.TAG: elsewhere(process=2**22 + 1)}
     run = instance.create_run_for_job(_job(), tags=tags)
     for event in (dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_CANCELING):
         instance.report_dagster_event(dg.DagsterEvent(event.value, run.job_name), run.run_id)
     assert run_processes.fail_ended_runs(instance) == [run.run_id]
-    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
+    assert status_of(instance, run) == dg.DagsterRunStatus.CANCELED
 
 
 def _job() -> dg.JobDefinition:
@@ -80,7 +92,7 @@ def _job() -> dg.JobDefinition:
     return job
 
 
-def test_a_run_that_is_under_way_is_left_alone(instance):
+def test_a_run_that_is_under_way_is_left_alone(instance: dg.DagsterInstance) -> None:
     seen = []
 
     @dg.asset
@@ -94,7 +106,7 @@ def test_a_run_that_is_under_way_is_left_alone(instance):
     assert seen == [(True, [])]
 
 
-def test_assets_are_materialized_without_a_code_location_too(instance):
+def test_assets_are_materialized_without_a_code_location_too(instance: dg.DagsterInstance) -> None:
     @dg.asset
     def counts() -> None: ...
 
@@ -103,12 +115,12 @@ def test_assets_are_materialized_without_a_code_location_too(instance):
 
 
 @pytest.mark.parametrize("location", [devices_loader, devices_aggregator, late_data_integrator])
-def test_every_code_location_tags_its_runs_with_their_process(location):
+def test_every_code_location_tags_its_runs_with_their_process(location: ModuleType) -> None:
     for job in location.defs.get_repository_def().get_all_jobs():
         assert job.executor_def is run_processes.in_process_executor
 
 
-def test_a_scenario_plays_runs_with_the_executor_and_they_are_tagged(scenario: Scenario):
+def test_a_scenario_plays_runs_with_the_executor_and_they_are_tagged(scenario: Scenario) -> None:
     @dg.asset
     def counts() -> None: ...
 
@@ -121,24 +133,24 @@ def test_a_scenario_plays_runs_with_the_executor_and_they_are_tagged(scenario: S
     assert not run_processes.has_ended(run.tags[run_processes.TAG])
 
 
-def test_what_runs_on_another_host_or_machine_is_not_known_to_have_ended():
+def test_what_runs_on_another_host_or_machine_is_not_known_to_have_ended() -> None:
     assert run_processes.has_ended(elsewhere(process=2**22 + 1))
     assert not run_processes.has_ended(elsewhere(process=2**22 + 1, host="another"))
     assert not run_processes.has_ended(elsewhere(process=2**22 + 1, machine="another"))
 
 
-def test_a_process_id_that_is_used_again_is_another_process():
+def test_a_process_id_that_is_used_again_is_another_process() -> None:
     assert not run_processes.has_ended(elsewhere())
     assert run_processes.has_ended(elsewhere(began=1.0))
 
 
-def test_when_the_clock_is_set_a_process_is_still_the_same(monkeypatch):
+def test_when_the_clock_is_set_a_process_is_still_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     tag = elsewhere()
-    monkeypatch.setattr(run_processes.psutil.Process, "create_time", lambda process: 0.0)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 0.0)
     assert not run_processes.has_ended(tag)
 
 
-def test_no_process_survives_the_start_of_its_machine_or_container(monkeypatch):
+def test_no_process_survives_the_start_of_its_machine_or_container(monkeypatch: pytest.MonkeyPatch) -> None:
     for place, boot, namespace in [
         # host, machine: ended after another boot, ended in another namespace
         (("laptop", "8d4e"), True, False),
@@ -153,9 +165,9 @@ def test_no_process_survives_the_start_of_its_machine_or_container(monkeypatch):
             assert run_processes.has_ended(tag) == ended, (place, change)
 
 
-def test_a_tag_of_an_earlier_version_still_says_whose_it_is():
-    host = run_processes.socket.gethostname()
-    created = round(run_processes.psutil.Process().create_time(), 2)
+def test_a_tag_of_an_earlier_version_still_says_whose_it_is() -> None:
+    host = socket.gethostname()
+    created = round(psutil.Process().create_time(), 2)
     assert not run_processes.has_ended(json.dumps([host, os.getpid(), created]))
     assert run_processes.has_ended(json.dumps([host, 2**22 + 1, created]))
     assert not run_processes.has_ended(json.dumps(["another", 2**22 + 1, created]))
@@ -164,5 +176,5 @@ def test_a_tag_of_an_earlier_version_still_says_whose_it_is():
 @pytest.mark.parametrize(
     "tag", ["", "rubbish", "{}", "[]", "[1]", "null", '["host", "x", 1]', '["a", 1, 2, 3, 4, 5, 6, 7]']
 )
-def test_of_a_tag_that_is_not_ours_nothing_is_known(tag):
+def test_of_a_tag_that_is_not_ours_nothing_is_known(tag: str) -> None:
     assert not run_processes.has_ended(tag)

@@ -1,17 +1,19 @@
-"""Settings have defaults that work, and name what they can't take."""
+"""Settings have defaults that work, and an error names a value that cannot be used."""
 
 import multiprocessing
 import os
 from datetime import date, datetime, timedelta, timezone
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 from dedp_assets import settings
-from dedp_assets.settings import SettingError
+from dedp_assets.errors import SettingError
 
 
-def test_without_any_setting_the_state_is_beside_the_package(monkeypatch: pytest.MonkeyPatch):
+def test_without_any_setting_the_state_is_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEDP_HOME")
     monkeypatch.delenv("DEDP_SETTLE_SECONDS")
     repository = Path(settings.__file__).resolve().parent.parent
@@ -22,7 +24,7 @@ def test_without_any_setting_the_state_is_beside_the_package(monkeypatch: pytest
     assert settings.settle_seconds() == 2
 
 
-def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch, own_home: Path):
+def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
     for name in ("DEDP_LANDING", "DEDP_INTERNAL", "DEDP_POSTGRES_DSN", "DEDP_START", "DEDP_SETTLE_SECONDS"):
         monkeypatch.setenv(name, "")
     assert settings.landing() == own_home / "landing"
@@ -32,7 +34,9 @@ def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch, own_home: Pat
     assert settings.settle_seconds() == 2
 
 
-def test_folders_follow_the_home_unless_they_are_set(monkeypatch: pytest.MonkeyPatch, own_home: Path, tmp_path: Path):
+def test_folders_follow_the_home_unless_they_are_set(
+    monkeypatch: pytest.MonkeyPatch, own_home: Path, tmp_path: Path
+) -> None:
     assert settings.landing() == own_home.resolve() / "landing"
     monkeypatch.setenv("DEDP_LANDING", str(tmp_path / "in"))
     monkeypatch.setenv("DEDP_INTERNAL", str(tmp_path / "kept"))
@@ -40,27 +44,27 @@ def test_folders_follow_the_home_unless_they_are_set(monkeypatch: pytest.MonkeyP
     assert settings.internal() == tmp_path.resolve() / "kept"
 
 
-def test_a_relative_home_is_below_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_relative_home_is_below_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEDP_HOME", "state/../here")
     assert settings.home() == tmp_path.resolve() / "here"
     assert settings.landing() == tmp_path.resolve() / "here" / "landing"
 
 
-def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DEDP_HOME", "~/dedp")
     assert settings.home() == tmp_path.resolve() / "dedp"
 
 
-def test_asking_for_folders_makes_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_asking_for_folders_makes_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DEDP_HOME", str(tmp_path / "home"))
     settings.home(), settings.landing(), settings.internal()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", ["yesterday", "2024-02-30", "01.02.2024", "2024-01-01T00:00", "0"])
-def test_a_start_that_is_no_date_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, value: str):
+def test_a_start_that_is_no_date_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DEDP_START", value)
     with pytest.raises(SettingError) as raised:
         settings.start()
@@ -70,7 +74,7 @@ def test_a_start_that_is_no_date_is_named_with_its_value(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("value", ["soon", "-1", "-0.1", "nan", "inf", "-inf", "2s", "1,5"])
 def test_a_settle_time_that_is_no_number_of_seconds_is_named_with_its_value(
     monkeypatch: pytest.MonkeyPatch, value: str
-):
+) -> None:
     monkeypatch.setenv("DEDP_SETTLE_SECONDS", value)
     with pytest.raises(SettingError) as raised:
         settings.settle_seconds()
@@ -78,23 +82,25 @@ def test_a_settle_time_that_is_no_number_of_seconds_is_named_with_its_value(
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0), ("0.25", 0.25), ("90", 90), (" 3 ", 3)])
-def test_a_settle_time_is_any_number_of_seconds(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float):
+def test_a_settle_time_is_any_number_of_seconds(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
     monkeypatch.setenv("DEDP_SETTLE_SECONDS", value)
     assert settings.settle_seconds() == seconds
 
 
-def test_a_start_that_is_set_is_the_start(monkeypatch: pytest.MonkeyPatch, own_home: Path):
+def test_a_start_that_is_set_is_the_start(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
     monkeypatch.setenv("DEDP_START", "2024-02-29")
     assert settings.start() == date(2024, 2, 29)
     assert list(own_home.iterdir()) == []
 
 
-def test_the_start_is_three_days_before_the_home_was_made(own_home: Path):
+def test_the_start_is_three_days_before_the_home_was_made(own_home: Path) -> None:
     (own_home / "created").write_text("2024-03-02T23:30:00+00:00\n")
     assert settings.start() == date(2024, 2, 28)
 
 
-def test_the_day_a_home_was_made_is_recorded_on_first_use_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_day_a_home_was_made_is_recorded_on_first_use_and_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DEDP_HOME", str(tmp_path / "new" / "home"))
     before = datetime.now(timezone.utc).date()
     assert before <= settings.home_created() <= datetime.now(timezone.utc).date()
@@ -106,13 +112,13 @@ def test_the_day_a_home_was_made_is_recorded_on_first_use_and_kept(monkeypatch: 
 
 
 @pytest.mark.parametrize("content", ["", "yesterday\n", "\n"])
-def test_a_damaged_record_is_named_with_what_belongs_there(own_home: Path, content: str):
+def test_a_damaged_record_is_named_with_what_belongs_there(own_home: Path, content: str) -> None:
     (own_home / "created").write_text(content)
     with pytest.raises(SettingError, match=r"created should hold the time .*such as 2024-01-31T08:00:00\+00:00"):
         settings.start()
 
 
-def _make_home(start, results) -> None:
+def _make_home(start: Barrier, results: "Queue[tuple[int, str]]") -> None:
     start.wait()
     settings.home_created()
     results.put((os.stat(settings.home() / "created").st_ino, (settings.home() / "created").read_text()))
@@ -120,7 +126,7 @@ def _make_home(start, results) -> None:
 
 def test_of_eight_processes_that_make_a_home_at_once_all_see_the_first_record(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setenv("DEDP_HOME", str(tmp_path / "home"))
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(8), context.Queue()
@@ -134,7 +140,9 @@ def test_of_eight_processes_that_make_a_home_at_once_all_see_the_first_record(
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["created"]
 
 
-def test_the_home_of_a_checkout_is_in_it_and_that_of_an_installation_in_the_current_folder(tmp_path, monkeypatch):
+def test_the_home_of_a_checkout_is_in_it_and_that_of_an_installation_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DEDP_HOME")
     monkeypatch.chdir(tmp_path)
     assert settings.home() == settings.REPOSITORY / ".dedp"
@@ -147,16 +155,16 @@ def test_the_home_of_a_checkout_is_in_it_and_that_of_an_installation_in_the_curr
 @pytest.mark.parametrize(
     "value", ["nonsense", "host=localhost password='secret", "postgresql://u:secret word@[::1/x", "postgres:/secret"]
 )
-def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(monkeypatch, value):
+def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
-    with pytest.raises(
-        settings.SettingError, match="DEDP_POSTGRES_DSN is no address of a PostgreSQL server"
-    ) as refused:
+    with pytest.raises(SettingError, match="DEDP_POSTGRES_DSN is not an address of a PostgreSQL server") as refused:
         settings.postgres_dsn()
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["postgresql://u:p@h:5432/d", "host=/tmp dbname=d", "postgresql:///d?host=/tmp"])
-def test_an_address_is_a_url_or_a_libpq_string(monkeypatch, value):
+def test_an_address_is_a_url_or_a_libpq_string(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
     assert settings.postgres_dsn() == value

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -23,11 +24,13 @@ whole_files.write_whole(Path(sys.argv[1]), b"of the dead", is_only_writer=True)
 
 
 @only_writer
-def test_a_reader_finds_one_content_or_the_other_while_it_is_written_again_and_again(tmp_path, is_only_writer):
+def test_a_reader_finds_one_content_or_the_other_while_it_is_written_again_and_again(
+    tmp_path: Path, is_only_writer: bool
+) -> None:
     path, contents = tmp_path / "file.json", [b"a" * 300_000, b"b" * 200_000]
     write_whole(path, contents[0])
 
-    def write():
+    def write() -> None:
         for number in range(50):
             write_whole(path, contents[number % 2], is_only_writer=is_only_writer)
 
@@ -42,7 +45,9 @@ def test_a_reader_finds_one_content_or_the_other_while_it_is_written_again_and_a
 
 
 @only_writer
-def test_a_write_that_fails_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch, is_only_writer):
+def test_a_write_that_fails_leaves_the_old_content_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_only_writer: bool
+) -> None:
     path = tmp_path / "file.json"
     write_whole(path, b"old")
 
@@ -55,12 +60,12 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_draft(tmp_path, monkey
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file.json", b"old")]
 
 
-def test_a_secret_is_for_the_user_alone_from_the_first_byte_on(tmp_path, monkeypatch):
+def test_a_secret_is_for_the_user_alone_from_the_first_byte_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, draft = tmp_path / "token", tmp_path / ".token.part"
     draft.touch(mode=0o666)
-    modes = []
+    modes: list[int] = []
 
-    def replace(draft, path):
+    def replace(draft: Path, path: Path) -> None:
         modes.append(os.stat(draft).st_mode & 0o777)
         rename(draft, path)
 
@@ -71,7 +76,7 @@ def test_a_secret_is_for_the_user_alone_from_the_first_byte_on(tmp_path, monkeyp
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     write_whole(path, b"old")
     assert subprocess.run([sys.executable, "-c", DIES, path]).returncode == -9

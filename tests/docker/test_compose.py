@@ -1,10 +1,11 @@
-"""The services of docker compose fit together: read from the files, as no Docker engine runs here."""
+"""The services of docker compose fit together. The tests read the files, because no Docker engine runs here."""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from dedp_assets import settings
 
 DOCKER = settings.REPOSITORY / "docker"
 
-# A run that prints, in a code server's process. And what another process, which has the UI, can show of it.
+# RUNS: a run and a tick print, in the process of a code server. SHOWS: another process, such as the UI, reads this.
 RUNS = """
 import dagster as dg
 
@@ -46,13 +47,18 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
-@pytest.fixture(scope="module")
-def services() -> dict:
-    return yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+# The services of compose.yaml by name.
+Services: TypeAlias = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def dagster_services(services: dict) -> dict:
+def services() -> Services:
+    found: Services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def dagster_services(services: Services) -> Services:
     return {name: service for name, service in services.items() if str(service.get("command")).startswith("dagster")}
 
 
@@ -62,14 +68,14 @@ def dagster_home() -> PurePosixPath:
     return PurePosixPath(found[1])
 
 
-def mounts(service: dict) -> dict[PurePosixPath, str]:
-    """Which volume is where in a container; those that are read-only are left out."""
+def mounts(service: dict[str, Any]) -> dict[PurePosixPath, str]:
+    """Return the volumes that a container can write to, by their path in the container."""
     found = [volume.split(":") for volume in service.get("volumes", ())]
     return {PurePosixPath(parts[1]): parts[0] for parts in found if parts[2:] != ["ro"]}
 
 
 def what_logs(home: str) -> dict[str, str]:
-    """The folders that an instance in `home` writes logs of runs and ticks to, by docker/dagster.yaml."""
+    """Return the folders for the logs of runs and ticks of an instance in `home` with docker/dagster.yaml."""
     from dagster._core.instance.ref import InstanceRef
 
     ref = InstanceRef.from_dir(home)
@@ -79,7 +85,9 @@ def what_logs(home: str) -> dict[str, str]:
     }
 
 
-def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print(tmp_path, dagster_services, services):
+def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print(
+    tmp_path: Path, dagster_services: Services, services: Services
+) -> None:
     assert set(dagster_services) == {
         "devices_loader",
         "devices_aggregator",
@@ -103,15 +111,15 @@ def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print
     assert "logs" in yaml.safe_load((DOCKER / "compose.yaml").read_text())["volumes"]
 
 
-def test_a_new_volume_belongs_to_the_user_of_the_containers():
-    """Docker gives a new volume the owner of what the image has in its place."""
+def test_a_new_volume_belongs_to_the_user_of_the_containers() -> None:
+    """Docker gives a new volume the owner of the folder that the image has at its path."""
     dockerfile = (DOCKER / "Dockerfile").read_text()
     assert f"mkdir -p {dagster_home()}/storage /data" in dockerfile
     assert f"chown -R dedp {dagster_home()} /data" in dockerfile
     assert dockerfile.index("chown -R dedp") < dockerfile.index("USER dedp")
 
 
-def test_the_image_has_all_that_the_wheel_is_built_from():
+def test_the_image_has_all_that_the_wheel_is_built_from() -> None:
     copied = set(re.findall(r"^COPY (.+) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE))
     names = {name for line in copied for name in line.split()}
     assert {
@@ -126,8 +134,8 @@ def test_the_image_has_all_that_the_wheel_is_built_from():
     } <= names
 
 
-def test_what_a_run_and_a_tick_print_in_one_container_another_one_shows(tmp_path, empty_dsn):
-    """Two processes with a DAGSTER_HOME each, in which `storage` is the same folder, as the volume makes it."""
+def test_what_a_run_and_a_tick_print_in_one_container_another_one_shows(tmp_path: Path, empty_dsn: str) -> None:
+    """Two processes have a DAGSTER_HOME each. As with the volume, `storage` is the same folder in both."""
     shared = tmp_path / "volume"
     shared.mkdir()
 

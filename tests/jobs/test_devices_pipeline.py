@@ -4,19 +4,24 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg2
 import pytest
+from psycopg2.extensions import connection as Connection
 
 from dedp_assets.generator import write_csv
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
 from dedp_assets.landing.dated import UNDATED
+from dedp_assets.partition_runs import range_tags
 from dedp_assets.resources import embedded_postgres
 from jobs import devices_aggregator, devices_loader
+from tests.landing import put_file
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 
@@ -24,74 +29,79 @@ DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 class Pipeline:
     """Both code locations as they are deployed, on one instance and one database."""
 
-    def __init__(self, instance):
+    def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
 
-    def take_in(self, *days, **options):
-        return self._materialize(devices_loader.defs, days, **options)
+    def take_in(self, *days: str, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        return self._materialize(devices_loader.defs, days, raise_on_error)
 
-    def load(self, *days, **options):
-        return self._materialize(devices_aggregator.defs, days, **options)
+    def load(self, *days: str, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        return self._materialize(devices_aggregator.defs, days, raise_on_error)
 
-    def _materialize(self, defs, days, **options):
-        job = defs.resolve_implicit_global_asset_job_def()
-        if len(days) == 1:
-            return job.execute_in_process(instance=self.instance, partition_key=days[0], **options)
-        tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
-        return job.execute_in_process(instance=self.instance, tags=tags, **options)
+    def _materialize(
+        self, defs: dg.Definitions, days: Sequence[str], raise_on_error: bool
+    ) -> dg.ExecuteInProcessResult:
+        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            partition_key=days[0] if len(days) == 1 else None,
+            tags=range_tags(days),
+            raise_on_error=raise_on_error,
+        )
 
-    def metadata_of(self, key, day):
-        """What the latest materialization of one partition tells."""
+    def metadata_of(self, key: dg.AssetKey, day: str) -> dict[str, Any]:
+        """The metadata of the latest materialization of one partition."""
         (record,) = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day]), limit=1
         ).records
+        assert record.asset_materialization
         return {name: value.value for name, value in record.asset_materialization.metadata.items()}
 
-    def materialized(self, key):
+    def materialized(self, key: dg.AssetKey) -> list[str]:
         return sorted(self.instance.get_materialized_partitions(key))
 
 
 @pytest.fixture
-def pipeline(dsn, monkeypatch):
+def pipeline(dsn: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Pipeline(instance)
+    return Pipeline(instance)
 
 
-def drop(path, text=None):
-    """A file that has landed long ago: 50 devices, or the given text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def drop(path: Path, text: str | None = None) -> None:
+    """Let a file land that is old: with the text, or with 50 devices."""
+    put_file(path, text or "")
     if text is None:
         write_csv(path, 50, seed=1)
-    else:
-        path.write_text(text)
-    os.utime(path, (0, 0))
+        os.utime(path, (0, 0))
 
 
-def devices(*names):
+def devices(*names: str) -> str:
     return "type;full_name;version\n" + "".join(f"phone;{name};v1\n" for name in names)
 
 
-def ask(connection, query):
+def ask(connection: Connection, query: str) -> list[tuple[Any, ...]]:
     with connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchall()
 
 
-def rows_per_load(connection):
+def rows_per_load(connection: Connection) -> dict[str, int]:
     return dict(ask(connection, "SELECT load_id, count(*) FROM dedp.devices_raw GROUP BY load_id"))
 
 
-def totals(connection):
+def totals(connection: Connection) -> list[tuple[Any, ...]]:
     return ask(connection, "SELECT * FROM dedp.devices_aggregates ORDER BY type, full_name, version")
 
 
-def failure_of(result):
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
     (event,) = [event for event in result.all_events if event.is_step_failure]
-    return event.step_failure_data.user_failure_data.description
+    failure = event.step_failure_data.user_failure_data
+    assert failure
+    return failure.description or ""
 
 
-def test_fifty_devices_on_three_days_are_150_rows_and_50_totals_of_three(pipeline, database):
+def test_fifty_devices_on_three_days_are_150_rows_and_50_totals_of_three(
+    pipeline: Pipeline, database: Connection
+) -> None:
     drop(landing_folder().file_of(UNDATED))
     for day in DAYS:
         assert pipeline.take_in(day).success
@@ -101,7 +111,7 @@ def test_fifty_devices_on_three_days_are_150_rows_and_50_totals_of_three(pipelin
     assert {row[-1] for row in totals(database)} == {3}
 
 
-def test_a_range_of_days_as_one_run_gives_the_same(pipeline, database):
+def test_a_range_of_days_as_one_run_gives_the_same(pipeline: Pipeline, database: Connection) -> None:
     drop(landing_folder().file_of(UNDATED))
     assert pipeline.take_in(*DAYS).success
     assert pipeline.load(*DAYS).success
@@ -111,7 +121,7 @@ def test_a_range_of_days_as_one_run_gives_the_same(pipeline, database):
         assert pipeline.materialized(key) == DAYS
 
 
-def test_doing_everything_again_changes_nothing(pipeline, database):
+def test_doing_everything_again_changes_nothing(pipeline: Pipeline, database: Connection) -> None:
     drop(landing_folder().file_of(UNDATED))
     pipeline.take_in(*DAYS)
     pipeline.load(*DAYS)
@@ -124,7 +134,9 @@ def test_doing_everything_again_changes_nothing(pipeline, database):
     assert totals(database) == before
 
 
-def test_a_day_loaded_again_from_another_file_moves_only_its_own_share(pipeline, database):
+def test_a_day_loaded_again_from_another_file_moves_only_its_own_share(
+    pipeline: Pipeline, database: Connection
+) -> None:
     for day in DAYS:
         drop(landing_folder().file_of(day), devices("a", "b"))
     pipeline.take_in(*DAYS)
@@ -135,7 +147,7 @@ def test_a_day_loaded_again_from_another_file_moves_only_its_own_share(pipeline,
     assert [(row[1], row[-1]) for row in totals(database)] == [("a", 2), ("b", 3), ("c", 1)]
 
 
-def test_a_load_tells_what_it_did(pipeline):
+def test_a_load_tells_what_it_did(pipeline: Pipeline) -> None:
     drop(landing_folder().file_of(DAYS[0]), devices("a", "b") + "no device\nphone;;v1\n")
     pipeline.take_in(DAYS[0])
     pipeline.load(DAYS[0])
@@ -161,7 +173,7 @@ def test_a_load_tells_what_it_did(pipeline):
     assert folded["seconds"] >= 0
 
 
-def test_in_a_range_each_day_tells_of_its_own_load(pipeline):
+def test_in_a_range_each_day_tells_of_its_own_load(pipeline: Pipeline) -> None:
     for number, day in enumerate(DAYS, start=1):
         drop(landing_folder().file_of(day), devices(*"abc"[:number]))
     pipeline.take_in(*DAYS)
@@ -170,7 +182,7 @@ def test_in_a_range_each_day_tells_of_its_own_load(pipeline):
         assert [pipeline.metadata_of(key, day)[name] for day in DAYS] == [1, 2, 3]
 
 
-def test_a_day_without_a_file_fails_by_name_while_the_others_are_taken_in(pipeline):
+def test_a_day_without_a_file_fails_by_name_while_the_others_are_taken_in(pipeline: Pipeline) -> None:
     drop(landing_folder().file_of(DAYS[0]))
     drop(landing_folder().file_of(DAYS[2]))
     result = pipeline.take_in(*DAYS, raise_on_error=False)
@@ -181,7 +193,7 @@ def test_a_day_without_a_file_fails_by_name_while_the_others_are_taken_in(pipeli
     assert pipeline.materialized(contract.DEVICES_FILE) == [DAYS[0], DAYS[2]]
 
 
-def test_a_bad_file_fails_by_name_while_the_others_are_loaded(pipeline, database):
+def test_a_bad_file_fails_by_name_while_the_others_are_loaded(pipeline: Pipeline, database: Connection) -> None:
     drop(landing_folder().file_of(UNDATED))
     drop(landing_folder().file_of(DAYS[1]), "type,full_name,version\nphone,a,v1\n")
     pipeline.take_in(*DAYS)
@@ -193,7 +205,7 @@ def test_a_bad_file_fails_by_name_while_the_others_are_loaded(pipeline, database
     assert pipeline.materialized(contract.DEVICES_RAW) == [DAYS[0], DAYS[2]]
 
 
-def test_a_bad_file_leaves_the_earlier_load_of_its_day(pipeline, database):
+def test_a_bad_file_leaves_the_earlier_load_of_its_day(pipeline: Pipeline, database: Connection) -> None:
     drop(landing_folder().file_of(DAYS[0]))
     pipeline.take_in(DAYS[0])
     pipeline.load(DAYS[0])
@@ -203,7 +215,7 @@ def test_a_bad_file_leaves_the_earlier_load_of_its_day(pipeline, database):
     assert rows_per_load(database) == {"20240101": 50}
 
 
-def test_every_run_checks_that_each_line_is_accounted_for_and_the_totals_balance(pipeline):
+def test_every_run_checks_that_each_line_is_accounted_for_and_the_totals_balance(pipeline: Pipeline) -> None:
     drop(landing_folder().file_of(UNDATED), devices("a", "b") + "no device\n")
     pipeline.take_in(*DAYS)
     evaluations = {each.check_name: each for each in pipeline.load(*DAYS).get_asset_check_evaluations()}
@@ -217,7 +229,7 @@ def test_every_run_checks_that_each_line_is_accounted_for_and_the_totals_balance
     assert counts == {"loads": 3, "lines_read": 9, "rows_present": 6, "lines_quarantined": 3}
 
 
-def test_rows_changed_behind_everybodys_back_fail_the_checks(pipeline, database):
+def test_rows_that_somebody_changed_by_hand_fail_the_checks(pipeline: Pipeline, database: Connection) -> None:
     drop(landing_folder().file_of(UNDATED))
     pipeline.take_in(*DAYS)
     pipeline.load(*DAYS)
@@ -232,8 +244,8 @@ def test_rows_changed_behind_everybodys_back_fail_the_checks(pipeline, database)
 
 
 @pytest.fixture
-def bare_home(monkeypatch):
-    """A new home where the embedded server, which under root is another user's, can reach its files."""
+def bare_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A new home whose files the embedded server can reach. If we are root, it runs as another user."""
     with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
         home = Path(folder) / "home"
         Path(folder).chmod(0o755)
@@ -241,8 +253,10 @@ def bare_home(monkeypatch):
         yield home
 
 
-def test_the_command_lines_work_with_nothing_started_and_leave_nothing_running(bare_home, tmp_path, left_running):
-    def materialize(module, selection, *partitions):
+def test_the_command_lines_work_with_nothing_started_and_leave_nothing_running(
+    bare_home: Path, tmp_path: Path, left_running: Callable[[Path], list[str]]
+) -> None:
+    def materialize(module: str, selection: str, *partitions: str) -> None:
         done = subprocess.run(
             [
                 sys.executable,

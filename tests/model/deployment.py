@@ -1,11 +1,11 @@
-"""The integrator as it is deployed, with everything that moves in it taken apart into steps.
+"""The deployed integrator, divided into small steps that can be interleaved.
 
-The decisions are the project's and Dagster's own: the commit sensor's, the automation condition's, as Dagster evaluates
-it on a real instance, the reconciliation's, and `process` itself. What is imitated is what lies between them: Dagster's
-daemons, which keep cursors, launch runs and resume ticks that were cut off (`dagster/_daemon/sensor.py`), and a run's
-worker.
+The decisions are real: those of the commit sensor, of the automation condition (which Dagster evaluates on a real
+instance), of the reconciliation, and `process` itself. Only what connects them is imitated: Dagster's daemons, which
+keep cursors, launch runs and resume interrupted ticks (`dagster/_daemon/sensor.py`), and the worker of a run.
 
-Whatever takes time is a generator, which says where it stops; between two of its steps anything else may move.
+Everything that takes time is a generator. It yields a text that says where it stops. Between two of its steps,
+anything else may move.
 """
 
 import asyncio
@@ -33,10 +33,14 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.problems import TableProblem
-from dedp_assets.late_data_integrator import assets, contract, lake, processing, state
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.late_data_integrator import assets, contract, processing, state, tables
+from dedp_assets.resources_from_settings import LakeFromSettings, SparkFromSettings
 from jobs.late_data_integrator import WHEN_CLOSED
-from sensors import delta_commits, reconciliation
+from sensors import reconciliation
+from sensors.delta_commits.cursor import Cursor
+from sensors.delta_commits.events import materialization
+from sensors.delta_commits.observing import observe_table, snapshot_is_due
+from sensors.delta_commits.planning import plan_report
 from sensors.pipelines import late_data_integrator as late_data
 from tests.model.tables import Commit, Counts, CountsTable, Devices, Log, Pause, count, snapshot_of
 
@@ -44,9 +48,9 @@ START = datetime(2024, 1, 3, 12, tzinfo=timezone.utc)
 
 COMMITS, AUTOMATION, RECONCILIATION = "commit sensor", "automation", "reconciliation"
 
-# Dagster resumes a tick that was cut off, if not too long ago.
+# Dagster resumes an interrupted tick if that was not too long ago.
 _RESUMED = timedelta(days=1)
-# By the retry policy of device_counts, and by run_retries of dagster.yaml.
+# From the retry policy of device_counts, and from run_retries in dagster.yaml.
 _STEP_RETRIES = _RUN_RETRIES = 3
 
 Steps = Generator[str, None, None]
@@ -54,9 +58,9 @@ Steps = Generator[str, None, None]
 
 @dataclass(frozen=True)
 class System:
-    """What is put to the test: the parts in which one system differs from another."""
+    """The system under test: the parts that tests replace."""
 
-    condition: dg.AutomationCondition = WHEN_CLOSED
+    condition: dg.AutomationCondition[Any] = WHEN_CLOSED
     reconciled: bool = True
     counts: type[Counts] = Counts
     log: type[Log] = Log
@@ -66,34 +70,34 @@ class System:
         counted = assets.device_counts.map_asset_specs(
             lambda spec: spec.replace_attributes(automation_condition=self.condition)
         )
-        resources = {"spark": SparkConnectResource()}
+        resources = {"lake": LakeFromSettings(), "spark": SparkFromSettings()}
         return dg.Definitions(assets=[assets.devices, counted], resources=resources).resolve_asset_graph()
 
 
 class Broken(NamedTuple):
-    """What must not happen, and did: one of a few kinds, and the details."""
+    """Something that must not happen, but did: its kind, and the details."""
 
     kind: str
     text: str
 
 
 class Failed(Exception):
-    """What a run fails with: Spark went away, say."""
+    """A run fails with this, for example because Spark is gone."""
 
 
 class StorageAway(Exception):
-    """PostgreSQL is away, and with it all that Dagster stores."""
+    """PostgreSQL does not answer, so Dagster can't read or store anything."""
 
 
 class Run:
-    """A run that was launched, until it has ended."""
+    """A launched run that has not ended."""
 
     def __init__(self, number: int, days: list[str], retry: int, by: str) -> None:
         self.number, self.days, self.retry, self.by = number, days, retry, by
         self.id = f"00000000-0000-0000-0000-{number:012}"
         self.steps: Steps | None = None
         self.at = "is queued"
-        self.dead = False  # its process is gone, and nobody has noticed
+        self.dead = False  # whether its process has died without anybody noticing
 
     def __str__(self) -> str:
         return f"run {self.number} of {self.days[0]}{f'...{self.days[-1]}' if len(self.days) > 1 else ''}"
@@ -101,7 +105,7 @@ class Run:
 
 @dataclass
 class _Tick:
-    """What Dagster has stored of a tick that is under way, once it has reserved its runs."""
+    """What Dagster has stored about an unfinished tick that has reserved its runs."""
 
     at: datetime
     requests: list[tuple[int, dg.RunRequest]]
@@ -110,18 +114,20 @@ class _Tick:
 
 @dataclass
 class Tally:
-    """What has happened so far, per day where there is a day."""
+    """What has happened so far, by day where that applies."""
 
     reported: Counter[str] = field(default_factory=Counter)  # events of the commit sensor
     disturbed: Counter[str] = field(default_factory=Counter)  # runs that were killed, canceled, or failed
-    written: Counter[str] = field(default_factory=Counter)  # how often the counts were
-    told: Counter[str] = field(default_factory=Counter)  # how often they had been when Dagster was last told of them
-    stale_looks: int = 0  # of the reconciliation: the counts were written while it looked
+    written: Counter[str] = field(default_factory=Counter)  # how often the counts were written
+    told: Counter[str] = field(
+        default_factory=Counter
+    )  # how often they had been written when Dagster last heard of them
+    stale_observations: int = 0  # how often the counts were written while the reconciliation observed them
     cursors_lost: Counter[str] = field(default_factory=Counter)  # by the name of who lost it
 
 
 class Deployment:
-    """A system, its two tables, and Dagster's instance. `log` has what happened, one line for each step."""
+    """A system with its two tables and Dagster's instance. `log` has a line for each step that happened."""
 
     _loop = asyncio.new_event_loop()
 
@@ -155,7 +161,7 @@ class Deployment:
     # What moves by itself: ticks
 
     def tick(self, name: str, steps: int | None = None) -> None:
-        """Begin a tick, or go on with the one under way, for so many steps or to its end."""
+        """Begin a tick, or continue the unfinished one, for `steps` steps or to its end."""
         if name not in self.ticks:
             body = {COMMITS: self._commits, AUTOMATION: self._automation, RECONCILIATION: self._reconciliation}[name]
             self.ticks[name] = body()
@@ -175,19 +181,19 @@ class Deployment:
         self.ticks.clear()
 
     def lose_cursor(self, name: str) -> None:
-        """What Dagster has stored of a sensor's cursor is gone."""
+        """Dagster loses the stored cursor of a sensor."""
         self._cursors[name] = None
         self.tally.cursors_lost[name] += 1
 
     # PostgreSQL goes, and comes back
 
     def begin_outage(self) -> None:
-        """Dagster's storage is away. The daemons do nothing; runs go on, until they have something to tell."""
+        """Dagster's storage does not answer. The daemons do nothing. Runs continue until they have to report."""
         self.is_away = True
         self._end_ticks()
 
     def end_outage(self) -> None:
-        """It is back, with all that was stored in it."""
+        """Dagster's storage answers again, and has kept everything."""
         self.is_away = False
 
     def _use_storage(self) -> None:
@@ -195,28 +201,28 @@ class Deployment:
             raise StorageAway
 
     def jump(self, hours: int) -> None:
-        """The clock is set, and nothing else happens meanwhile."""
+        """Somebody sets the clock. Nothing else happens meanwhile."""
         self.set_back += hours < 0
         self.now += timedelta(hours=hours)
 
     def _commits(self) -> Steps:
-        cursor = delta_commits.Cursor.from_json(self._cursors[COMMITS])
+        cursor = Cursor.from_json(self._cursors[COMMITS])
         try:
             now = self.now.timestamp()
-            is_due = delta_commits.is_due(self._checked_at, now)
-            found = delta_commits.look(self.system.log(self.devices), cursor, check=lambda commits: is_due)
-            self._checked_at = now if found.checked else self._checked_at
+            is_due = snapshot_is_due(self._checked_at, now)
+            found = observe_table(self.system.log(self.devices), cursor, wants_snapshot=lambda commits: is_due)
+            self._checked_at = now if found.has_read_snapshot else self._checked_at
         except TableProblem as problem:
             self.say(f"{COMMITS}: {problem}")
             return
         days = contract.DAYS.get_partition_keys(current_time=self.now)
-        decision = delta_commits.decide(found, cursor, first=days[0], last=days[-1], column=contract.PARTITION_COLUMN)
-        for change in decision.changes:
+        plan = plan_report(found, cursor, first=days[0], last=days[-1], column=contract.PARTITION_COLUMN)
+        for change in plan.changes:
             yield f"is about to report version {change.version} of {change.day}"
-            self.instance.report_runless_asset_event(delta_commits.materialization(contract.DEVICES, change))
+            self.instance.report_runless_asset_event(materialization(contract.DEVICES, change))
             self.tally.reported[change.day] += 1
         yield "is about to save its cursor"
-        self._cursors[COMMITS] = decision.cursor.to_json()
+        self._cursors[COMMITS] = plan.cursor.to_json()
 
     def _automation(self) -> Steps:
         if self._is_resumed(AUTOMATION):
@@ -260,32 +266,29 @@ class Deployment:
         in_progress = state.days_in_progress(self.instance)
         yield "knows the days in progress"
         try:
-            progress = state.look(log, counts, in_progress)  # type: ignore[arg-type]
+            progress = state.observe_progress(log, counts, in_progress)  # type: ignore[arg-type]
         except TableProblem as problem:
             self.say(f"{RECONCILIATION}: {problem}")
             return
-        self.tally.stale_looks += counts.version != self.counts.version
+        self.tally.stale_observations += counts.version != self.counts.version
         behind = late_data.days_behind(
             progress,
             appeared=self.instance.get_materialized_partitions(contract.DEVICES),
             known=contract.DAYS.get_partition_keys(current_time=self.now),
-            told=late_data.versions_told(self.instance),
+            reported=late_data.reported_versions(self.instance),
         )
         waiting = reconciliation.from_json(self._cursors[RECONCILIATION])
-        decision = reconciliation.decide(behind, waiting, progress.in_progress, self.now.timestamp())
-        requests = [
-            reconciliation.run_request(day, asked, late_data.TARGETS) for day, asked in decision.request.items()
-        ]
-        yield from _InThread(lambda pause: self._follow_moved_files(progress, pause)).steps()
-        self._reserve(RECONCILIATION, requests, reconciliation.to_json(decision.waiting))
+        plan = reconciliation.plan_requests(behind, waiting, progress.in_progress, self.now.timestamp())
+        requests = [reconciliation.run_request(day, asked, late_data.TARGETS) for day, asked in plan.requests.items()]
+        yield from _InThread(lambda pause: self._record_moved_files(progress, pause)).steps()
+        self._reserve(RECONCILIATION, requests, reconciliation.to_json(plan.waiting))
         yield from self._launch_all(RECONCILIATION)
 
-    def _follow_moved_files(self, progress: state.Progress, pause: Pause) -> None:
+    def _record_moved_files(self, progress: state.Progress, pause: Pause) -> None:
         def open_counts() -> Any:
             return self.system.counts(self.counts, pause)
 
-        with mock.patch.object(lake, "open_counts", open_counts):
-            lake.follow_moved_files(progress)
+        tables.record_moved_files(progress, open_counts)
 
     def _reserve(self, name: str, requests: Sequence[dg.RunRequest], cursor: Any) -> None:
         reserved = [(self._next_number(), request) for request in requests]
@@ -309,17 +312,17 @@ class Deployment:
         del self._cut_off[name]
 
     def is_waiting(self) -> bool:
-        """Whether the reconciliation has still an eye on some day."""
+        """Whether the reconciliation still waits for some day."""
         return bool(reconciliation.from_json(self._cursors[RECONCILIATION]))
 
     # Runs
 
     def launch_by_hand(self, days: list[str]) -> None:
-        """Somebody starts a run over some days in a row."""
+        """Somebody starts a run over consecutive days."""
         self._launch(self._next_number(), days, "hand")
 
     def go_on(self, run: Run, steps: int | None = None) -> None:
-        """Let a run move so many steps, or to its end."""
+        """Let a run move `steps` steps, or to its end."""
         if run.steps is None:
             if self.is_away:
                 return  # nobody starts it
@@ -335,7 +338,7 @@ class Deployment:
         self.say(f"{run} {run.at}")
 
     def fail(self, run: Run) -> None:
-        """Where the run is, something fails."""
+        """The run fails at the place where it is."""
         if run.steps is None:
             self.go_on(run, 1)
         if run.steps is None:
@@ -365,7 +368,7 @@ class Deployment:
         self.say(f"{run} is canceled")
 
     def notice(self) -> None:
-        """The run monitoring finds the runs whose processes died."""
+        """The run monitoring finds the runs whose processes have died."""
         for run in [run for run in self.runs if run.dead]:
             self._end(run, dg.DagsterEventType.RUN_FAILURE)
             if run.retry < _RUN_RETRIES:
@@ -473,7 +476,7 @@ class Deployment:
                 self._break("wrote for nothing", f"{day} was written again, with the data of version {before.version}")
 
     def _can_be_known(self, day: str, fingerprint: int) -> bool:
-        """Whether the log goes back to where the day had these files, and tells that it had."""
+        """Whether the log leads back to a version at which the day had these files."""
         version = self.devices.version
         while snapshot_of(self.devices, version).fingerprint(day) != fingerprint:
             is_told = self.devices.has_commit(version) and not self.devices.versions[version].adds_again
@@ -497,7 +500,7 @@ class Deployment:
 
 
 def _advance(steps: Steps, number: int | None) -> str | None:
-    """Let it go on for so many steps, or to its end; returns where it is, None at its end."""
+    """Continue for `number` steps, or to the end. Returns where it stops, or None at the end."""
     where = None
     while number is None or number > 0:
         where = next(steps, None)
@@ -512,7 +515,7 @@ class _Abandoned(BaseException):
 
 
 class _InThread:
-    """Work that stops where it calls `pause`: in a thread of its own, of which only it or its owner moves at a time."""
+    """Work that stops when it calls `pause`. It has its own thread; only that thread or its owner moves at a time."""
 
     def __init__(self, work: Callable[[Pause], Any]) -> None:
         self._work = work
@@ -523,7 +526,7 @@ class _InThread:
         self._crash: BaseException | None = None
 
     def steps(self) -> Generator[str, None, Any]:
-        """Where it stops, one after the other. What is thrown in is raised there. Its end is the work's."""
+        """Yields where the work stops, and returns its result. It raises an exception that is thrown in."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         while True:
@@ -564,7 +567,7 @@ class _InThread:
 
 @contextmanager
 def fast_instance() -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance in memory, for many deployments, one after the other."""
+    """A Dagster instance in memory, which many deployments use one after the other."""
     settings = {"DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS": "0.5"}  # as sensors.automation sets it
     with (
         mock.patch.dict(os.environ, settings),

@@ -1,4 +1,4 @@
-"""Schedules: what happens in which order. Made at random, played, checked when all is at rest, and made smaller."""
+"""Schedules say what happens in which order. They are made at random, played, checked at rest, and made smaller."""
 
 import random
 from collections import Counter
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dedp_assets.late_data_integrator import contract, state
-from dedp_assets.late_data_integrator.device_counts import Recorded
+from dedp_assets.late_data_integrator.device_counts import InputVersion
 from sensors import reconciliation
 from sensors.pipelines import late_data_integrator as late_data
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, Broken, Deployment, Run, System
@@ -24,7 +24,7 @@ Action = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Played:
-    """How a schedule went, and what is there now."""
+    """The schedule that was played, and the deployment after it."""
 
     schedule: list[Action]
     world: Deployment
@@ -265,7 +265,7 @@ def _cancel(world: Deployment, run: int, steps: int = 0) -> None:
 
 
 def _with_run(world: Deployment, number: int, do: Callable[[Run], None], steps: int = 0) -> None:
-    """Do something with the run of this number, after it has moved so many steps, if it has not ended then."""
+    """Let a run move `steps` steps. If it has not ended then, do something with it."""
     alive = [run for run in world.runs if not run.dead]
     if number < len(alive):
         run = alive[number]
@@ -282,7 +282,7 @@ def _do(world: Deployment, action: Action) -> None:
 
 
 def play(system: System, instance: dg.DagsterInstance, schedule: Sequence[Action]) -> Played:
-    """Do what the schedule says, let everything come to rest, and look at what is there then."""
+    """Play the schedule, let everything come to rest, and check the deployment."""
     world = Deployment(system, instance)
     for action in schedule:
         _do(world, action)
@@ -292,9 +292,10 @@ def play(system: System, instance: dg.DagsterInstance, schedule: Sequence[Action
 def play_at_random(
     system: System, instance: dg.DagsterInstance, kinds: "Kinds", seed: int, rare: Sequence["Kinds"] = ()
 ) -> Played:
-    """The same for a schedule that is made up while it is played, of what can happen at each moment.
+    """Play a random schedule. Each action is chosen from those that are possible at that moment.
 
-    rare: kinds of actions that belong together, and are in some of the schedules only.
+    Args:
+        rare: kinds of actions that belong together, and that only some of the schedules have.
     """
     world = Deployment(system, instance)
     chance = random.Random(seed)
@@ -323,7 +324,7 @@ _OF_DAGSTER = ("let an hour pass", "tick", "run by hand", "notice", "retry", "ca
 
 
 def _is_possible(world: Deployment, kind: str) -> bool:
-    """Whether an action of this kind does something. What does nothing only costs time."""
+    """Whether an action of this kind would do something now. If not, it would only cost time."""
     if world.is_away and kind in _OF_DAGSTER:
         return False
     if kind in _OF_RUNS:
@@ -408,14 +409,14 @@ class Taste:
 
 
 def _since_the_table_before(world: Deployment) -> int:
-    """How many versions ago another table was there, in the same log; 0 if none was."""
+    """How many versions ago the same log had another table; 0 if it never had one."""
     devices = world.devices
     others = [v for v, version in enumerate(devices.versions) if version.table_id != devices.table_id]
     return devices.version - max(others, default=devices.version)
 
 
 def _with_some(weights: dict[str, float], rare: Sequence["Kinds"], chance: random.Random) -> dict[str, float]:
-    """Most schedules have some of what is rare, and then much of it. In many of those there is time in between."""
+    """Most schedules have some of the rare kinds, and then many such actions, often with time between them."""
     some = chance.sample(rare, min(len(rare), chance.choice((0, 1, 1, 1, 2, 2, 3))))
     found = {kind: weight for kinds in some for kind, weight in kinds.items()}
     much = chance.choice((1, 3, 9))
@@ -491,7 +492,7 @@ def _finish(world: Deployment, schedule: list[Action]) -> Played:
 
 
 def _put_right(world: Deployment) -> None:
-    """What only others can: until they do, nothing can be counted, and nothing is asked for."""
+    """Repair what only the writers can repair. Until they do, nothing can be counted or requested."""
     if world.is_away:
         _do(world, ("outage ends",))
     if world.devices.is_renamed:
@@ -515,7 +516,7 @@ def _comes_to_rest(world: Deployment) -> bool:
 
 
 def _let_pass(world: Deployment) -> None:
-    """An hour in which nothing goes wrong: whatever is under way comes to its end, and everybody ticks once."""
+    """Play an hour in which nothing goes wrong: everything that is unfinished ends, and every sensor ticks once."""
     for name in list(world.ticks):
         world.tick(name)
     while world.runs or world.to_retry:
@@ -549,8 +550,8 @@ def _wrong_at_rest(world: Deployment) -> list[Broken]:
 
 
 def _not_told(world: Deployment) -> Iterator[Broken]:
-    """Days that were written, and Dagster does not know of the last time."""
-    devices, told = world.devices, late_data.versions_told(world.instance)
+    """Days whose last write is unknown to Dagster."""
+    devices, told = world.devices, late_data.reported_versions(world.instance)
     recorded = [known.version for (table_id, _), known in world.counts.recorded.items() if table_id == devices.table_id]
     latest = max([devices.version, *recorded])
     for day, number in world.tally.written.items():
@@ -574,8 +575,8 @@ def _lost(world: Deployment, day: str) -> Iterator[Broken]:
         yield Broken(kind, f"{day} was changed by versions {since} since what it reflects, {recorded}")
 
 
-def _last_counted(devices: Devices, day: str, recorded: Recorded) -> int:
-    """The latest version in which the day consisted of the very files that were counted."""
+def _last_counted(devices: Devices, day: str, recorded: InputVersion) -> int:
+    """The latest version at which the day had exactly the files that were counted."""
     versions = [
         v for v in range(len(devices.versions)) if snapshot_of(devices, v).fingerprint(day) == recorded.fingerprint
     ]
@@ -583,17 +584,22 @@ def _last_counted(devices: Devices, day: str, recorded: Recorded) -> int:
 
 
 def _too_many_runs(world: Deployment) -> Iterator[Broken]:
-    """The bound on the runs of a day, each part of which some schedule reaches.
+    """The greatest number of runs that a day may have. For each part of this bound, some schedule reaches it.
 
-    The condition requests at most one run for each time that the day was reported; one more, if that was while the
-    tick that first saw the day had begun; and one more for each time that its cursor was lost. A lost cursor of the
-    commit sensor makes it report every day once more, which counts as reported.
-    The reconciliation requests at most one for each change, and each time that another table took the place of the one
-    that was there; one more for each run that was killed, canceled or failed, and for each look during which a run
-    wrote, and each time that its own cursor was lost; and, where the log does not tell whether there was a change
-    (it was cleaned up, has a gap, or adds a file once more), for each compaction (writing out vectors is one).
-    A table that is refused, and an outage, cost what the runs cost that fail or die of them. A clock that jumps costs
-    none. Runs by hand, and retries of those that died, come on top.
+    The condition requests at most:
+    - one run for each time that the day was reported (after its cursor is lost, the commit sensor reports every day);
+    - one more if the day was reported while the first tick that saw the day was under way;
+    - one more for each loss of its own cursor.
+
+    The reconciliation requests at most:
+    - one run for each change, and for each table that took the place of another;
+    - one more for each run that was killed, canceled or failed;
+    - one more for each tick during which a run wrote the counts, and for each loss of its own cursor;
+    - one for each compaction, if the log does not say whether rows changed (commits were removed or are missing, or a
+      commit adds a file again). Writing out deletion vectors is a compaction.
+
+    A refused table and an outage cost the runs that fail or die because of them. A clock that jumps costs none. Runs by
+    hand, and retries of runs that died, are not included.
     """
     tally, devices = world.tally, world.devices
     for day in DAYS:
@@ -603,7 +609,7 @@ def _too_many_runs(world: Deployment) -> Iterator[Broken]:
         unknown = devices.compactions[day] if devices.log_is_uncertain else 0
         changes = devices.changes[day] + devices.replaced + unknown
         lost = tally.cursors_lost[RECONCILIATION]
-        if by[RECONCILIATION] > changes + tally.disturbed[day] + tally.stale_looks + lost:
+        if by[RECONCILIATION] > changes + tally.disturbed[day] + tally.stale_observations + lost:
             yield Broken("too many runs", f"{day}: {by[RECONCILIATION]} by the reconciliation")
 
 
@@ -635,7 +641,7 @@ def search(
 
 
 def _smallest(played: Played, play_again: Callable[[list[Action]], Played], kind: str) -> Played:
-    """A part of the schedule that is broken in the same way, and of which no action can be left out."""
+    """A part of the schedule that breaks in the same way, and from which no action can be removed."""
     size = len(played.schedule) // 2
     while size:
         at, before = 0, len(played.schedule)
@@ -645,6 +651,6 @@ def _smallest(played: Played, play_again: Callable[[list[Action]], Played], kind
                 played = smaller
             else:
                 at += size
-        # Once more with single actions, until that changes nothing.
+        # Repeat with single actions until nothing changes.
         size = size // 2 if size > 1 else int(len(played.schedule) < before)
     return played

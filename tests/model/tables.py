@@ -18,9 +18,9 @@ from dedp_assets.delta.actions import file_action
 from dedp_assets.delta.commits import DataFile, Prints, Snapshot
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.log_files import LOG
-from dedp_assets.delta.problems import TableProblem, UnsupportedTable, missing
+from dedp_assets.delta.problems import DamagedTable, UnsupportedTable, missing
 from dedp_assets.late_data_integrator import device_counts
-from dedp_assets.late_data_integrator.device_counts import Overtaken, Recorded
+from dedp_assets.late_data_integrator.device_counts import InputVersion, Overtaken
 
 # type, full_name, version -> how many rows
 Rows = Counter[tuple[str, str, str]]
@@ -30,13 +30,15 @@ _URI = "memory:/devices"
 
 
 def do_not_pause(where: str) -> None:
-    """For whoever is not interrupted."""
+    """Does not pause, for work that is not interrupted."""
 
 
 class File(NamedTuple):
-    """A file of a version. written: which of the contents that were ever written under its path, and so its time.
+    """A file of a version.
 
-    vector: the deletion vector that takes rows of it away.
+    Attributes:
+        written: the number of its content, of all contents ever written to its path. Its time of change follows.
+        vector: its deletion vector, or None.
     """
 
     day: str
@@ -45,10 +47,13 @@ class File(NamedTuple):
 
 
 class Version(NamedTuple):
-    """The table as of one commit: its identity, its files by path, and whether its columns have other names.
+    """The table as of one commit.
 
-    adds_again: the commit moved rows to other files, and added one once more that was there before. Read back, it does
-    not say which of them these are.
+    Attributes:
+        files: its files, by path.
+        renamed: whether its columns have other names.
+        adds_again: the commit moved rows to other files, and also added a file that was there before. If such a commit
+            is read backwards, it does not say which file is which.
     """
 
     table_id: str
@@ -58,7 +63,7 @@ class Version(NamedTuple):
 
 
 class _Past(NamedTuple):
-    """A table that was there under the same path, as a backup has it."""
+    """A backup of an earlier table at the same path."""
 
     versions: list[Version]
     changed: list[set[str]]
@@ -67,7 +72,7 @@ class _Past(NamedTuple):
 
 
 class Devices:
-    """The input table, with everything that it has ever been, and every other one that was there under its path."""
+    """The input table with all its versions, and every earlier table at the same path."""
 
     def __init__(self) -> None:
         self.versions: list[Version] = []
@@ -105,12 +110,12 @@ class Devices:
 
     @property
     def is_renamed(self) -> bool:
-        """Whether the columns have other names now, so that they can't be counted."""
+        """Whether the columns have other names now, so that the table can't be counted."""
         return bool(self.versions) and self.versions[-1].renamed
 
     @property
     def has_earlier(self) -> bool:
-        """Whether there is a backup of a table that was there before this one."""
+        """Whether there is a backup of an earlier table."""
         return bool(self._past)
 
     def of_day(self, day: str, version: int = -1) -> dict[str, File]:
@@ -119,19 +124,19 @@ class Devices:
         return {path: file for path, file in files.items() if file.day == day}
 
     def gone(self, day: str) -> list[str]:
-        """The paths of files that the day once had, and has no more."""
+        """The paths of files that the day had once and does not have any more."""
         once = {path: None for version in self.versions for path, file in version.files.items() if file.day == day}
         return [path for path in once if path not in self.files]
 
     def rows(self, path: str, file: File) -> Rows:
-        """What a file has now. Raises FileNotFoundError if it was vacuumed."""
+        """The present content of a file. Raises FileNotFoundError if it was vacuumed."""
         if path not in self.disk:
             raise FileNotFoundError(path)
         content = self._contents[path, self.disk[path]]
         return content - self._vectors[file.vector] if file.vector else content
 
     def are_there(self, files: Mapping[str, File]) -> bool:
-        """Whether these files are on the disk, as they were when they were added."""
+        """Whether these files exist with the content that they had when they were added."""
         return all(self.disk.get(path) == file.written for path, file in files.items())
 
     def recount(self, day: str) -> Rows:
@@ -141,21 +146,22 @@ class Devices:
     # What others do to it
 
     def append(self, days: Iterable[str]) -> None:
-        """New rows in each of the days."""
+        """Append new rows to each of the days."""
         self._commit("WRITE", self._new_files(days), {})
 
     def overwrite(self, day: str) -> None:
-        """Other rows in place of those that the day has."""
+        """Replace the rows of a day."""
         self._commit("WRITE", self._new_files([day]), self.of_day(day))
 
     def delete(self, day: str) -> None:
-        """The day without its oldest rows."""
+        """Remove the oldest rows of a day."""
         self._commit("DELETE", {}, dict(list(self.of_day(day).items())[:1]))
 
     def compact(self, day: str, *, again: bool = False) -> None:
-        """One file with the same rows in place of the files that the day has.
+        """Replace the files of a day by one file with the same rows.
 
-        again: of all but the last, which the same commit adds once more, as for other statistics.
+        Args:
+            again: keep the last file. The commit adds it again, as if it had new statistics.
         """
         self.compactions[day] += 1
         old = self.of_day(day)
@@ -168,23 +174,24 @@ class Devices:
             self.log_is_uncertain = True
 
     def restore(self, day: str, version: int) -> None:
-        """The files that the day had in an earlier version."""
+        """Restore the files that the day had at an earlier version."""
         now, then = self.of_day(day), self.of_day(day, version)
         back = {path: file for path, file in then.items() if now.get(path) != file}
         self._commit("RESTORE", back, {path: file for path, file in now.items() if then.get(path) != file})
 
     def write_again(self, day: str, path: str, *, swapped: bool = False, other_rows: bool = True) -> None:
-        """A path that the table has or had is added (again).
+        """Add a path again that the table has or had.
 
-        swapped: the same commit removes it before. other_rows: it was written anew in its place, after which nobody can
-        read what it was; else it is the file that it was.
+        Args:
+            swapped: whether the same commit also removes it.
+            other_rows: whether the file is rewritten in place, with other rows. Nobody can read the earlier rows then.
         """
         known = self.files.get(path)
         file = File(day, self._write_file(path), None) if other_rows or known is None else known
         self._commit("WRITE", {path: file}, {path: known} if swapped and known else {})
 
     def delete_by_vector(self, day: str) -> None:
-        """The day without one row, which stays in its file: a vector says that it is deleted."""
+        """Delete one row by a deletion vector. The row stays in its file."""
         for path, file in self.of_day(day).items():
             rows = self.rows(path, file)
             if rows.total() > 1:
@@ -195,7 +202,7 @@ class Devices:
                 return
 
     def purge(self, day: str) -> None:
-        """The day's files that have vectors are written anew without the rows that these take away."""
+        """Rewrite the day's files that have deletion vectors, without the deleted rows."""
         self.compactions[day] += 1
         old = {path: file for path, file in self.of_day(day).items() if file.vector}
         new: dict[str, File] = {}
@@ -204,7 +211,7 @@ class Devices:
         self._commit("REORG", new, old, changes_data=False)
 
     def rename_columns(self, renamed: bool) -> None:
-        """The columns get other names, or those back that they had."""
+        """Rename the columns, or rename them back."""
         latest = self.versions[-1]
         self._write(
             [self._metadata(latest.table_id), _info("SET COLUMNS")],
@@ -219,7 +226,7 @@ class Devices:
     # What happens to its log
 
     def clean_log(self) -> None:
-        """Remove every commit before the latest, which a checkpoint holds."""
+        """Write a checkpoint of the latest version, and remove all earlier commits."""
         for version in range(self.cleaned, self.version):
             self.log.pop(_commit_file(version), None)
         self.cleaned, self.log_is_uncertain = self.version, True
@@ -227,7 +234,7 @@ class Devices:
         self.hint(self.version)
 
     def lose_commit(self, version: int) -> None:
-        """Somebody removes a commit. A checkpoint holds the latest version, so the table is what it was."""
+        """Remove one commit. A checkpoint has the latest version, so the table stays readable."""
         self.log.pop(_commit_file(version), None)
         self.log_is_uncertain = True
         self.checkpoint()
@@ -237,7 +244,7 @@ class Devices:
         return _commit_file(version) in self.log
 
     def is_readable(self, version: int) -> bool:
-        """Whether the log still tells what the table was then: by a checkpoint, and the commits after it."""
+        """Whether the log can still give this version, from a checkpoint and the commits after it."""
         if not 0 <= version <= self.version:
             return False
         while _checkpoint_file(version) not in self.log:
@@ -249,17 +256,17 @@ class Devices:
         return True
 
     def checkpoint(self) -> None:
-        """A checkpoint of the latest version, which `_last_checkpoint` may not tell of."""
+        """Write a checkpoint of the latest version. `_last_checkpoint` may not name it."""
         self.log[_checkpoint_file(self.version)] = b""
 
     def hint(self, version: int | None) -> None:
-        """What `_last_checkpoint` says, be it true or not; None removes it."""
+        """Make `_last_checkpoint` name a version, whether it has a checkpoint or not; None removes the file."""
         self.log.pop(f"{LOG}/_last_checkpoint", None)
         if version is not None:
             self.log[f"{LOG}/_last_checkpoint"] = json.dumps({"version": version}).encode()
 
     def put_back(self, version: int) -> None:
-        """The table as it was at a version, as from a backup. Its next commits have the numbers of others."""
+        """Put back the table as of a version, as from a backup. Its next commits reuse version numbers."""
         now, then = self.files, self.versions[version].files
         self.changes.update({(now | then)[path].day for path in now.keys() | then if now.get(path) != then.get(path)})
         for later in range(version + 1, len(self.versions)):
@@ -275,7 +282,7 @@ class Devices:
     # Other tables in its place
 
     def make_anew(self) -> None:
-        """The folder is deleted, and another table made in its place, with nothing in it yet."""
+        """Delete the folder, and create another, empty table in its place."""
         self._past.append(_Past(self.versions[:], self.changed[:], dict(self.log), self.cleaned))
         self.replaced += 1
         self.versions.clear()
@@ -285,7 +292,7 @@ class Devices:
         self._create()
 
     def put_back_earlier(self) -> bool:
-        """What was there before the table was made anew is put back from a backup, files and all."""
+        """Put back the table that was there before the table was made anew, with its files."""
         if not self._past:
             return False
         past = self._past.pop(0)
@@ -300,13 +307,13 @@ class Devices:
         return True
 
     def create_over(self) -> None:
-        """`DeltaTable.create(mode="overwrite")`: in the same log another table, with nothing in it yet."""
+        """As `DeltaTable.create(mode="overwrite")`: another, empty table in the same log."""
         self.replaced += 1
         self._tables += 1
         self._commit("CREATE OR REPLACE TABLE", {}, dict(self.files), table=Version(f"table-{self._tables}", {}))
 
     def restore_table(self, version: int) -> None:
-        """All files that the table had in an earlier version, and its identity and columns, too."""
+        """Restore all files of an earlier version, with its identity and its columns."""
         now, then = self.files, self.versions[version]
         self.replaced += then.table_id != self.table_id
         back = {path: file for path, file in then.files.items() if now.get(path) != file}
@@ -406,7 +413,7 @@ def _commit_file(version: int) -> str:
 
 
 class Log(DeltaLog):
-    """What `DeltaLog` is to a table on a disk."""
+    """Stands for `DeltaLog`."""
 
     def __init__(self, table: Devices, pause: Pause = do_not_pause) -> None:
         # Not the base's: it would open a folder.
@@ -431,14 +438,14 @@ class Log(DeltaLog):
             raise missing(_URI)
         version = table.version if version is None else version
         if not table.is_readable(version):
-            raise TableProblem(f"{_URI}: version {version} can't be read, it is not in the log (any more)")
+            raise DamagedTable(f"{_URI}: version {version} can't be read, it is not in the log (any more)")
         if any(file.vector for file in table.versions[version].files.values()):
             raise UnsupportedTable(f"{_URI} has files with deletion vectors")
         return snapshot_of(table, version)
 
 
 def snapshot_of(table: Devices, version: int) -> Snapshot:
-    """A version of the table as `DeltaLog.snapshot` has it, also of one that it would refuse."""
+    """A version of the table as `DeltaLog.snapshot` returns it, but without refusing any table."""
     latest = table.versions[version]
     files: dict[str, list[str]] = {}
     logged: dict[str, dict[DataFile, Prints]] = {}
@@ -459,7 +466,7 @@ class _Snapshot(Snapshot):
 
 
 class _Files:
-    """The files of the log, as `DeltaLog` asks for them."""
+    """Stands for the files that `DeltaLog` reads."""
 
     def __init__(self, content: dict[str, bytes]) -> None:
         self._content = content
@@ -479,38 +486,38 @@ class _Files:
 
 
 class Commit(NamedTuple):
-    """A commit to the table of counts: the rows of the days that it replaced, what its days reflect now and before."""
+    """A commit to the table of counts: the new rows of its days, and what these days reflect now and before."""
 
     table_id: str
     rows: Mapping[str, Rows]
-    reflects: Mapping[str, Recorded]
-    before: Mapping[str, Recorded | None]
+    reflects: Mapping[str, InputVersion]
+    before: Mapping[str, InputVersion | None]
 
 
 class CountsTable:
-    """The table of counts. `committed` is told of each commit to it. devices: the table that is counted."""
+    """The table of counts. It calls `committed` with each commit. `devices` is the table that is counted."""
 
     def __init__(self, devices: Devices) -> None:
         self.devices = devices
         self.version = 0
         self.rows: dict[str, Rows] = {}
-        self.recorded: dict[tuple[str, str], Recorded] = {}
+        self.recorded: dict[tuple[str, str], InputVersion] = {}
         self.committed: Callable[[Commit], None] = lambda commit: None
 
 
 class Counts:
-    """What `DeviceCounts` is to a table on a disk: the table as of the version in which it was opened."""
+    """Stands for `DeviceCounts`: the table as of the version at which it was opened."""
 
     def __init__(self, table: CountsTable, pause: Pause = do_not_pause) -> None:
         pause("opens the counts")
         self._table, self._pause = table, pause
         self.version, self._rows, self._recorded = table.version, dict(table.rows), dict(table.recorded)
 
-    def recorded(self, table_id: str, day: str) -> Recorded | None:
+    def recorded(self, table_id: str, day: str) -> InputVersion | None:
         return self._recorded.get((table_id, day))
 
-    def all_recorded(self) -> dict[str, dict[str, Recorded]]:
-        found: dict[str, dict[str, Recorded]] = {}
+    def all_recorded(self) -> dict[str, dict[str, InputVersion]]:
+        found: dict[str, dict[str, InputVersion]] = {}
         for (table_id, day), recorded in sorted(self._recorded.items()):
             found.setdefault(table_id, {})[day] = recorded
         return found
@@ -521,16 +528,16 @@ class Counts:
     def _is_overtaken(self) -> bool:
         return self._table.version != self.version
 
-    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         rows = {day: Rows() for day in reflects}
         for row in counts.to_pylist():
             rows[row["event_time"].isoformat()][row["type"], row["full_name"], row["version"]] += row["count"]
         self._commit(rows, table_id, reflects)
 
-    def record(self, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def record(self, table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         self._commit({}, table_id, reflects)
 
-    def _commit(self, rows: dict[str, Rows], table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def _commit(self, rows: dict[str, Rows], table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         self._pause("commits")
         table = self._table
         if self._is_overtaken():
@@ -541,13 +548,13 @@ class Counts:
         table.recorded = self._still_holds(reflects) | {(table_id, day): found for day, found in reflects.items()}
         table.committed(Commit(table_id, rows, reflects, before))
 
-    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], Recorded]:
-        """What is recorded, but of these days: of whichever table they were counted, they are not any more."""
+    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], InputVersion]:
+        """What stays recorded when these days are counted again: everything about other days."""
         return {(of, day): recorded for (of, day), recorded in self._table.recorded.items() if day not in days}
 
 
 def count(devices: Devices, snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
-    """What Spark counts. Raises FileNotFoundError for a file that was vacuumed, UnsupportedTable for other columns."""
+    """Count as Spark does. Raises FileNotFoundError for a vacuumed file, and UnsupportedTable for renamed columns."""
     assert isinstance(snapshot, _Snapshot)
     if snapshot.renamed:
         raise UnsupportedTable(f"{_URI} has other columns")

@@ -1,9 +1,9 @@
-"""Files that land in every way there is: nothing is lost, nothing half is kept, and few runs were not needed.
+"""Files land in every way there is: no file is lost, no half of a file is kept, and few runs were not needed.
 
-The file system and its writers are simulated, and so is what can happen to the loading team: its daemon, its runs, its
-cursor, its clock. The decisions, and the copies with what they say they reflect, are real.
+The file system and its writers are simulated, and so are the events of the loading team: its daemon, its runs, its
+cursor, its clock. The decisions are real, and so are the copies and the records beside them.
 
-    FILE_SCHEDULES=10000 python -m pytest tests/model/test_landing/versions.py
+    FILE_SCHEDULES=10000 python -m pytest tests/model/test_file_versions.py
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,18 +24,19 @@ from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
 from dedp_assets.landing import copies, wanted
 from dedp_assets.landing.copies import (
-    Copied,
+    CopyRecord,
     Refusal,
     is_refused,
     lock_of,
-    read_copied,
+    read_record,
     replacing,
     write_refusal,
 )
 from dedp_assets.landing.dated import UNDATED, Listing, is_dated
 from dedp_assets.landing.versions import FileVersion, Seen
 from sensors import reconciliation
-from sensors.landed_files import Cursor, Request, Situation, compares_levels, plan_runs
+from sensors.landed_files.cursor import Cursor
+from sensors.landed_files.planning import Request, TickInputs, compares_copies, plan_runs
 from sensors.pipelines import devices_aggregator
 from sensors.reconciliation import Waiting
 
@@ -54,9 +56,12 @@ class Killed(Exception):
 
 @dataclass
 class File:
-    """An inode: a number, what is in it, and its two times in s. `writer`: what it has yet to write, if any.
+    """A file, with its inode number, its content, and its times of modification and of change in s.
 
-    life: counts what the file was at different times, a new one each time that it was begun anew.
+    Attributes:
+        life: A number that changes each time somebody begins to write the file anew.
+        rest: What its writer has yet to write.
+        keeps_old_times: Whether its writer sets the time of modification back.
     """
 
     inode: int
@@ -66,41 +71,45 @@ class File:
     life: int
     rest: list[str] = field(default_factory=list)
     keeps_old_times: bool = False
-    written: float = 0.0  # by the one clock that never jumps
+    written: float = 0.0  # when it was written last, by the clock that never jumps
 
 
 @dataclass
 class Run:
-    """A run that was requested. `first_look`: the version of each day's file when it began to wait for it to settle."""
+    """A run that was requested.
+
+    Attributes:
+        versions_at_start: The version of each day's file when the run began to wait for the files to settle.
+    """
 
     request: Request
-    first_look: dict[str, FileVersion | None] | None = None
+    versions_at_start: dict[str, FileVersion | None] | None = None
 
 
 class Landing:
-    """What happens, in any order. At the end everything comes to rest, and is held against what lies there."""
+    """All events, in any order. At the end everything comes to rest, and the copies are compared with the files."""
 
     def __init__(self, room: str, patch: pytest.MonkeyPatch) -> None:
         patch.setenv("DEDP_HOME", room)
-        # What of the landing folder is read, is read from the simulated one.
+        # Files of the landing folder are read from the simulated file system.
         patch.setattr(wanted, "sha256_of", self.sha256_of)
         patch.setattr(wanted, "begins_with", self.begins_with)
         self.files: dict[str, File] = {}
         self.aside: list[File] = []
         self.real = 0.0  # s that have passed
-        self.jump = 0.0  # how far our clock is off
+        self.jump = 0.0  # by how many s our clock is wrong
         self.jumped_at = -1e9  # when it jumped forwards last
-        self.skew = 0.0  # how far the file system's is
+        self.skew = 0.0  # by how many s the file system's clock is wrong
         self.inodes = self.lives = 0
         self.final: dict[int, str] = {}  # the content at the end of each life
         self.cursor: str | None = None
         self.materialized: set[str] = set()
         self.due = 2
         self.runs: list[Run] = []
-        self.kept: dict[str, int] = {}  # the life whose content a day loaded from the undated file
+        self.kept: dict[str, int] = {}  # which life of the undated file a day loaded
         self.had_own: set[str] = set()
         self.needless = self.allowed = 0
-        # The aggregating team: loads, copies that it was told of and has not loaded, what its reconciliation knows.
+        # The aggregating team: its loads, the copies that it has yet to load, and the cursor of its reconciliation.
         self.loads: dict[str, LoadState] = {}
         self.told: list[str] = []
         self.waiting_loads: dict[str, Waiting] = {}
@@ -110,48 +119,48 @@ class Landing:
     # The simulated file system
 
     @property
-    def now(self):
+    def now(self) -> float:
         return EPOCH + self.real + self.jump
 
-    def sha256_of(self, path):
+    def sha256_of(self, path: Path) -> str | None:
         content = self.read(path)
         return None if content is None else hashlib.sha256(content.encode()).hexdigest()
 
-    def begins_with(self, path, size, sha256):
+    def begins_with(self, path: Path, size: int, sha256: str) -> bool:
         content = self.read(path)
         return content is not None and hashlib.sha256(content.encode()[:size]).hexdigest() == sha256
 
-    def read(self, path):
+    def read(self, path: Path) -> str | None:
         if path.is_relative_to(landing_folder().path):
             name = "" if path == landing_folder().file_of(UNDATED) else path.parent.name
             return self.files[name].content if name in self.files else None
         return path.read_text() if path.exists() else None
 
-    def version(self, name):
+    def version(self, name: str) -> FileVersion | None:
         file = self.files.get(name)
         if file is None:
             return None
         return FileVersion(len(file.content), round(file.modified * 1e9), round(file.changed * 1e9), file.inode)
 
-    def changed(self, file, *, old_time=False):
+    def changed(self, file: File, *, old_time: bool = False) -> None:
         file.changed = max(file.changed + 1e-3, self.now + self.skew)
         if not (old_time or file.keeps_old_times):
             file.modified = file.changed
-        # What changes under a request that is on its way may be loaded twice.
+        # A file that changes while a run is on its way may be loaded twice.
         self.allowed += len(DAYS) if self.runs else 0
 
-    def new_life(self, file):
+    def new_life(self, file: File) -> None:
         self.lives += 1
         file.life = self.lives
 
-    def new_file(self, content, old_time=False):
+    def new_file(self, content: str, old_time: bool = False) -> File:
         self.inodes += 1
         file = File(self.inodes, content, 0.0 if old_time else self.now + self.skew, self.now + self.skew, 0)
         self.new_life(file)
         file.written = self.real
         return file
 
-    def put(self, name, file):
+    def put(self, name: str, file: File) -> None:
         if name in self.files:
             self.aside.append(self.files[name])
         self.files[name] = file
@@ -160,16 +169,16 @@ class Landing:
             self.had_own.add(name)
         self.remember()
 
-    def remember(self):
+    def remember(self) -> None:
         for file in [*self.files.values(), *self.aside]:
             self.final[file.life] = file.content
 
     # What others do
 
-    def rename_a_finished_file_into_place(self, name, old, bad):
+    def rename_a_finished_file_into_place(self, name: str, old: bool, bad: bool) -> None:
         self.put(name, self.new_file(f"{BAD} " * (bad == 0) + f"whole {self.inodes}.", old))
 
-    def begin_to_write(self, name, parts, old, in_place):
+    def begin_to_write(self, name: str, parts: int, old: bool, in_place: bool) -> None:
         file = self.files.get(name) if in_place else None
         if file is None:
             file = self.new_file("")
@@ -179,22 +188,22 @@ class Landing:
         self.new_life(file)
         self.wrote(file)
 
-    def touch_an_empty_placeholder(self, name):
+    def touch_an_empty_placeholder(self, name: str) -> None:
         if name not in self.files:
             self.put(name, self.new_file(""))
 
-    def write_on(self, name):
+    def write_on(self, name: str) -> None:
         file = self.files.get(name)
         if file and file.rest:
             file.content += file.rest.pop(0)
             self.wrote(file)
 
-    def wrote(self, file):
+    def wrote(self, file: File) -> None:
         file.written = self.real
         self.changed(file)
         self.remember()
 
-    def rewrite_with_same_size_times_and_inode(self, name):
+    def rewrite_with_same_size_times_and_inode(self, name: str) -> None:
         file = self.files.get(name)
         if file and file.content and not file.rest:
             file.content = file.content[::-1]
@@ -203,21 +212,21 @@ class Landing:
             self.changed(file, old_time=True)
             self.remember()
 
-    def touch(self, name):
+    def touch(self, name: str) -> None:
         if name in self.files:
             self.changed(self.files[name])
 
-    def swap_back(self, name):
+    def swap_back(self, name: str) -> None:
         if self.aside and name in self.files:
             file = self.aside.pop(0)
             file.rest = []
             self.put(name, file)
 
-    def vanish(self, name):
+    def vanish(self, name: str) -> None:
         if name in self.files:
             self.aside.append(self.files.pop(name))
 
-    def mount_anew(self):
+    def mount_anew(self) -> None:
         for file in self.files.values():
             if file.rest:
                 return
@@ -226,53 +235,53 @@ class Landing:
             file.inode = self.inodes
             self.changed(file, old_time=True)
 
-    def the_file_systems_clock_is_wrong(self, seconds):
+    def the_file_systems_clock_is_wrong(self, seconds: float) -> None:
         self.skew = seconds
 
-    def our_clock_jumps(self, seconds):
+    def our_clock_jumps(self, seconds: float) -> None:
         self.jump += seconds
         if seconds > 0:
             self.jumped_at = self.real
 
     # The loading team
 
-    def ticks_follow(self, pauses):
+    def ticks_follow(self, pauses: Sequence[float]) -> None:
         for seconds in pauses:
             self.real += seconds
             self.tick()
 
-    def a_day_ends(self):
+    def a_day_ends(self) -> None:
         self.due = min(self.due + 1, len(DAYS))
 
-    def the_cursor_is_lost(self):
+    def the_cursor_is_lost(self) -> None:
         self.cursor = None
         self.allowed += len(DAYS) if self.runs else 0
 
-    def the_history_of_dagster_is_lost(self):
+    def the_history_of_dagster_is_lost(self) -> None:
         self.materialized.clear()
         # Days whose runs are on their way are asked for again.
         self.allowed += len(DAYS) if self.runs else 0
 
-    def a_run(self, how):
+    def a_run(self, how: str) -> None:
         if self.runs:
             self.advance_run(self.runs[0], how)
 
-    def postgres_goes_away(self):
+    def postgres_goes_away(self) -> None:
         self.is_away = True
 
-    def postgres_comes_back(self):
+    def postgres_comes_back(self) -> None:
         self.is_away = False
 
-    def the_aggregating_team_loads(self, how="succeeds"):
-        """What its condition requests for the copies that it was told of. Runs that fail are not repeated by it."""
+    def the_aggregating_team_loads(self, how: str = "succeeds") -> None:
+        """The runs that the automation condition requests for new copies. It does not repeat runs that fail."""
         told, self.told = self.told, []
         for day in dict.fromkeys(told):
             if not self.is_away and how != "fails":
                 self.load(day, with_totals=how == "succeeds")
 
-    def load(self, day, *, with_totals=True):
+    def load(self, day: str, *, with_totals: bool = True) -> None:
         file = contract.internal_file(day)
-        copied = read_copied(file)
+        copied = read_record(file)
         if copied is None:
             return
         content = file.read_text()
@@ -286,67 +295,67 @@ class Landing:
             self.kept.setdefault(day, -1)
             self.kept[day] = self.life_kept(day, lives)
 
-    def compare_loads(self):
+    def compare_loads(self) -> None:
         """What devices_raw_reconciled does, once a minute."""
         if self.is_away or self.real - self.compared < reconciliation.INTERVAL_SECONDS:
             return
         self.compared = self.real
         copies = {day: copy for day in DAYS if (copy := devices_aggregator.copy_of(day)) is not None}
-        behind = devices_aggregator.loads_behind(copies, self.loads, told={})
-        decision = reconciliation.decide(behind, self.waiting_loads, (), self.now)
-        self.waiting_loads = decision.waiting
-        for day in decision.request:
+        behind = devices_aggregator.loads_behind(copies, self.loads, reported={})
+        plan = reconciliation.plan_requests(behind, self.waiting_loads, (), self.now)
+        self.waiting_loads = plan.waiting
+        for day in plan.requests:
             self.load(day)
 
-    def life_kept(self, day, lives):
-        """The life that the day's content is of. A day that loaded one keeps it, until a file of its own comes."""
+    def life_kept(self, day: str, lives: set[int]) -> int:
+        """The life of the undated file that the day has. The day keeps it until a file of its own comes."""
         before = self.kept[day]
         if before != -1 and day not in self.had_own:
             assert before in lives, f"{day} loaded an unrelated later file"
             return before
         return max(lives)
 
-    def tick(self):
+    def tick(self) -> None:
         cursor = Cursor.from_json(self.cursor)
         in_progress = {day for run in self.runs for day in run.request.days}
         plan = plan_runs(
-            Listing({name: self.version(name) for name in self.files}),
+            Listing({name: version for name in self.files if (version := self.version(name))}),
             cursor,
             wanted.StoredCopies(landing_folder(), contract.internal_file),
-            Situation(
+            TickInputs(
                 landing=landing_folder(),
                 now=self.now,
                 settle_seconds=SETTLE,
                 due=DAYS[: self.due],
                 undated_due=DAYS[: self.due],
                 materialized=frozenset(self.materialized),
-                in_progress=in_progress if compares_levels(cursor, self.now) else None,
+                in_progress=in_progress if compares_copies(cursor, self.now) else None,
             ),
         )
         for request in plan.requests:
             for day in request.days:
                 self.check_settled("" if request.sources[day] == landing_folder().file_name else day)
         self.cursor = plan.cursor.to_json()
-        self.materialized |= plan.untold.keys()
-        self.told += plan.untold
+        self.materialized |= plan.unreported.keys()
+        self.told += plan.unreported
         self.compare_loads()
         self.runs += [Run(request) for request in plan.requests]
         assert len(self.cursor) < 3000
 
-    def check_settled(self, name):
-        """Nothing is requested or copied that was written to within the settle time, but where our clock jumped."""
+    def check_settled(self, name: str) -> None:
+        """No file is requested that was written to within the settle time, unless our clock has jumped."""
         file = self.files[name]
         assert file.content, f"{name or 'undated'} is empty"
         if self.jumped_at < file.written:
             assert self.real - file.written >= SETTLE - 1e-6, f"{name or 'undated'} was being written to"
 
-    def advance_run(self, run, how):
+    def advance_run(self, run: Run, how: str) -> None:
         if how == "fails":
             self.runs.remove(run)
             self.allowed += len(run.request.days)
             return
-        if run.first_look is None:
-            run.first_look = {day: self.version(self.source_of(run, day)) for day in run.request.days}
+        if run.versions_at_start is None:
+            run.versions_at_start = {day: self.version(self.source_of(run, day)) for day in run.request.days}
             if any(not self.is_known_to_be_complete(run, day) for day in run.request.days):
                 return  # it waits
         self.runs.remove(run)
@@ -356,24 +365,25 @@ class Landing:
                 self.allowed += len(run.request.days)
                 return
 
-    def source_of(self, run, day):
+    def source_of(self, run: Run, day: str) -> str:
         return UNDATED if run.request.sources[day] == landing_folder().file_name else day
 
-    def is_known_to_be_complete(self, run, day):
+    def is_known_to_be_complete(self, run: Run, day: str) -> bool:
         return run.request.complete[run.request.sources[day]] == self.version(self.source_of(run, day))
 
-    def take_in(self, run, day, *, killed):
-        """What `copy_when_settled` does, for which more than the settle time has passed where it had to wait."""
+    def take_in(self, run: Run, day: str, *, killed: str) -> None:
+        """What `copy_when_settled` does. If it had to wait, more than the settle time has passed."""
         name = self.source_of(run, day)
         version = self.version(name)
         if version is None or version.size == 0:
             return
-        has_changed = version != run.first_look[day] or self.real - self.files[name].written < SETTLE
+        assert run.versions_at_start is not None
+        has_changed = version != run.versions_at_start[day] or self.real - self.files[name].written < SETTLE
         if has_changed and not self.is_known_to_be_complete(run, day):
             return  # still being written
         content, destination = self.files[name].content, contract.internal_file(day)
         if name == UNDATED:
-            beginning = wanted.may_only_grow(day, wanted.StoredCopies(landing_folder(), contract.internal_file))
+            beginning = wanted.required_beginning(day, wanted.StoredCopies(landing_folder(), contract.internal_file))
             if beginning and not self.begins_with(
                 landing_folder().file_of(UNDATED), beginning.version.size, beginning.sha256
             ):
@@ -382,7 +392,7 @@ class Landing:
         source = str(landing_folder().file_of(name))
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         before = destination.read_text() if destination.exists() else None
-        with suppress(Killed), lock_of(destination.parent), replacing(destination, Copied(source, version, sha256)):
+        with suppress(Killed), lock_of(destination.parent), replacing(destination, CopyRecord(source, version, sha256)):
             if killed == "before the rename":
                 raise Killed
             destination.write_text(content)
@@ -396,7 +406,7 @@ class Landing:
 
     # At rest
 
-    def come_to_rest(self):
+    def come_to_rest(self) -> None:
         self.is_away = False
         for file in self.files.values():
             if file.rest:
@@ -420,11 +430,11 @@ class Landing:
             )
         raise AssertionError("it never comes to rest")
 
-    def is_quiet(self):
+    def is_quiet(self) -> bool:
         self.quiet = getattr(self, "quiet", 0) + 1
         return self.quiet > 4
 
-    def check_at_rest(self):
+    def check_at_rest(self) -> None:
         for day in DAYS[: self.due]:
             file, own, undated = contract.internal_file(day), self.files.get(day), self.files.get(UNDATED)
             if own is not None and own.content:
@@ -433,14 +443,14 @@ class Landing:
             elif own is None and day not in self.had_own and undated is not None and undated.content:
                 assert file.exists(), f"{day} was never taken in from the undated file"
                 content = file.read_text()
-                # Of a file that was replaced before anybody saw it grow, the rest is nowhere.
+                # If a file was replaced before any tick saw it grow, its rest is nowhere.
                 assert content == undated.content or not undated.content.startswith(content), (
                     f"{day} has half of a file: {content!r}"
                 )
                 if content.startswith(BAD):
                     assert undated.content == content, f"{day} could not be loaded, and another file is there"
                 assert day in self.materialized, f"Dagster does not know of {day}"
-            copied = read_copied(file)
+            copied = read_record(file)
             assert (copied is not None) == file.exists()
             if copied is not None and not is_refused(file):
                 assert copied.sha256 == self.sha256_of(file)
@@ -453,7 +463,7 @@ class Landing:
 
 # Schedules: made at random, played, made smaller.
 
-# How often each kind of action is taken, and what it is called with.
+# The weight of each kind of action, and its arguments.
 _KINDS: dict[str, tuple[float, Callable[[random.Random, Sequence[str]], Action]]] = {
     "rename_a_finished_file_into_place": (
         2,
@@ -500,7 +510,7 @@ _KINDS: dict[str, tuple[float, Callable[[random.Random, Sequence[str]], Action]]
 
 
 def schedule_of(seed: int) -> list[Action]:
-    """A schedule: each leaves out some kinds, so that what rarely happens together does in some of them."""
+    """A schedule. Each leaves out some kinds of actions, which makes rare combinations of the others more likely."""
     chance = random.Random(seed)
     kinds = {kind: weight for kind, (weight, _) in _KINDS.items() if weight >= 2 or chance.random() < 0.5}
     names = chance.choice([[UNDATED], [DAYS[0]], [UNDATED, DAYS[0]], [UNDATED, *DAYS[:2]]])
@@ -523,7 +533,7 @@ def play(schedule: Iterable[Action]) -> str | None:
 
 
 def search(seeds: Iterable[int]) -> tuple[str, list[Action]] | None:
-    """What goes wrong in the first of these schedules in which something does, and as few actions as it takes."""
+    """Find the first schedule in which something goes wrong, and leave out all actions that it does not need."""
     for seed in seeds:
         schedule = schedule_of(seed)
         wrong = play(schedule)
@@ -552,28 +562,30 @@ def test_whatever_lands_is_taken_in_whole_and_once(first: int) -> None:
 
 # What each part is for: without it, the same schedules find what goes wrong.
 
-
-def _only_events(monkeypatch):
-    monkeypatch.setattr("tests.model.test_file_versions.compares_levels", lambda cursor, now: False)
+Break = Callable[[pytest.MonkeyPatch], None]
 
 
-def _loads_by_events_alone(monkeypatch):
+def _only_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.model.test_file_versions.compares_copies", lambda cursor, now: False)
+
+
+def _loads_by_events_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Landing, "compare_loads", lambda self: None)
 
 
-def _no_growth(monkeypatch):
+def _no_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wanted.StoredCopies, "is_beginning_of", lambda self, day, version: False)
 
 
-def _later_files_replace(monkeypatch):
-    monkeypatch.setattr(wanted, "may_only_grow", lambda day, copies: None)
+def _later_files_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wanted, "required_beginning", lambda day, copies: None)
 
 
-def _no_refusals(monkeypatch):
+def _no_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wanted.StoredCopies, "is_refused", lambda self, day: False)
 
 
-def _copies_are_what_they_will_be(monkeypatch):
+def _copies_are_what_they_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         copies,
         "sha256_of",
@@ -581,23 +593,23 @@ def _copies_are_what_they_will_be(monkeypatch):
     )
 
 
-def _not_settled(monkeypatch):
+def _not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds: self.version.size > 0)
 
 
-def _settled_by_the_files_own_time(monkeypatch):
-    def is_complete(self, now, settle_seconds):
+def _settled_by_the_files_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_complete(self: Seen, now: float, settle_seconds: float) -> bool:
         return self.version.size > 0 and now - self.version.modified_ns / 1e9 >= settle_seconds
 
     monkeypatch.setattr(Seen, "is_complete", is_complete)
 
 
-def _placeholders_are_files(monkeypatch):
+def _placeholders_are_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds: now - self.since >= settle_seconds)
 
 
-def _versions_without_ctime(monkeypatch):
-    def version(self, name):
+def _versions_without_ctime(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(self: Landing, name: str) -> FileVersion | None:
         found = _version_with_ctime(self, name)
         return found and found._replace(changed_ns=0)
 
@@ -607,15 +619,15 @@ def _versions_without_ctime(monkeypatch):
 _version_with_ctime = Landing.version
 
 
-def _content_is_not_compared(monkeypatch):
-    def has_content_of(self, day, landed, version):
-        copied = self.copied(day)
+def _content_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_content_of(self: wanted.StoredCopies, day: str, landed: str, version: FileVersion) -> bool:
+        copied = self.record_of(day)
         return copied is not None and copied.version == version
 
     monkeypatch.setattr(wanted.StoredCopies, "has_content_of", has_content_of)
 
 
-_WITHOUT = {
+_WITHOUT: dict[str, tuple[Break, str, int]] = {
     "the comparison of levels": (_only_events, "never taken in|is not what|could not be loaded|half of", 5),
     "the comparison of loads": (_loads_by_events_alone, "is not loaded as its copy is|not in the totals", 8),
     "growth of what was taken": (_no_growth, "half of a file", 43),
@@ -631,9 +643,11 @@ _WITHOUT = {
 
 
 @pytest.mark.parametrize(("without", "wrong", "seed"), _WITHOUT.values(), ids=_WITHOUT)
-def test_without_it_something_goes_wrong(monkeypatch, without, wrong, seed):
+def test_without_it_something_goes_wrong(
+    monkeypatch: pytest.MonkeyPatch, without: Break, wrong: str, seed: int
+) -> None:
     without(monkeypatch)
-    # Some are rare: each search begins at a seed that was found to do.
+    # Some faults are rare. Each search begins at a seed that is known to find one.
     found = search(range(seed, seed + 3000))
     assert found, "survives"
     assert re.search(wrong, found[0]), found

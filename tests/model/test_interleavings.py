@@ -35,12 +35,14 @@ def _survives(system: System, instance: dg.DagsterInstance, kinds: Kinds, rare: 
 
 
 @pytest.mark.parametrize("first", range(0, _INTERLEAVINGS * 4 // 5, _AT_ONCE))
-def test_whatever_happens_every_closed_day_equals_a_recount_of_its_input(instance, first):
+def test_whatever_happens_every_closed_day_equals_a_recount_of_its_input(
+    instance: dg.DagsterInstance, first: int
+) -> None:
     _survives(INTEGRATOR, instance, ROUGH, RARE, first)
 
 
 @pytest.mark.parametrize("first", range(0, _INTERLEAVINGS // 5, _AT_ONCE))
-def test_while_nothing_fails_the_condition_alone_forgets_nothing(instance, first):
+def test_while_nothing_fails_the_condition_alone_forgets_nothing(instance: dg.DagsterInstance, first: int) -> None:
     _survives(CONDITION_ALONE, instance, CALM, TOLD, first)
 
 
@@ -71,7 +73,9 @@ _FORGOTTEN: dict[str, list[Action]] = {
 
 
 @pytest.mark.parametrize("schedule", _FORGOTTEN.values(), ids=_FORGOTTEN)
-def test_what_the_condition_alone_forgets_the_reconciliation_brings_back(instance, schedule):
+def test_what_the_condition_alone_forgets_the_reconciliation_brings_back(
+    instance: dg.DagsterInstance, schedule: list[Action]
+) -> None:
     alone = play(CONDITION_ALONE, instance, schedule)
     assert {broken.kind for broken in alone.broken} == {"late data lost"}, alone
     both = play(INTEGRATOR, instance, schedule)
@@ -107,12 +111,14 @@ _BEFORE: dict[str, list[Action]] = {
 
 
 @pytest.mark.parametrize("schedule", _BEFORE.values(), ids=_BEFORE)
-def test_the_condition_follows_what_was_changed_before_its_first_tick(instance, schedule):
+def test_the_condition_follows_what_was_changed_before_its_first_tick(
+    instance: dg.DagsterInstance, schedule: list[Action]
+) -> None:
     played = play(CONDITION_ALONE, instance, schedule)
     assert not played.broken, played
 
 
-def test_compaction_starts_no_run_and_writes_no_counts(instance):
+def test_compaction_starts_no_run_and_writes_no_counts(instance: dg.DagsterInstance) -> None:
     played = play(INTEGRATOR, instance, [*BEGUN, ("append", DAYS[0]), *BEGUN[1:], ("compact", DAYS[0])])
     before = play(INTEGRATOR, instance, [*BEGUN, ("append", DAYS[0]), *BEGUN[1:]])
     assert not played.broken, played
@@ -169,7 +175,7 @@ _AGAINST_VERSIONS: dict[str, list[Action]] = {
 
 
 @pytest.mark.parametrize("schedule", _AGAINST_VERSIONS.values(), ids=_AGAINST_VERSIONS)
-def test_what_a_day_consists_of_is_told_by_its_files(instance, schedule):
+def test_what_a_day_consists_of_is_told_by_its_files(instance: dg.DagsterInstance, schedule: list[Action]) -> None:
     played = play(INTEGRATOR, instance, schedule)
     assert not played.broken, played
 
@@ -314,6 +320,6 @@ _RARE: dict[str, list[Action]] = {
 
 
 @pytest.mark.parametrize("schedule", _RARE.values(), ids=_RARE)
-def test_what_hardly_ever_happens_loses_nothing(instance, schedule):
+def test_what_hardly_ever_happens_loses_nothing(instance: dg.DagsterInstance, schedule: list[Action]) -> None:
     played = play(INTEGRATOR, instance, schedule)
     assert not played.broken, played

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -23,14 +24,14 @@ from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.log_files import LOG
 from dedp_assets.delta.problems import LogCleaned, TableProblem
 from dedp_assets.late_data_integrator.counting import count_devices
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
 from tests.corpora.following import Following
 
 STEPS = 8
 SEEDS = range(int(os.environ.get("THREE_READERS", "4")))
 DAYS = [f"2024-01-0{number}" for number in range(1, 5)]
 
-Counts = dict[str, Counter[tuple]]
+Counts = dict[str, Counter[tuple[str | None, ...]]]
 
 
 class Writer:
@@ -122,7 +123,7 @@ WAYS: list[Callable[[Writer], None]] = [
 
 
 class Follower:
-    """Who follows the commits, and looks at a snapshot only where they don't lead on."""
+    """A reader that follows commits, and takes a snapshot only if the log does not say what comes next."""
 
     def __init__(self, log: DeltaLog) -> None:
         self.log = log
@@ -164,7 +165,7 @@ def by_spark(uri: str) -> Counts | str:
     """The same by `count_devices`, of our snapshot."""
     try:
         snapshot = DeltaLog(uri).snapshot()
-        rows = count_devices(SparkConnectResource().session, snapshot, DAYS).to_pylist()
+        rows = count_devices(SparkFromSettings().session, snapshot, DAYS).to_pylist()
     except TableProblem as problem:
         return str(problem)
     except Exception as error:
@@ -172,7 +173,7 @@ def by_spark(uri: str) -> Counts | str:
     return counted(rows)
 
 
-def counted(rows: list[dict]) -> Counts:
+def counted(rows: list[dict[str, Any]]) -> Counts:
     found: Counts = {}
     for row in rows:
         day, *device, number = row.values()

@@ -1,7 +1,8 @@
-"""What each part of the integrator is for: without it, the same search finds what is lost, in a small schedule."""
+"""What each part of the integrator is for: without it, the same search finds a small schedule that loses data."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -9,14 +10,14 @@ import pytest
 from dagster import AutomationCondition as Condition
 
 from dedp_assets.delta.commits import Snapshot
-from dedp_assets.late_data_integrator.device_counts import Recorded
-from dedp_assets.late_data_integrator.processing import reflected
+from dedp_assets.late_data_integrator.device_counts import InputVersion
+from dedp_assets.late_data_integrator.processing import input_version
 from sensors.automation import PartitionClosed
 from tests.model.deployment import System, fast_instance
 from tests.model.interleavings import CALM, OVERWRITTEN_TABLES, PATHS, ROUGH, TABLES_MADE_ANEW, Kinds, search
 from tests.model.tables import Counts, Log
 
-# Far more than any of them takes. Each search begins at a seed that was found to do, since some are rare.
+# Far more schedules than a search needs. Some losses are rare, so each search begins at a seed that is known to work.
 _AT_MOST = 500
 
 
@@ -27,26 +28,26 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 class RecordedAtTheEnd(Counts):
-    """The original's: what the counts are said to reflect is the table's version when the run ends."""
+    """As in the original: the counts record the version that the table has when the run ends."""
 
-    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, Recorded]) -> None:
+    def replace(self, counts: pa.Table, table_id: str, reflects: Mapping[str, InputVersion]) -> None:
         now = Log(self._table.devices).snapshot()
-        super().replace(counts, table_id, {day: reflected(now, day) for day in reflects})
+        super().replace(counts, table_id, {day: input_version(now, day) for day in reflects})
 
 
 class CommittedBehindOthers(Counts):
-    """What delta-rs does unless it is told not to: where it sees no conflict, it commits behind who was faster."""
+    """As delta-rs does by default: if it sees no conflict, it commits after a faster writer."""
 
     def _is_overtaken(self) -> bool:
         return False
 
 
 class OpenedBehindTheInput(Counts):
-    """The other order: a run opens the counts when it has read its input."""
+    """In the other order: a run reads its input first, and opens the counts after that."""
 
     _is_behind = False
 
-    def recorded(self, table_id: str, day: str) -> Recorded | None:
+    def recorded(self, table_id: str, day: str) -> InputVersion | None:
         if not self._is_behind:
             super().__init__(self._table, self._pause)
             self._is_behind = True
@@ -54,14 +55,14 @@ class OpenedBehindTheInput(Counts):
 
 
 class TrustedForEver(Counts):
-    """What is recorded of a table is believed, also where another one was counted since."""
+    """What is recorded for a table stays valid, even if another table was counted since."""
 
-    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], Recorded]:
+    def _still_holds(self, days: Collection[str]) -> dict[tuple[str, str], InputVersion]:
         return dict(self._table.recorded)
 
 
 class WithoutStamps(Log):
-    """A file is not told from itself, rewritten in its place."""
+    """A file that is rewritten in place looks unchanged."""
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         found = super().snapshot(version)
@@ -72,7 +73,7 @@ class WithoutStamps(Log):
         return replace(found, logged=logged)
 
 
-def _condition(condition: dg.AutomationCondition) -> System:
+def _condition(condition: dg.AutomationCondition[Any]) -> System:
     return System(condition=condition & PartitionClosed(), reconciled=False)
 
 
@@ -83,7 +84,7 @@ _SINCE_REQUESTED = (
     & ~Condition.in_progress()
 )
 
-# As for what is rare: with what else it takes.
+# These losses also need rare events, which are named.
 _IN_RARE_CASES: dict[str, tuple[System, Sequence[Kinds], int]] = {
     "files not told from themselves": (System(log=WithoutStamps), [PATHS], 26),
     "overwritten by another table, which nobody noted": (System(counts=TrustedForEver), [OVERWRITTEN_TABLES], 104),
@@ -92,7 +93,9 @@ _IN_RARE_CASES: dict[str, tuple[System, Sequence[Kinds], int]] = {
 
 
 @pytest.mark.parametrize(("system", "rare", "seed"), _IN_RARE_CASES.values(), ids=_IN_RARE_CASES)
-def test_without_it_something_is_lost_in_rare_cases(instance, system, rare, seed):
+def test_without_it_something_is_lost_in_rare_cases(
+    instance: dg.DagsterInstance, system: System, rare: Sequence[Kinds], seed: int
+) -> None:
     found = search(system, instance, ROUGH, range(seed, seed + _AT_MOST), {"late data lost"}, rare)
     assert found, f"survives {_AT_MOST} schedules"
     assert len(found.schedule) <= 15, found
@@ -111,7 +114,9 @@ _BROKEN: dict[str, tuple[System, Kinds, set[str], int]] = {
 
 
 @pytest.mark.parametrize(("system", "kinds", "wanted", "seed"), _BROKEN.values(), ids=_BROKEN)
-def test_without_it_something_is_lost(instance, system, kinds, wanted, seed):
+def test_without_it_something_is_lost(
+    instance: dg.DagsterInstance, system: System, kinds: Kinds, wanted: set[str], seed: int
+) -> None:
     found = search(system, instance, kinds, range(seed, seed + _AT_MOST), wanted)
     assert found, f"survives {_AT_MOST} schedules"
     assert len(found.schedule) <= 15, found

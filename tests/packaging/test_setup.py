@@ -1,4 +1,4 @@
-"""`make setup`: what is pinned, and how the installer is told what pip knows."""
+"""`make setup`: the pinned packages, and how pip's settings reach the installer."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata, util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -18,7 +19,7 @@ ROOT = settings.REPOSITORY
 PIN = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; .+)?")
 
 
-def _load_uv_settings():
+def _load_uv_settings() -> ModuleType:
     spec = util.spec_from_file_location("uv_with_pip_settings", ROOT / "scripts" / "uv_with_pip_settings.py")
     assert spec is not None
     assert spec.loader is not None
@@ -39,7 +40,7 @@ def _names(file: str) -> set[str]:
 
 
 def _needed(requirement: Requirement) -> set[str]:
-    """The requirement and all that it needs, on this machine."""
+    """Return the names of the package and of all packages that it needs on this machine."""
     found: set[tuple[str, frozenset[str]]] = set()
     open_ = [requirement]
     while open_:
@@ -55,21 +56,21 @@ def _needed(requirement: Requirement) -> set[str]:
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
-def test_requirements_are_exact_versions_and_no_addresses(file):
+def test_requirements_are_exact_versions_and_no_addresses(file: str) -> None:
     assert [line for line in _pins(file) if not PIN.fullmatch(line)] == []
 
 
-def test_the_tests_run_with_the_versions_that_the_product_is_installed_with():
+def test_the_tests_run_with_the_versions_that_the_product_is_installed_with() -> None:
     assert set(_pins("requirements.txt")) - set(_pins("requirements-dev.txt")) == set()
 
 
-def test_all_that_the_product_needs_is_pinned():
+def test_all_that_the_product_needs_is_pinned() -> None:
     needed = _needed(Requirement("dedp-assets"))
     assert {"dagster", "pyspark", "grpcio", "pandas"} <= needed
     assert needed - {"dedp-assets"} - _names("requirements.txt") == set()
 
 
-def test_the_tests_packages_come_with_the_tests():
+def test_the_tests_packages_come_with_the_tests() -> None:
     assert {"pytest", "mypy", "ruff", "hypothesis", "moto", "uv"} & _names("requirements.txt") == set()
     assert {"pytest", "mypy", "ruff", "hypothesis", "moto", "uv"} <= _names("requirements-dev.txt")
 
@@ -97,31 +98,31 @@ def test_the_tests_packages_come_with_the_tests():
         ("", {}),
     ],
 )
-def test_uv_is_told_what_pip_is_told(config, variables):
+def test_uv_is_told_what_pip_is_told(config: str, variables: dict[str, str]) -> None:
     assert told.uv_settings(config, {}) == (variables, [])
 
 
-def test_uv_too_stays_off_the_network():
+def test_uv_too_stays_off_the_network() -> None:
     assert told.uv_settings(":env:.no-index='1'", {}) == ({}, ["--no-index"])
 
 
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
-def test_what_is_set_for_uv_itself_stays(name):
+def test_what_is_set_for_uv_itself_stays(name: str) -> None:
     assert told.uv_settings("global.index-url='https://pip.example'", {name: "https://uv.example"}) == ({}, [])
 
 
-def test_a_bundle_of_certificates_for_pip_is_one_for_uv():
+def test_a_bundle_of_certificates_for_pip_is_one_for_uv() -> None:
     bundle = {"REQUESTS_CA_BUNDLE": "/corporate.pem"}
     assert told.uv_settings("", bundle)[0] == {"SSL_CERT_FILE": "/corporate.pem"}
     assert told.uv_settings("", {**bundle, "SSL_CERT_FILE": "/own.pem"})[0] == {}
 
 
-def test_a_setting_that_uv_can_t_follow_is_named():
+def test_a_setting_that_uv_can_t_follow_is_named() -> None:
     with pytest.raises(told.UnsupportedSetting, match="target=/elsewhere"):
         told.uv_settings("global.target='/elsewhere'", {})
 
 
-def test_uv_runs_with_what_pip_reads_from_its_files_and_the_environment(tmp_path):
+def test_uv_runs_with_what_pip_reads_from_its_files_and_the_environment(tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://index.example/simple\n")
     shows = tmp_path / "uv"
     shows.write_text('#!/bin/sh\necho "$UV_DEFAULT_INDEX $UV_HTTP_TIMEOUT $*"\n')
@@ -134,8 +135,8 @@ def test_uv_runs_with_what_pip_reads_from_its_files_and_the_environment(tmp_path
 
 
 @pytest.fixture
-def checkout(tmp_path):
-    """A clone whose .venv has a Python that writes down what it is asked for, and fails if that has the word FAIL."""
+def checkout(tmp_path: Path) -> Path:
+    """A clone. The Python in its .venv records its arguments, and fails if they contain the value of FAIL."""
     (tmp_path / "scripts").mkdir()
     for file in ("scripts/setup.sh", "scripts/build.cfg", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(ROOT / file, tmp_path / file)
@@ -146,7 +147,7 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def _install_tools(checkout: Path, fail: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+def _install_tools(checkout: Path, fail: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     done = subprocess.run(
         ["sh", "scripts/setup.sh", "dev"],
         cwd=checkout,
@@ -157,28 +158,28 @@ def _install_tools(checkout: Path, fail: str) -> tuple[subprocess.CompletedProce
     return done, (checkout / "asked").read_text().splitlines()
 
 
-def test_pip_installs_where_uv_can_t_be_had_and_setup_says_so(checkout):
+def test_pip_installs_where_uv_can_t_be_had_and_setup_says_so(checkout: Path) -> None:
     done, asked = _install_tools(checkout, fail="uv==")
     assert done.returncode == 0, done.stderr
-    assert "uv can't be had (see above), so pip installs" in done.stderr
+    assert "uv is not available (see above). pip installs" in done.stderr
     assert asked[-1].startswith("-m pip")
     assert asked[-1].endswith("-r requirements-dev.txt")
     assert (checkout / ".venv" / ".installed-dev").exists()
 
 
-def test_pip_installs_where_uv_fails_and_setup_says_so(checkout):
+def test_pip_installs_where_uv_fails_and_setup_says_so(checkout: Path) -> None:
     uv = checkout / ".venv" / "bin" / "uv"
     uv.write_text("#!/bin/sh\n")
     uv.chmod(0o755)
     done, asked = _install_tools(checkout, fail="uv_with_pip_settings")
     assert done.returncode == 0, done.stderr
-    assert "uv can't install them (see above), so pip does" in done.stdout
+    assert "uv can't install them (see above). pip installs" in done.stdout
     assert asked[-2].startswith("scripts/uv_with_pip_settings.py")
     assert asked[-1].startswith("-m pip")
     assert asked[-1].endswith("-r requirements-dev.txt")
 
 
-def test_setup_that_fails_says_so_and_is_not_taken_for_done(checkout):
+def test_setup_that_fails_says_so_and_is_not_taken_for_done(checkout: Path) -> None:
     done, _ = _install_tools(checkout, fail="pip")
     assert done.returncode == 1
     assert "setup failed: the pinned packages could not be installed." in done.stderr

@@ -1,9 +1,10 @@
-"""The project as a wheel, installed where there is no checkout."""
+"""The project works as a wheel, in a place without a checkout."""
 
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(wheel):
+def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         for name, original in {"dagster.yaml": "docker/dagster.yaml", "workspace.yaml": "workspace.yaml"}.items():
@@ -34,7 +35,9 @@ def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_comes_up_in_the_folder_where_it_is_called_and_goes_down(wheel, tmp_path, left_running):
+def test_an_installed_wheel_comes_up_in_the_folder_where_it_is_called_and_goes_down(
+    wheel: Path, tmp_path: Path, left_running: Callable[[Path], list[str]]
+) -> None:
     packages = tmp_path / "packages"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(packages)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
@@ -72,7 +75,7 @@ def test_an_installed_wheel_comes_up_in_the_folder_where_it_is_called_and_goes_d
                 line = up.stdout.readline()
                 assert line, said
                 said += line
-            # As it says itself.
+            # As its output says.
             assert "dedp down" in said
             generate = next(line for line in said.splitlines() if "dedp generate" in line).split()
             run(dedp, *generate[1:])

@@ -57,7 +57,7 @@ def _wait(mark: Path) -> None:
         time.sleep(0.02)
 
 
-def _stopping(function: Callable, when: str, turn: int, stop: Callable[[], None]) -> Callable:
+def _stopping(function: Callable[..., object], when: str, turn: int, stop: Callable[[], None]) -> Callable[..., object]:
     turns = 0
 
     @functools.wraps(function)
@@ -75,10 +75,11 @@ def _stopping(function: Callable, when: str, turn: int, stop: Callable[[], None]
 
 
 def _stop_in_spark(mark: Path) -> None:
-    """One of Spark's Python workers makes the mark, in the middle of the query, and the first query only."""
+    """Stop in the middle of the first query. One of Spark's Python workers makes the mark."""
     from pyspark.sql.connect.dataframe import DataFrame
 
-    group, name, queries = DataFrame.groupBy, str(mark), []
+    group: Callable[..., object] = DataFrame.groupBy
+    name, queries = str(mark), []
 
     def stopping(rows: DataFrame, *columns: str) -> object:
         def wait(batches):  # type: ignore[no-untyped-def]
@@ -133,4 +134,4 @@ if __name__ == "__main__":
     from dagster._cli import main
 
     sys.argv[1:3] = []
-    main()
+    main()  # type: ignore[no-untyped-call]  # Dagster has no type for it

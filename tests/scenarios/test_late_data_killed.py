@@ -22,11 +22,15 @@ import pytest
 from deltalake import DeltaTable
 
 from dedp_assets.delta.log import DeltaLog
-from dedp_assets.late_data_integrator import contract, lake, producer, state
+from dedp_assets.late_data_integrator import contract, producer
+from dedp_assets.late_data_integrator.tables import open_counts, open_devices_log
+from dedp_assets.resources_from_settings import LakeFromSettings
 from jobs.late_data_integrator import defs
 from sensors import reconciliation
 from sensors.pipelines.late_data_integrator import TARGETS, devices_committed, late_data_reconciled
+from tests.lake import Device, count_anew, read_counts, read_states
 from tests.scenarios import killed_run
+from tests.ticks import SensorTicks
 
 pytestmark = pytest.mark.slow
 
@@ -54,8 +58,7 @@ def prepared(spark_server: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
         system = System(home)
         system.load(*DAYS)
         with system.instance() as instance:
-            for event in devices_committed(dg.build_sensor_context(instance=instance)).asset_events:
-                instance.report_runless_asset_event(event)
+            SensorTicks(devices_committed, instance, resources={"lake": LakeFromSettings()}, records_events=True)()
             materialize(instance, DAY)
         system.load(DAY)
     return home
@@ -101,25 +104,19 @@ class System:
         """Which days each commit to the counts has written, after a version."""
         return [sorted(commit.changes) for commit in DeltaLog(contract.uri(contract.DEVICE_COUNTS)).commits(after)]
 
-    def counts(self, day: str) -> Counter:
-        table = DeltaTable(contract.uri(contract.DEVICE_COUNTS))
-        rows = table.to_pyarrow_table(filters=[("event_time", "=", date.fromisoformat(day))]).to_pylist()
-        return Counter({(row["type"], row["full_name"], row["version"]): row["count"] for row in rows})
+    def counts(self, day: str) -> Counter[Device]:
+        return read_counts(contract.uri(contract.DEVICE_COUNTS), day)
 
-    def recount(self, day: str, version: int | None = None) -> Counter:
-        """The devices of a day, counted anew, as of a version of their table."""
-        table = DeltaTable(contract.uri(contract.DEVICES), version=version)
-        rows = table.to_pyarrow_table(filters=[("event_time", "=", date.fromisoformat(day))]).to_pylist()
-        return Counter((row["type"], row["full_name"], row["version"]) for row in rows)
+    def recount(self, day: str, version: int | None = None) -> Counter[Device]:
+        return count_anew(contract.uri(contract.DEVICES), day, version)
 
     def recorded(self, day: str) -> int | None:
         """The version of the input that a day's counts reflect, as they say themselves."""
-        known = lake.open_counts().recorded(lake.devices_log().snapshot().table_id, day)
+        known = open_counts(LakeFromSettings()).recorded(open_devices_log(LakeFromSettings()).snapshot().table_id, day)
         return known and known.version
 
     def state(self) -> dict[str, tuple[bool, int | None]]:
-        rows = state.read_state(contract.uri(contract.PARTITIONS_STATE), {})
-        return {row.partition.removeprefix("event_time="): row[1:] for row in rows}
+        return read_states(contract.uri(contract.PARTITIONS_STATE))
 
     def configuration(self, day: str) -> str | None:
         path = Path(f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json")
@@ -130,7 +127,7 @@ class System:
 class Run:
     """A run in a process of its own, which stops at a step if it was told to."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     mark: Path
     output: Path
 
@@ -171,9 +168,12 @@ def materialize(instance: dg.DagsterInstance, day: str) -> None:
 
 
 def behind(instance: dg.DagsterInstance) -> set[str]:
-    """A tick of the reconciling sensor; returns the days that it wants to ask for."""
-    found = late_data_reconciled(dg.build_sensor_context(instance=instance))
-    return set(reconciliation.from_json(found.cursor))
+    """The days that a tick of the reconciling sensor finds behind their input."""
+    return set(
+        reconciliation.from_json(
+            SensorTicks(late_data_reconciled, instance, resources={"lake": LakeFromSettings()})().cursor
+        )
+    )
 
 
 @pytest.mark.parametrize("step", killed_run.STEPS)
@@ -253,7 +253,7 @@ def test_a_run_that_finds_no_spark_server_names_it_and_the_next_run_counts(
 
 
 def is_java(process: psutil.Process) -> bool:
-    return process.name() == "java"
+    return bool(process.name() == "java")
 
 
 def test_of_two_runs_of_a_day_at_once_one_writes_and_the_other_has_nothing_to_do(system: System) -> None:

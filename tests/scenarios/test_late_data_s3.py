@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
@@ -16,12 +17,14 @@ from pyspark import cloudpickle
 
 from dedp_assets.cli import dedp
 from dedp_assets.delta.log import DeltaLog
-from dedp_assets.late_data_integrator import contract, counting, state
+from dedp_assets.late_data_integrator import contract, counting
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import read_text, storage_options
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import LakeFromSettings, SparkFromSettings
 from jobs.late_data_integrator import defs
 from sensors.pipelines.late_data_integrator import devices_committed
+from tests.lake import Device, count_anew, read_counts, read_states
+from tests.ticks import SensorTicks
 
 pytest_plugins = ["tests.s3_server"]
 
@@ -40,17 +43,19 @@ def spark_server(s3_environment: dict[str, str], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def lake(s3_bucket: str, spark_remote: str, monkeypatch: pytest.MonkeyPatch) -> "Lake":
+def lake(s3_bucket: str, spark_remote: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> "Lake":
     monkeypatch.setenv("DEDP_DATA_URI", f"{s3_bucket}/some/lake")
-    return Lake()
+    return Lake(instance)
 
 
 class Lake:
     """The tables in the bucket, and a Dagster instance beside them."""
 
-    def __init__(self) -> None:
-        self.instance = dg.DagsterInstance.ephemeral()
-        self.cursor: str | None = None
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.ticks = SensorTicks(
+            devices_committed, instance, resources={"lake": LakeFromSettings()}, records_events=True
+        )
 
     def load(self, *days: str) -> None:
         done = CliRunner().invoke(dedp, ["load-delta", *days], catch_exceptions=False)
@@ -58,11 +63,7 @@ class Lake:
 
     def tick(self) -> dict[str, str]:
         """A tick of the commit sensor: the days that it reports, with their data versions."""
-        found = devices_committed(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
-        self.cursor = found.cursor
-        for event in found.asset_events:
-            self.instance.report_runless_asset_event(event)
-        return {event.partition: event.tags["dagster/data_version"] for event in found.asset_events}
+        return {str(event.partition): (event.tags or {})["dagster/data_version"] for event in self.ticks().events}
 
     def materialize(self, day: str) -> None:
         job = defs.resolve_implicit_global_asset_job_def()
@@ -71,20 +72,14 @@ class Lake:
     def table(self, key: dg.AssetKey) -> DeltaTable:
         return DeltaTable(contract.uri(key), storage_options=storage_options(contract.uri(key)))
 
-    def recount(self, day: str) -> Counter:
-        """The devices of a day, counted anew."""
-        wanted = [("event_time", "=", date.fromisoformat(day))]
-        rows = self.table(contract.DEVICES).to_pyarrow_table(filters=wanted).to_pylist()
-        return Counter((row["type"], row["full_name"], row["version"]) for row in rows)
+    def recount(self, day: str) -> Counter[Device]:
+        return count_anew(contract.uri(contract.DEVICES), day)
 
-    def counts(self, day: str) -> Counter:
-        wanted = [("event_time", "=", date.fromisoformat(day))]
-        rows = self.table(contract.DEVICE_COUNTS).to_pyarrow_table(filters=wanted).to_pylist()
-        return Counter({(row["type"], row["full_name"], row["version"]): row["count"] for row in rows})
+    def counts(self, day: str) -> Counter[Device]:
+        return read_counts(contract.uri(contract.DEVICE_COUNTS), day)
 
     def state(self) -> dict[str, tuple[bool, int | None]]:
-        uri = contract.uri(contract.PARTITIONS_STATE)
-        return {row.partition: row[1:] for row in state.read_state(uri, storage_options(uri))}
+        return read_states(contract.uri(contract.PARTITIONS_STATE))
 
     def configuration(self, day: str) -> str | None:
         return read_text(f"{contract.uri(contract.BACKFILLING_CONFIGURATION)}_{day}.json")
@@ -98,7 +93,7 @@ def test_a_day_and_its_late_data_from_the_commits_to_the_last_json(lake: Lake) -
         lake.materialize(day)
         assert lake.counts(day) == lake.recount(day)
         assert lake.counts(day).total() == 100
-    assert lake.state() == {"event_time=2024-01-01": (False, 2), "event_time=2024-01-02": (False, 2)}
+    assert lake.state() == {FIRST: (False, 2), SECOND: (False, 2)}
     assert lake.configuration(SECOND) == '{"partitions":[]}'
 
     lake.load(FIRST)
@@ -111,7 +106,7 @@ def test_a_day_and_its_late_data_from_the_commits_to_the_last_json(lake: Lake) -
     lake.materialize(FIRST)
     assert lake.counts(FIRST) == lake.recount(FIRST)
     assert lake.counts(FIRST).total() == 200
-    assert lake.state() == {"event_time=2024-01-01": (False, 3), "event_time=2024-01-02": (False, 2)}
+    assert lake.state() == {FIRST: (False, 3), SECOND: (False, 2)}
     assert lake.tick() == {}
 
 
@@ -121,7 +116,9 @@ def devices(day: str | date, **columns: pa.Array) -> pa.Table:
 
 
 @pytest.mark.parametrize("typed", [str, date.fromisoformat], ids=["as text", "as date"])
-def test_the_workers_of_spark_read_an_object_store_as_spark_reads_a_folder(lake: Lake, tmp_path, typed) -> None:
+def test_the_workers_of_spark_read_an_object_store_as_spark_reads_a_folder(
+    lake: Lake, tmp_path: Path, typed: Callable[[str], str | date]
+) -> None:
     names = pa.array(["a", None, "", "Ω 😀", "a"])
     contents = [
         devices(typed(FIRST), type=names, full_name=pa.array(list("vwxyz")), more=pa.array(range(5))),
@@ -141,7 +138,7 @@ def test_the_workers_of_spark_read_an_object_store_as_spark_reads_a_folder(lake:
                 storage_options=storage_options(uri),
             )
         snapshot = DeltaLog(uri, storage_options(uri)).snapshot()
-        counts = counting.count_devices(SparkConnectResource().session, snapshot, [FIRST, SECOND])
+        counts = counting.count_devices(SparkFromSettings().session, snapshot, [FIRST, SECOND])
         found.append(sorted(map(str, counts.to_pylist())))
     assert found[0] == found[1]
     assert len(found[0]) == 5 + 4 + 4
@@ -164,7 +161,8 @@ def test_a_worker_needs_nothing_of_ours_and_is_sent_no_credentials(lake: Lake) -
     files = [
         {"file": file.removeprefix(f"{uri}/"), "day": day} for day in (FIRST, SECOND) for file in snapshot.files[day]
     ]
-    sent = cloudpickle.dumps((counting._reader(uri, ["type", "full_name", "version"]), files))
+    read = counting._reader(uri, ["type", "full_name", "version"])
+    sent: bytes = cloudpickle.dumps((read, files))  # type: ignore[no-untyped-call]  # PySpark has no type for it
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert os.environ[name].encode() not in sent
     worker = subprocess.run([sys.executable, "-c", _WORKER], input=sent, capture_output=True, check=False)

@@ -1,10 +1,8 @@
 """The late-data integrator in the real running system: from the first load to late data, outages and kills."""
 
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +10,8 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from dedp_assets.late_data_integrator import contract, state
+from dedp_assets.late_data_integrator import contract
+from tests.lake import count_anew, read_counts, read_states
 from tests.scenarios.system import System, temporary_home
 
 pytestmark = pytest.mark.slow
@@ -28,23 +27,15 @@ class Integrator(System):
     def lake(self) -> Path:
         return self.home / "lake"
 
-    def rows(self, table: str, day: str) -> list[tuple[tuple[str, str, str], int]]:
-        """Each row of a day: type, full_name and version; and the count, 1 in a table that has none."""
-        wanted = [("event_time", "=", date.fromisoformat(day))]
-        found = DeltaTable(str(self.lake / table)).to_pyarrow_table(filters=wanted).to_pylist()
-        return [((row["type"], row["full_name"], row["version"]), row.get("count", 1)) for row in found]
-
     def is_counted(self, day: str) -> bool:
         """Whether the counts of a day are those of its devices now."""
-        devices = Counter(device for device, _ in self.rows("devices", day))
-        return dict(self.rows("device_counts", day)) == devices
+        return read_counts(str(self.lake / "device_counts"), day) == count_anew(str(self.lake / "devices"), day)
 
     def state(self) -> dict[str, tuple[bool, int | None]]:
-        rows = state.read_state(str(self.lake / "partitions_state"), {})
-        return {row.partition.removeprefix("event_time="): row[1:] for row in rows}
+        return read_states(str(self.lake / "partitions_state"))
 
     def runs(self, *days: str) -> list[dg.RunRecord]:
-        """The runs that count those days, the first first."""
+        """The runs that count these days, oldest first."""
         found = self.instance.get_run_records()[::-1]
         counting = [found for found in found if contract.DEVICE_COUNTS in (found.dagster_run.asset_selection or ())]
         return [found for found in counting if found.dagster_run.tags["dagster/partition"] in days]
@@ -70,6 +61,12 @@ def system() -> Iterator[Integrator]:
         system = Integrator(home)
         yield system
         system.down()
+
+
+def has_failed(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    assert run
+    return run.is_failure
 
 
 def most_at_once(runs: list[dg.RunRecord]) -> int:
@@ -111,7 +108,7 @@ def test_late_data_while_everything_is_down_and_a_run_that_is_killed(
     system.wait_until(lambda: system.state()[FOURTH] == (True, 6))
     killed = system.runs(FOURTH)[-1].dagster_run
     psutil.Process(system.process_of(killed)).send_signal(signal.SIGKILL)
-    system.wait_until(lambda: system.instance.get_run_by_id(killed.run_id).is_failure)
+    system.wait_until(lambda: has_failed(system.instance, killed.run_id))
     assert not system.is_counted(FOURTH)
     spark.resume()
     system.wait_until_counted(FOURTH)

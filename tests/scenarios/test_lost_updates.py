@@ -6,6 +6,7 @@ everything is at rest and the output is older than the source.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,23 +16,27 @@ from sensors.automation import automation_sensor, on_input_change
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 
-Condition = dg.AutomationCondition
+Condition = dg.AutomationCondition[Any]
 
 
 def eager() -> Condition:
     """What Dagster recommends."""
-    return Condition.eager()
+    return dg.AutomationCondition.eager()
 
 
 def eager_in_any_window() -> Condition:
     """What Dagster's documentation suggests for late partitions."""
-    return Condition.eager().without(Condition.in_latest_time_window())
+    return dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
 
 
 def updated_since_requested() -> Condition:
     """What one would write oneself."""
-    changed = Condition.newly_missing() | Condition.any_deps_updated()
-    return changed.since(Condition.newly_requested()) & ~Condition.any_deps_missing() & ~Condition.in_progress()
+    changed = dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()
+    return (
+        changed.since(dg.AutomationCondition.newly_requested())
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.in_progress()
+    )
 
 
 class Pipeline:

@@ -3,8 +3,11 @@
 import signal
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -28,29 +31,29 @@ YESTERDAY = (datetime.now(timezone.utc).date() - timedelta(days=1)).isoformat()
 
 
 class Sequencer(System):
-    """The running system, as who drops files and reads tables sees it."""
+    """The running system, for somebody who drops files and reads tables."""
 
-    def _attach(self, port):
+    def _attach(self, port: int) -> None:
         super()._attach(port)
         self.database = self._attached.enter_context(closing(self.connect()))
         self.database.autocommit = True
         ensure_tables(self.database)
 
-    def ask(self, query, *values):
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self.database.cursor() as cursor:
             cursor.execute(query, values)
             return cursor.fetchall()
 
-    def drop(self, day, names):
-        """A file with one device per name lands for a day, or, for no day, as the undated one."""
+    def drop(self, day: str | None, names: list[str]) -> None:
+        """Let a file with one device for each name land: the file of a day, or, if `day` is None, the undated file."""
         path = self.home / "landing" / "devices" / (day or "") / "dataset.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.draft")
         draft.write_text("type;full_name;version\n" + "".join(f"phone;{name};v1\n" for name in names))
         draft.replace(path)
 
-    def loaded(self, *days):
-        """The names in each day's load, as far as there is one."""
+    def loaded(self, *days: str) -> dict[str, list[str]]:
+        """The names in the load of each day that has one."""
         rows = self.ask(
             'SELECT load_id, array_agg(full_name::text ORDER BY full_name COLLATE "C") FROM dedp.devices_raw '
             "WHERE load_id = ANY(%s::bpchar[]) GROUP BY load_id",
@@ -58,7 +61,7 @@ class Sequencer(System):
         )
         return {f"{load_id[:4]}-{load_id[4:6]}-{load_id[6:]}": names for load_id, names in rows}
 
-    def totals(self, prefix):
+    def totals(self, prefix: str) -> dict[str, int]:
         return dict(
             self.ask(
                 "SELECT full_name, all_occurrences FROM dedp.devices_aggregates WHERE starts_with(full_name, %s)",
@@ -66,8 +69,11 @@ class Sequencer(System):
             )
         )
 
-    def wait_until_loaded(self, expected):
-        """Wait until each day's load has exactly these names, in order, and the totals have taken it in."""
+    def wait_until_copied(self, *days: str) -> None:
+        self.wait_until(lambda: set(days) <= self.materialized(contract.DEVICES_FILE))
+
+    def wait_until_loaded(self, expected: dict[str, list[str]]) -> None:
+        """Wait until the load of each day has exactly these names, in order, and is in the totals."""
         self.wait_until(lambda: self.loaded(*expected) == expected)
         self.wait_until(lambda: set(expected) <= self.materialized(contract.DEVICES_AGGREGATES))
         loads = [contract.load_id(day) for day in expected]
@@ -78,7 +84,7 @@ class Sequencer(System):
 
 
 @pytest.fixture(scope="module")
-def whole_system():
+def whole_system() -> Iterator[Sequencer]:
     with temporary_home() as home:
         system = Sequencer(home, DEDP_SETTLE_SECONDS="0.2", DEDP_START=YESTERDAY)
         yield system
@@ -86,20 +92,20 @@ def whole_system():
 
 
 @pytest.fixture
-def system(whole_system):
+def system(whole_system: Sequencer) -> Sequencer:
     if not whole_system.stop:
         whole_system.up()
     return whole_system
 
 
-def days_from(first, count):
+def days_from(first: str, count: int) -> list[str]:
     return [(date.fromisoformat(first) + timedelta(days=number)).isoformat() for number in range(count)]
 
 
 @contextmanager
-def followers_off(system):
-    """The aggregator's sensors are stopped for as long as the block takes."""
-    for sensor in devices_aggregator.defs.sensors:
+def followers_off(system: Sequencer) -> Iterator[None]:
+    """Stop the aggregator's sensors for the length of the block."""
+    for sensor in devices_aggregator.defs.sensors or ():
         (state,) = system.graphql(
             "query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) "
             "{ ... on Sensor { sensorState { id } } } }",
@@ -112,7 +118,7 @@ def followers_off(system):
         )
         assert stopped == {"stopSensor": {"instigationState": {"status": "STOPPED"}}}
     yield
-    for sensor in devices_aggregator.defs.sensors:
+    for sensor in devices_aggregator.defs.sensors or ():
         started = system.graphql(
             "mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) "
             "{ ... on Sensor { sensorState { status } } } }",
@@ -121,7 +127,7 @@ def followers_off(system):
         assert started == {"startSensor": {"sensorState": {"status": "RUNNING"}}}
 
 
-def selector_of(sensor):
+def selector_of(sensor: dg.SensorDefinition) -> dict[str, str]:
     return {
         "repositoryLocationName": "jobs.devices_aggregator",
         "repositoryName": "__repository__",
@@ -129,7 +135,7 @@ def selector_of(sensor):
     }
 
 
-def test_a_burst_of_days_is_loaded_whole_with_no_further_file_arriving(system):
+def test_a_burst_of_days_is_loaded_whole_with_no_further_file_arriving(system: Sequencer) -> None:
     expected = {
         day: [f"burst {day} a", f"burst {day} b", "burst of all"] for day in days_from("2024-05-01", BURST_DAYS)
     }
@@ -142,7 +148,7 @@ def test_a_burst_of_days_is_loaded_whole_with_no_further_file_arriving(system):
     }
 
 
-def test_a_file_rewritten_while_the_system_runs_is_loaded_again_and_the_totals_are_exact(system):
+def test_a_file_rewritten_while_the_system_runs_is_loaded_again_and_the_totals_are_exact(system: Sequencer) -> None:
     day = "2024-03-09"
     system.drop(day, ["rewritten a", "rewritten b"])
     system.wait_until_loaded({day: ["rewritten a", "rewritten b"]})
@@ -151,23 +157,23 @@ def test_a_file_rewritten_while_the_system_runs_is_loaded_again_and_the_totals_a
     assert system.totals("rewritten") == {"rewritten b": 1, "rewritten c": 1}
 
 
-def test_days_that_came_while_nobody_followed_are_all_loaded_each_with_its_own_rows(system):
+def test_days_that_came_while_nobody_followed_are_all_loaded_each_with_its_own_rows(system: Sequencer) -> None:
     first, *later = days = days_from("2024-03-10", 3)
     with followers_off(system):
         system.drop(first, [f"unfollowed {first}"])
         system.drop(None, ["unfollowed undated"])
-        system.wait_until(lambda: {first, YESTERDAY} <= system.materialized(contract.DEVICES_FILE))
+        system.wait_until_copied(first, YESTERDAY)
         # Its day has taken the undated file; what overwrites it now is for later days.
         system.drop(None, ["unfollowed and too late"])
         for day in later:
             system.drop(day, [f"unfollowed {day}"])
-            system.wait_until(lambda day=day: day in system.materialized(contract.DEVICES_FILE))
+            system.wait_until_copied(day)
         assert system.loaded(YESTERDAY, *days) == {}
     system.wait_until_loaded({YESTERDAY: ["unfollowed undated"], **{day: [f"unfollowed {day}"] for day in days}})
     assert system.totals("unfollowed 2024") == {f"unfollowed {day}": 1 for day in days}
 
 
-def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system):
+def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system: Sequencer) -> None:
     day = "2024-03-13"
     with closing(system.connect()) as blocking, blocking.cursor() as cursor:
         # Whoever loads this day waits for us to commit: the run stands still in the middle of its work.
@@ -181,7 +187,8 @@ def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system):
         worker.send_signal(signal.SIGKILL)
         system.wait_until(lambda: not worker.is_running())
     system.wait_until_loaded({day: ["killed a", "killed b"]})
-    assert system.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert (ended := system.instance.get_run_by_id(run.run_id))
+    assert ended.status == dg.DagsterRunStatus.FAILURE
     assert system.totals("killed") == {"killed a": 1, "killed b": 1}
 
 
@@ -189,10 +196,10 @@ def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system):
 OUTAGE_SECONDS = 150
 
 
-def test_a_database_that_is_away_for_minutes_costs_nothing_but_time(system):
+def test_a_database_that_is_away_for_minutes_costs_nothing_but_time(system: Sequencer) -> None:
     before, meanwhile = days_from("2024-03-20", 2)
     system.drop(before, ["away before"])
-    system.wait_until(lambda: before in system.materialized(contract.DEVICES_FILE))
+    system.wait_until_copied(before)
     folder = system.home / "postgres"
     server = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
     server.send_signal(signal.SIGQUIT)
@@ -236,7 +243,7 @@ LATECOMER = """
 
 
 @pytest.fixture
-def repository_with_a_latecomer(tmp_path):
+def repository_with_a_latecomer(tmp_path: Path) -> Path:
     """A folder whose workspace has one more code location than ours."""
     workspace = yaml.safe_load((settings.REPOSITORY / "workspace.yaml").read_text())
     workspace["load_from"].append({"python_module": "latecomer"})
@@ -246,8 +253,8 @@ def repository_with_a_latecomer(tmp_path):
 
 
 def test_what_came_while_the_system_was_down_is_loaded_and_a_new_location_can_catch_up(
-    system, repository_with_a_latecomer, left_running
-):
+    system: Sequencer, repository_with_a_latecomer: Path, left_running: Callable[[Path], list[str]]
+) -> None:
     known, missed = days_from("2024-03-14", 2)
     system.drop(known, ["outage before"])
     system.wait_until(lambda: known in system.materialized(contract.DEVICES_RAW))
@@ -273,14 +280,14 @@ def test_what_came_while_the_system_was_down_is_loaded_and_a_new_location_can_ca
     assert counted == {day: len(names) for day, names in system.loaded(*past_loads).items()}
 
 
-def test_a_second_system_on_the_same_home_is_refused_and_harms_nothing(system):
+def test_a_second_system_on_the_same_home_is_refused_and_harms_nothing(system: Sequencer) -> None:
     refused = pytest.raises(local_stack.StackError, match=rf"the system of {system.home} is running already \(process")
     with system.settings_in_force(), refused, local_stack.running(local_stack.free_port()):
         pass
     assert system.graphql("{ version }")["version"]
 
 
-def test_a_demos_home_that_somebody_brought_up_is_theirs_and_no_demo_wipes_it(whole_system):
+def test_a_demos_home_that_somebody_brought_up_is_theirs_and_no_demo_wipes_it(whole_system: Sequencer) -> None:
     whole_system.down()
     mark = whole_system.home / settings.DEMO_MARK
     mark.touch()
@@ -288,7 +295,9 @@ def test_a_demos_home_that_somebody_brought_up_is_theirs_and_no_demo_wipes_it(wh
     assert not mark.exists()
 
 
-def test_nothing_is_left_running_when_the_system_is_down(system, left_running):
+def test_nothing_is_left_running_when_the_system_is_down(
+    system: Sequencer, left_running: Callable[[Path], list[str]]
+) -> None:
     assert left_running(system.home) != []
     system.down()
     assert left_running(system.home) == []

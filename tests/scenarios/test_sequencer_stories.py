@@ -4,6 +4,7 @@ Each test is a story of what happens to a team that runs it.
 """
 
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -143,7 +144,7 @@ def test_a_file_is_rewritten_while_it_is_being_loaded(sequencer: Scenario, landi
     ids=["start", "within the load", "after the load", "end"],
 )
 def test_a_crash_is_noticed_the_run_is_retried_and_nothing_is_counted_twice(
-    sequencer: Scenario, landing: Folder, dsn: str, point: dict[str, str]
+    sequencer: Scenario, landing: Folder, dsn: str, point: dict[str, Any]
 ) -> None:
     sequencer.advance(minutes=3)  # the retry daemon looks at failures from its first look on
     sequencer.kill(RAW, **point)

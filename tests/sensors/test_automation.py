@@ -5,11 +5,16 @@ import os
 import random
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy
 from dagster import AutomationCondition
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+from dagster._core.definitions.declarative_automation.automation_condition_tester import (
+    EvaluateAutomationConditionsResult,
+)
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.events import StepMaterializationData
 from dagster._core.execution.api import execute_run
@@ -20,19 +25,13 @@ DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
 D1, D2, D3, D4 = DAYS.get_partition_keys()
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 class World:
     """Three assets in a row; the first is updated from outside, the others follow by the condition."""
 
-    def __init__(self, instance: dg.DagsterInstance, condition: AutomationCondition | None = None) -> None:
+    def __init__(self, instance: dg.DagsterInstance, condition: AutomationCondition[Any] | None = None) -> None:
         condition = condition or on_input_change()
         self.instance = instance
-        self.cursor = None
+        self.cursor: AssetDaemonCursor | None = None
 
         @dg.asset(partitions_def=DAYS)
         def source() -> None: ...
@@ -72,19 +71,20 @@ class World:
         result = dg.evaluate_automation_conditions(self.defs, self.instance, cursor=self.cursor)
         self.cursor = result.cursor
         requested = {
-            name: sorted(result.get_requested_partitions(dg.AssetKey(name)) or ()) for name in ("raw", "totals")
+            name: sorted(day for day in result.get_requested_partitions(dg.AssetKey(name)) or () if day)
+            for name in ("raw", "totals")
         }
         return {name: days for name, days in requested.items() if days}
 
 
-def test_an_update_of_any_day_is_followed_downstream_in_one_go(instance):
+def test_an_update_of_any_day_is_followed_downstream_in_one_go(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.tick()
     world.run("source", days=[D1])
     assert world.tick() == {"raw": [D1], "totals": [D1]}
 
 
-def test_late_data_in_an_old_day_re_runs_that_day_and_no_other(instance):
+def test_late_data_in_an_old_day_re_runs_that_day_and_no_other(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     for day in (D1, D2, D3):
         world.run("source", "raw", "totals", days=[day])
@@ -94,7 +94,7 @@ def test_late_data_in_an_old_day_re_runs_that_day_and_no_other(instance):
     assert world.tick() == {"raw": [D1], "totals": [D1]}
 
 
-def test_in_the_first_tick_what_was_updated_after_it_was_made_is_behind(instance):
+def test_in_the_first_tick_what_was_updated_after_it_was_made_is_behind(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", "raw", "totals", days=[D1])
     world.run("source", "raw", "totals", days=[D2])
@@ -107,7 +107,7 @@ def test_in_the_first_tick_what_was_updated_after_it_was_made_is_behind(instance
     assert world.tick() == {}
 
 
-def test_a_cursor_that_was_lost_loses_no_update(instance):
+def test_a_cursor_that_was_lost_loses_no_update(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     for day in (D1, D2):
         world.run("source", "raw", "totals", days=[day])
@@ -117,13 +117,13 @@ def test_a_cursor_that_was_lost_loses_no_update(instance):
     assert world.tick() == {"raw": [D1], "totals": [D1]}
 
 
-def test_what_was_requested_again_and_failed_is_behind():
+def test_what_was_requested_again_and_failed_is_behind() -> None:
     updated, made = {D1: 5, D2: 5, D3: 5, D4: 5}, {D1: 3, D2: 7, D3: 7}
     assert behind_by_events(updated, made, {D1: 2, D2: 6, D3: 4}) == {D1, D3}
     assert behind_by_events(updated, made, {D1: 8, D2: 6}) == {D1}
 
 
-def test_an_update_between_the_request_and_the_next_tick_is_not_lost(instance):
+def test_an_update_between_the_request_and_the_next_tick_is_not_lost(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", days=[D2])
     assert world.tick() == {"raw": [D2], "totals": [D2]}
@@ -133,7 +133,7 @@ def test_an_update_between_the_request_and_the_next_tick_is_not_lost(instance):
     assert world.tick() == {"raw": [D2], "totals": [D2]}
 
 
-def test_an_update_that_a_tick_saw_before_its_event_is_not_followed_twice(instance):
+def test_an_update_that_a_tick_saw_before_its_event_is_not_followed_twice(instance: dg.DagsterInstance) -> None:
     """A tick decides by the events up to its beginning; inputs that appear while it decides it sees all the same."""
     world = World(instance)
     world.run("source", days=[D2])
@@ -148,7 +148,7 @@ def test_an_update_that_a_tick_saw_before_its_event_is_not_followed_twice(instan
     assert world.tick() == {}
 
 
-def test_several_days_that_finish_in_one_tick_are_not_run_twice(instance):
+def test_several_days_that_finish_in_one_tick_are_not_run_twice(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", days=[D1, D2, D3])
     assert world.tick() == {"raw": [D1, D2, D3], "totals": [D1, D2, D3]}
@@ -158,7 +158,7 @@ def test_several_days_that_finish_in_one_tick_are_not_run_twice(instance):
     assert world.tick() == {}
 
 
-def test_dagsters_own_rule_would_run_them_twice(instance):
+def test_dagsters_own_rule_would_run_them_twice(instance: dg.DagsterInstance) -> None:
     updated = AutomationCondition.any_deps_updated()
     world = World(
         instance,
@@ -173,7 +173,7 @@ def test_dagsters_own_rule_would_run_them_twice(instance):
     assert world.tick() == {"totals": [D1, D2]}
 
 
-def test_an_input_that_is_updated_alone_is_followed(instance):
+def test_an_input_that_is_updated_alone_is_followed(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", "raw", "totals", days=[D1, D2])
     world.tick()
@@ -182,7 +182,7 @@ def test_an_input_that_is_updated_alone_is_followed(instance):
     assert world.tick() == {"totals": [D1, D2]}
 
 
-def test_a_backfill_that_goes_on_downstream_by_itself_is_left_to_it(instance):
+def test_a_backfill_that_goes_on_downstream_by_itself_is_left_to_it(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", "raw", "totals", days=[D1, D2])
     world.tick()
@@ -192,7 +192,7 @@ def test_a_backfill_that_goes_on_downstream_by_itself_is_left_to_it(instance):
     assert world.tick() == {}
 
 
-def test_a_backfill_of_the_input_alone_is_followed(instance):
+def test_a_backfill_of_the_input_alone_is_followed(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", "raw", "totals", days=[D1, D2])
     world.tick()
@@ -202,7 +202,7 @@ def test_a_backfill_of_the_input_alone_is_followed(instance):
     assert world.tick() == {"raw": [D1, D2], "totals": [D1, D2]}
 
 
-def test_a_day_whose_input_is_missing_waits_for_it(instance):
+def test_a_day_whose_input_is_missing_waits_for_it(instance: dg.DagsterInstance) -> None:
     world = World(instance)
     world.run("source", days=[D1])
     world.run("source", days=[D3])
@@ -211,13 +211,13 @@ def test_a_day_whose_input_is_missing_waits_for_it(instance):
     assert world.tick() == {"raw": [D2], "totals": [D2]}
 
 
-def test_a_consumer_that_is_added_later_gets_every_day_that_is_there(instance):
+def test_a_consumer_that_is_added_later_gets_every_day_that_is_there(instance: dg.DagsterInstance) -> None:
     World(instance).run("source", days=[D1, D2, D3])
     assert World(instance).tick() == {"raw": [D1, D2, D3], "totals": [D1, D2, D3]}
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_the_schedule_nothing_is_lost_and_runs_are_bounded(instance, seed):
+def test_whatever_the_schedule_nothing_is_lost_and_runs_are_bounded(instance: dg.DagsterInstance, seed: int) -> None:
     """Updates, ticks, and requested runs that start (and read) and end at any time, over three days."""
     chance = random.Random(seed)
     world = World(instance)
@@ -271,14 +271,14 @@ def test_whatever_the_schedule_nothing_is_lost_and_runs_are_bounded(instance, se
     assert runs <= 2 * updates
 
 
-def test_assets_without_partitions_are_followed_too(instance):
+def test_assets_without_partitions_are_followed_too(instance: dg.DagsterInstance) -> None:
     @dg.asset
     def source() -> None: ...
 
     @dg.asset(deps=[source], automation_condition=on_input_change())
     def raw() -> None: ...
 
-    def tick(cursor=None):
+    def tick(cursor: AssetDaemonCursor | None = None) -> EvaluateAutomationConditionsResult:
         return dg.evaluate_automation_conditions(dg.Definitions(assets=[source, raw]), instance, cursor=cursor)
 
     before = tick()
@@ -293,7 +293,7 @@ def test_assets_without_partitions_are_followed_too(instance):
     assert [result.total_requested for result in (before, updated, followed, together, again)] == [0, 1, 0, 0, 1]
 
 
-def test_the_sensor_is_on_without_a_click_and_starts_runs_at_once():
+def test_the_sensor_is_on_without_a_click_and_starts_runs_at_once() -> None:
     sensor = automation_sensor()
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert not sensor.emit_backfills
@@ -315,8 +315,9 @@ def _backfill(world: World, assets: list[str], days: list[str]) -> str:
         description=None,
         run_config=None,
     )
-    # Over already: what is in progress would hold the request back and hide what is asked here.
-    world.instance.add_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    # The backfill is finished already. Otherwise the condition would wait for it, and the test would show nothing.
+    finished = backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS)
+    world.instance.add_backfill(finished)
     return backfill.backfill_id
 
 
@@ -325,8 +326,9 @@ def counted_queries() -> Iterator[list[str]]:
     """Every statement that this process sends to a database until the block ends."""
     statements: list[str] = []
 
-    def note(connection, cursor, statement, *_):
-        if not statement.startswith("PRAGMA"):  # SQLite's, which asks for its tables' columns all the time
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        # Not SQLite's own questions about the columns of its tables.
+        if not statement.startswith("PRAGMA"):
             statements.append(statement)
 
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", note)
@@ -337,7 +339,9 @@ def counted_queries() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("updated_by", ["hand", "runs with the asset"])
-def test_a_tick_asks_the_database_as_often_for_many_updated_partitions_as_for_one(instance, updated_by):
+def test_a_tick_asks_the_database_as_often_for_many_updated_partitions_as_for_one(
+    instance: dg.DagsterInstance, updated_by: str
+) -> None:
     days = dg.DailyPartitionsDefinition("2023-01-01", end_date="2023-11-01")
     source = dg.AssetSpec("source", partitions_def=days)
 
@@ -362,7 +366,7 @@ def test_a_tick_asks_the_database_as_often_for_many_updated_partitions_as_for_on
             )
             instance.report_dagster_event(event, run.run_id)
 
-    def tick(cursor=None):
+    def tick(cursor: AssetDaemonCursor | None = None) -> tuple[int, int, AssetDaemonCursor]:
         with counted_queries() as statements:
             result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
         return result.total_requested, len(statements), result.cursor
@@ -381,7 +385,9 @@ def test_a_tick_asks_the_database_as_often_for_many_updated_partitions_as_for_on
         assert max(many) <= few < 50
 
 
-def test_the_sensor_waits_for_events_to_settle_unless_told_otherwise_and_importing_it_sets_nothing(monkeypatch):
+def test_the_sensor_waits_for_events_to_settle_unless_told_otherwise_and_importing_it_sets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     name = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS"
     monkeypatch.setenv(name, "to be put back")
     monkeypatch.delenv(name)

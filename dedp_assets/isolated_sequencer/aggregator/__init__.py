@@ -1,1 +1,1 @@
-"""The aggregating team's side: loads each file into PostgreSQL and keeps the all-time totals."""
+"""The aggregating team's part: loads each file into PostgreSQL, and keeps totals over all loads."""

@@ -1,6 +1,6 @@
-"""`devices_raw` and `devices_aggregates` in PostgreSQL, and the checks that watch over them.
+"""`devices_raw` and `devices_aggregates` in PostgreSQL, and their checks.
 
-The loading team's `devices_file` stands here as a key, its partitions and nothing else.
+Of the loading team's `devices_file`, only the key and the partitions are known here.
 """
 
 import time
@@ -9,49 +9,42 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from psycopg2 import InterfaceError, OperationalError, errors
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import partition_runs
 from dedp_assets.delimited.header import UnreadableFile, UnusableFile
+from dedp_assets.errors import DedpError
+from dedp_assets.failures import named_failures
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator import audits
-from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
+from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
-from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
-from dedp_assets.landing.copies import Refusal, read_copied, write_refusal
-from dedp_assets.resources.postgres import PostgresResource, UnusableDatabase
+from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
+from dedp_assets.landing.copies import Refusal, read_record, write_refusal
+from dedp_assets.resources.postgres import PostgresResource
 
-# For what may well succeed next time: the server restarts, a connection breaks, two transactions meet. An
-# unusable file is not retried (partition_runs).
+# Only errors that may pass are retried: the server restarts, a connection breaks, two transactions meet.
 _RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
-# What reads whole tables is not part of every run; a check with a condition of its own runs by that alone.
+# Checks that read whole tables run once a night, and not in every run.
 _NIGHTLY: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed("0 3 * * *")
 
-_DEVICE_COLUMNS = [dg.TableColumn(name, f"varchar({most})") for name, most in contract.DEVICES_FORMAT.columns]
+_DEVICE_COLUMNS = [
+    dg.TableColumn(name, f"varchar({max_length})", description)
+    for name, max_length, description in contract.DEVICES_FORMAT.columns
+]
 
 
 @contextmanager
 def _tables(postgres: PostgresResource, log: dg.DagsterLogManager) -> Iterator[Connection]:
-    """A connection to a database that has our tables.
+    """Connect to the database, whose tables are brought up to date before.
 
-    Raises dg.Failure, of one line that is logged before, for what is wrong with the database or on the way to it;
-    retried only where that may pass.
+    Raises:
+        dg.Failure: The database can't be used, or fails while the block uses it. The text is one line.
     """
-    try:
-        with postgres.connect() as connection:
-            ensure_tables(connection)
-            yield connection
-            return
-    except (UnusableDatabase, WrongTables) as error:
-        problem, may_pass = str(error), False
-    except (OperationalError, InterfaceError, errors.ReadOnlySqlTransaction) as error:
-        # A connection that is lost in a transaction can't be rolled back, which hides why.
-        first = error.__context__ if isinstance(error.__context__, OperationalError) else error
-        problem, may_pass = f"PostgreSQL: {' '.join(str(first).split())}", True
-    log.error(problem)
-    raise dg.Failure(problem, allow_retries=may_pass) from None
+    with named_failures(log), postgres.connect() as connection:
+        ensure_tables(connection)
+        yield connection
 
 
 devices_file = dg.AssetSpec(
@@ -71,7 +64,9 @@ devices_file = dg.AssetSpec(
     kinds={"postgres", "table"},
     metadata={
         "dagster/table_name": "dedp.devices_raw",
-        "dagster/column_schema": dg.TableSchema([*_DEVICE_COLUMNS, dg.TableColumn("load_id", "char(8)")]),
+        "dagster/column_schema": dg.TableSchema(
+            [*_DEVICE_COLUMNS, dg.TableColumn("load_id", "char(8)", contract.LOAD_ID_DESCRIPTION)]
+        ),
     },
     check_specs=[
         dg.AssetCheckSpec(
@@ -82,7 +77,7 @@ devices_file = dg.AssetSpec(
     ],
     retry_policy=_RETRIES,
 )
-def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -> partition_runs.AssetResult:
     """All devices of all loads, one load per daily partition.
 
     A load is replaced as a whole: readers see the old one or the new one. Lines that can't be loaded go to
@@ -94,7 +89,6 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
         return partition_runs.materialize_each(
             context,
             lambda key: _load(context, connection, key),
-            failures=(UnusableFile,),
             explain=_explain,
             checks=lambda: [audits.lines_accounted_for(connection, loads)],
         )
@@ -103,13 +97,13 @@ def devices_raw(context: dg.AssetExecutionContext, postgres: PostgresResource) -
 def _load(context: dg.AssetExecutionContext, connection: Connection, partition_key: str) -> partition_runs.Materialized:
     began = time.monotonic()
     copy = contract.internal_file(partition_key)
-    copied = read_copied(copy)
+    copied = read_record(copy)
     try:
         report = load_file(connection, contract.load_id(partition_key), copy)
     except UnusableFile as error:
-        # Tells the loading team, so that the day takes the next version of the undated file.
+        # The loading team reads the refusal, and then copies the next version of the undated file for this day.
         is_content = not isinstance(error, UnreadableFile)
-        if is_content and copied is not None and copied == read_copied(copy):
+        if is_content and copied is not None and copied == read_record(copy):
             write_refusal(copy, Refusal(copied.sha256, str(error)))
         raise
     write_refusal(copy, None)
@@ -119,7 +113,7 @@ def _load(context: dg.AssetExecutionContext, connection: Connection, partition_k
 
 
 def summary(report: LoadReport) -> str:
-    """A load in one line: how many lines were read, loaded and quarantined, these by reason."""
+    """One line about a load: how many lines were read, loaded and quarantined, and the reasons."""
     by_reason = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.reasons.items()))
     return (
         f"{report.lines_read:,} lines read, {report.rows_loaded:,} loaded, {report.rows_quarantined:,} quarantined"
@@ -128,15 +122,17 @@ def summary(report: LoadReport) -> str:
 
 
 def _named(partition_key: str) -> str:
-    """The file of a partition as people know it: the one that landed, of which we have a copy."""
+    """The file of a partition, for messages: the landed file if it is known, and our copy."""
     copy = contract.internal_file(partition_key)
-    copied = read_copied(copy)
+    copied = read_record(copy)
     return f"{copied.source} (copied to {copy})" if copied else str(copy)
 
 
-def _explain(partition_key: str, error: Exception) -> partition_runs.Problem:
+def _explain(partition_key: str, error: DedpError) -> partition_runs.Problem:
+    if not isinstance(error, UnusableFile):
+        return partition_runs.Problem(str(error), {})
     metadata: dict[str, Any] = {}
-    if isinstance(error, UnusableFile) and error.lines_read:
+    if error.lines_read:
         metadata = {
             "lines_read": error.lines_read,
             "refused_reasons": error.reasons,
@@ -145,7 +141,7 @@ def _explain(partition_key: str, error: Exception) -> partition_runs.Problem:
     return partition_runs.Problem(f"{_named(partition_key)} {error}", metadata)
 
 
-def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -> dict:
+def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -> dict[str, Any]:
     with connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT type, full_name, version FROM dedp.devices_raw WHERE load_id = %s LIMIT 5",
@@ -176,10 +172,10 @@ def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -
     return metadata
 
 
-def markdown_table(header: tuple[str, ...], rows: list[tuple]) -> str:
-    """A Markdown table; what a cell can't hold is escaped."""
+def markdown_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """A Markdown table. Characters that a cell can't hold are escaped."""
 
-    def line(cells: tuple) -> str:
+    def line(cells: tuple[Any, ...]) -> str:
         escaped = (str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
         return "| " + " | ".join(escaped) + " |"
 
@@ -196,7 +192,9 @@ def markdown_table(header: tuple[str, ...], rows: list[tuple]) -> str:
     kinds={"postgres", "view"},
     metadata={
         "dagster/table_name": "dedp.devices_aggregates",
-        "dagster/column_schema": dg.TableSchema([*_DEVICE_COLUMNS, dg.TableColumn("all_occurrences", "bigint")]),
+        "dagster/column_schema": dg.TableSchema(
+            [*_DEVICE_COLUMNS, dg.TableColumn("all_occurrences", "bigint", contract.ALL_OCCURRENCES_DESCRIPTION)]
+        ),
     },
     check_specs=[
         dg.AssetCheckSpec(
@@ -207,7 +205,7 @@ def markdown_table(header: tuple[str, ...], rows: list[tuple]) -> str:
     ],
     retry_policy=_RETRIES,
 )
-def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresResource) -> partition_runs.AssetResult:
     """In how many loads each device occurs, all time. A partition is one load's share in it.
 
     Exact in every snapshot, also before this has run: reading adds what is not folded in yet. Materializing a
@@ -217,7 +215,6 @@ def devices_aggregates(context: dg.AssetExecutionContext, postgres: PostgresReso
         return partition_runs.materialize_each(
             context,
             lambda key: _fold(connection, key),
-            failures=(LoadNotFound,),
             checks=lambda: [audits.totals_balance(connection)],
         )
 

@@ -1,4 +1,4 @@
-"""Compares what the tables hold with what was promised, each in one query and one snapshot."""
+"""The checks of the tables. Each is one query in one snapshot."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,15 @@ _RECOUNT = """
 
 
 def lines_accounted_for(connection: Connection, load_ids: list[str] | None = None) -> dg.AssetCheckResult:
-    """Lines read = rows in devices_raw + lines in devices_quarantine, for the given loads or for all."""
+    """Check that every line that was read is a row of devices_raw or a line in devices_quarantine.
+
+    Args:
+        connection: To the database.
+        load_ids: The loads to check; None for all loads.
+
+    Returns:
+        The result. Its description names the first 10 loads that are wrong.
+    """
     with _one_snapshot(connection) as cursor:
         cursor.execute(_ACCOUNTS, {"all": load_ids is None, "load_ids": load_ids or []})
         accounts = cursor.fetchall()
@@ -62,7 +70,7 @@ def lines_accounted_for(connection: Connection, load_ids: list[str] | None = Non
 
 
 def totals_balance(connection: Connection) -> dg.AssetCheckResult:
-    """The sum of all totals is the number of rows in all loads. Its cost does not grow with history."""
+    """Check that the sum of all totals is the number of rows in all loads. Its cost does not grow with history."""
     with _one_snapshot(connection) as cursor:
         cursor.execute(_BALANCE)
         occurrences, rows = cursor.fetchone()  # type: ignore[misc]
@@ -75,7 +83,7 @@ def totals_balance(connection: Connection) -> dg.AssetCheckResult:
 
 
 def totals_equal_recount(connection: Connection) -> dg.AssetCheckResult:
-    """Every total is the number of rows in devices_raw, counted now."""
+    """Check that every total is the number of rows in devices_raw. Counts the whole table."""
     with _one_snapshot(connection) as cursor:
         cursor.execute(_RECOUNT)
         devices, wrong, examples = cursor.fetchone()  # type: ignore[misc]
@@ -88,10 +96,10 @@ def totals_equal_recount(connection: Connection) -> dg.AssetCheckResult:
 
 @contextmanager
 def _one_snapshot(connection: Connection) -> Iterator[Cursor]:
-    """A transaction whose queries are planned in the snapshot that they run in.
+    """A transaction in which queries are planned and run with the same snapshot.
 
-    By default a query gets its snapshot after its plan. Of a load that commits in between, it would see the
-    row in devices_loads and, planned without that partition, not one of its rows.
+    By default, PostgreSQL takes the snapshot after planning. If a load commits in between, the query would see its row
+    in devices_loads, but none of its rows in devices_raw, because the plan lacks the new partition.
     """
     with connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

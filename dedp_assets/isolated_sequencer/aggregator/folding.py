@@ -1,12 +1,14 @@
-"""Folds a load's rows into the running totals behind the view `dedp.devices_aggregates`.
+"""Folds the rows of a load into the running totals behind the view `dedp.devices_aggregates`.
 
-Folding changes no total that a reader sees (the first migration says why); it makes them cheap to read. It touches the
-devices that the load changed since it was last folded, so its cost follows the load and not the history.
+Folding does not change the totals that readers see (the first migration says why). It makes them cheap to read. It
+writes only the devices that the load has changed since it was last folded, so its cost does not grow with history.
 """
 
 from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
+
+from dedp_assets.errors import PermanentError
 
 _FOLD = """
     WITH noted AS (
@@ -35,21 +37,28 @@ _FOLD = """
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What a fold did: which version of the load is in, and how many devices' totals it had changed."""
+    """The result of a fold.
+
+    Attributes:
+        load_id: The load.
+        version: The SHA-256 of the file that the load was made from.
+        devices_changed: The number of devices whose folded total has changed.
+    """
 
     load_id: str
     version: str
     devices_changed: int
 
 
-class LoadNotFound(LookupError):
-    """There is no such load to fold."""
+class LoadNotFound(PermanentError):
+    """The load does not exist."""
 
 
 def fold(connection: Connection, load_id: str) -> FoldReport:
-    """Fold what `load_id` changed into the totals, and commit. Repeating it changes nothing.
+    """Fold the changes of a load into the totals, and commit. Repeating it changes nothing.
 
-    Raises LoadNotFound if the load has never been there.
+    Raises:
+        LoadNotFound: There is no such load.
     """
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT folded, sha256 FROM dedp.devices_loads WHERE load_id = %s FOR UPDATE", [load_id])
@@ -57,8 +66,8 @@ def fold(connection: Connection, load_id: str) -> FoldReport:
         if row is None:
             raise LoadNotFound(f"dedp.devices_loads has no load {load_id}; materialize dedp/devices_raw for it first")
         folded, version = row
-        # Two folds write the same devices, in no common order: one at a time. Taken after the load's own lock,
-        # which a long load may hold, so that no fold waits for another's load.
+        # Two folds may write the same devices in different order, so one fold runs at a time. The lock of the load is
+        # taken first, because a running load may hold it for long; other folds must not wait for that.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('dedp.devices_folded'))")
         cursor.execute(_FOLD, {"load_id": load_id, "folded": folded})
         (devices_changed,) = cursor.fetchone()  # type: ignore[misc]

@@ -1,12 +1,10 @@
-"""Loads one devices file as one load of `dedp.devices_raw`: idempotent, atomic, in flat memory.
+"""Loads one devices file as one load of `dedp.devices_raw`: idempotent, atomic, in constant memory.
 
-Everything happens in one transaction, so a reader sees the old load or the new one, and a process that is
-killed leaves the old one. The row in `devices_loads` is the lock: two runs of the same load take turns, two
-different loads don't meet.
+Everything happens in one transaction. Readers see the old load or the new one, and a killed process leaves the old
+one. The row in `devices_loads` is the lock: two runs of the same load take turns, and different loads run at once.
 
-A load that is new is copied into a table of its own, gets its primary key there and becomes a partition: as
-fast as PostgreSQL goes, and no reader waits. A load that exists is compared with what came, and only the
-difference is written.
+A new load is copied into a table of its own, which gets its primary key and becomes a partition. That is the fastest
+way, and no reader waits. For a load that exists, the file is compared with it, and only the difference is written.
 """
 
 from dataclasses import dataclass
@@ -30,8 +28,8 @@ _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, DEVICES_FORMAT.names))
 _ARRIVED = sql.Identifier("pg_temp", "arrived")
 _QUARANTINE = sql.Identifier("dedp", "devices_quarantine")
 
-# Equal rows are interchangeable, so any may stay. A table that one COPY has just filled is in the file's order,
-# and the ordinal leads back to the line.
+# Equal rows are interchangeable, so any of them may stay. A table that one COPY has just filled has the order of the
+# file, so the ordinal of a row leads back to its line.
 _TAKE_OUT_DUPLICATES = """
     CREATE TEMP TABLE duplicates ON COMMIT DROP AS
     SELECT ordinal, row_id, type, full_name, version
@@ -74,7 +72,17 @@ _WRITE_DIFFERENCE = """
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did. `lines_read` (without the header) = `rows_loaded` + `rows_quarantined`."""
+    """The result of a load.
+
+    Attributes:
+        load_id: The load.
+        sha256: Of the file, in hexadecimal digits.
+        size_bytes: Of the file.
+        lines_read: Without the header. It is the sum of the next two.
+        rows_loaded: The number of rows in the load.
+        rows_quarantined: The number of lines that were set aside.
+        reasons: The number of lines that were set aside, by reason.
+    """
 
     load_id: str
     sha256: str
@@ -86,25 +94,34 @@ class LoadReport:
 
 
 class LoadState(NamedTuple):
-    """A load that is there: the SHA-256 of the file that it reflects, and whether its totals are refreshed."""
+    """A load in the database: the SHA-256 of its file, and whether it is folded into the totals completely."""
 
     sha256: str
     is_folded: bool
 
 
 def load_states(connection: Connection) -> dict[str, LoadState]:
-    """Every load by its id."""
+    """The state of every load, by load id."""
     with connection, connection.cursor() as cursor:
         cursor.execute(_LOAD_STATES)
         return {load_id: LoadState(sha256, is_folded) for load_id, sha256, is_folded in cursor.fetchall()}
 
 
 def load_file(connection: Connection, load_id: str, path: Path) -> LoadReport:
-    """Make `load_id` in `dedp.devices_raw` exactly what the file holds, and commit.
+    """Replace a load in `dedp.devices_raw` and its quarantine by the content of a file, and commit.
 
-    Raises UnusableFile, which says what is wrong and leaves naming the file to the caller, when nothing of it
-    can be loaded. Then, as after any other error, the earlier load and its quarantine stay as they are: the
-    quarantine tells of the file that is loaded, the error of the one that is not.
+    After any error, the earlier load and its quarantine stay as they are.
+
+    Args:
+        connection: To the database, outside of a transaction.
+        load_id: The load, in 8 digits.
+        path: The file.
+
+    Returns:
+        What was loaded and set aside.
+
+    Raises:
+        UnusableFile: Nothing of the file can be loaded. The message does not name the file.
     """
     with opened(path, _MISSING) as stream, connection, connection.cursor() as cursor:
         return _load(cursor, load_id, stream)
@@ -124,7 +141,7 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
     if is_new:
         _attach(cursor, partition, load_id)
         if folded:
-            # Somebody dropped its table, so what it had added to the totals can't be taken back row by row.
+            # Somebody dropped the table of the load, so its rows can't be subtracted from the totals one by one.
             cursor.execute("SELECT dedp.unfold_all()")
     else:
         cursor.execute(sql.SQL(_WRITE_DIFFERENCE).format(arrived=_ARRIVED, load_id=sql.Literal(load_id)))
@@ -146,11 +163,11 @@ def _load(cursor: Cursor, load_id: str, stream: BinaryIO) -> LoadReport:
 
 
 def _lock_load(cursor: Cursor, load_id: str) -> bool:
-    """Wait for other runs of this load, keep them waiting until we commit, and tell whether it is folded."""
+    """Lock the load until the transaction ends. Returns whether the load is folded."""
     cursor.execute("INSERT INTO dedp.devices_loads (load_id) VALUES (%s) ON CONFLICT DO NOTHING", [load_id])
     cursor.execute("SELECT folded FROM dedp.devices_loads WHERE load_id = %s FOR UPDATE", [load_id])
     (folded,) = cursor.fetchone()  # type: ignore[misc]
-    return folded
+    return bool(folded)
 
 
 def _exists(cursor: Cursor, table: sql.Identifier) -> bool:
@@ -170,7 +187,7 @@ def _create_target(cursor: Cursor, target: sql.Identifier, load_id: str) -> None
 
 
 def _add_primary_key(cursor: Cursor, target: sql.Identifier, stream: BinaryIO, quarantine: Quarantine) -> None:
-    """Build the key in one sort, which is also the test for duplicates; set these aside and build it again."""
+    """Build the primary key, which also finds duplicates. If there are any, set them aside and build it again."""
     add = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({}, load_id)").format(target, _COLUMNS)
     cursor.execute("SAVEPOINT without_key")
     try:

@@ -1,4 +1,4 @@
-"""Makes the aggregator's tables in a database that does not have them yet, and keeps them up to date."""
+"""Makes the tables of the aggregator, and keeps them up to date."""
 
 from pathlib import Path
 
@@ -12,21 +12,24 @@ __all__ = ["WrongTables", "ensure_tables"]
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _PIPELINE = "isolated_sequencer"
 
-# Stood in the schema's comment before there were migrations: such a database has what the first one makes.
+# The comment of the schema, in a database from before there were migrations. It has the tables of the first migration.
 _FIRST_VERSION = "dedp tables, version 1"
 
 
 def ensure_tables(connection: Connection) -> None:
-    """Apply the migrations that the database lacks; a no-op of one query afterwards. Safe from several processes.
+    """Apply the migrations that the database does not have yet. If it has all of them, this is one query.
 
-    Raises WrongTables for a database that is newer than this version, or has a table of ours that is not ours.
+    Several processes may call it at the same time.
+
+    Raises:
+        WrongTables: The database is newer than this version, or has another table with the name of one of ours.
     """
     migrate(connection, _PIPELINE, _MIGRATIONS, made_before=_made_before)
 
 
 def _made_before(cursor: Cursor) -> int:
-    # From the catalogue, and not with to_regnamespace(): that one answers from a cache, which still lacks the
-    # schema that another process has just made while we waited for it.
+    # Not with to_regnamespace(): it reads from a cache, which may lack a schema that another process has made while we
+    # waited for the lock.
     cursor.execute(
         "SELECT description FROM pg_namespace JOIN pg_description ON objoid = pg_namespace.oid "
         "WHERE classoid = 'pg_namespace'::regclass AND nspname = 'dedp'"

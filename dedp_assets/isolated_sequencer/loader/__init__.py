@@ -1,1 +1,1 @@
-"""The loading team's side: takes each day's file into internal storage, whole."""
+"""The loading team's part: copies each day's file into internal storage."""

@@ -1,13 +1,13 @@
-"""`devices_file`: each day's file, in internal storage, whole and under our own roof."""
+"""`devices_file`: our own copy of each day's file, in internal storage."""
 
 import time
 
 import dagster as dg
 
 from dedp_assets import partition_runs, settings
+from dedp_assets.failures import named_failures
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
-from dedp_assets.landing.copying import NotCopied, StillBeingWritten
 from dedp_assets.landing.taking_in import LandedFiles, TakingIn
 
 
@@ -20,19 +20,17 @@ from dedp_assets.landing.taking_in import LandedFiles, TakingIn
     kinds={"csv", "file"},
     metadata={
         "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, "string") for name in contract.DEVICES_FORMAT.names]
+            [dg.TableColumn(name, "string", description) for name, _, description in contract.DEVICES_FORMAT.columns]
         )
     },
     retry_policy=dg.RetryPolicy(max_retries=3, delay=20),
 )
-def devices_file(context: dg.AssetExecutionContext, config: LandedFiles) -> dg.MaterializeResult:
+def devices_file(context: dg.AssetExecutionContext, config: LandedFiles) -> partition_runs.AssetResult:
     """One day's devices file, copied from the landing folder to internal storage.
 
     The file that came for the day (`devices/2024-01-03/dataset.csv`) wins over the undated one
     (`devices/dataset.csv`). The copy is replaced as a whole or not at all.
     """
-    taking_in = TakingIn(landing_folder(), contract.internal_file, config, settings.settle_seconds())
-    taking_in.look_at(context.partition_keys)
 
     def take_in(day: str) -> partition_runs.Materialized:
         began = time.monotonic()
@@ -43,4 +41,7 @@ def devices_file(context: dg.AssetExecutionContext, config: LandedFiles) -> dg.M
             data_version=taken.sha256, metadata={**taken.metadata, "seconds": round(time.monotonic() - began, 3)}
         )
 
-    return partition_runs.materialize_each(context, take_in, failures=(NotCopied,), retryable=(StillBeingWritten,))
+    with named_failures(context.log):
+        taking_in = TakingIn(landing_folder(), contract.internal_file, config, settings.settle_seconds())
+        taking_in.observe_files(context.partition_keys)
+        return partition_runs.materialize_each(context, take_in)

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.delimited.copying import Copied, copy_lines, opened
+from dedp_assets.delimited.copying import CopyReport, copy_lines, opened
 from dedp_assets.delimited.format import Column, Format
 from dedp_assets.delimited.header import UnusableFile
 from dedp_assets.delimited.quarantine import Quarantine, setting_aside
@@ -43,7 +45,7 @@ def shop(empty_dsn: str) -> Iterator[Connection]:
     connection.close()
 
 
-def replace_file(shop: Connection, client: str, file: str, content: bytes) -> tuple[Copied, Quarantine]:
+def replace_file(shop: Connection, client: str, file: str, content: bytes) -> tuple[CopyReport, Quarantine]:
     """Make the rows of one file in shop.orders exactly what `content` holds."""
     key = {"client": client, "file": file}
     with (
@@ -58,7 +60,7 @@ def replace_file(shop: Connection, client: str, file: str, content: bytes) -> tu
     return copied, quarantine
 
 
-def query(connection: Connection, statement: str, parameters: Mapping[str, str] | list[str] | None = None) -> list:
+def query(connection: Connection, statement: str, parameters: list[str] | None = None) -> list[Any]:
     with connection, connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchall()
@@ -97,7 +99,7 @@ DIRTY = b"\r\n".join(
 )
 
 
-def test_every_line_of_a_file_with_other_columns_is_a_row_under_its_number_or_is_set_aside(shop):
+def test_every_line_of_a_file_with_other_columns_is_a_row_under_its_number_or_is_set_aside(shop: Connection) -> None:
     copied, quarantine = replace_file(shop, 'Kim, & "Sons"', "new.csv", DIRTY)
     assert rows_of(shop, 'Kim, & "Sons"', "new.csv") == {
         2: ("1", "tea 漢😀", "2.50", "a;b"),
@@ -117,12 +119,12 @@ def test_every_line_of_a_file_with_other_columns_is_a_row_under_its_number_or_is
         11: ("missing field", "1 of 4 fields", b"\\."),
         12: ("unclosed quote", "one line is one row", b'11,"tea,2.50,x'),
     }
-    assert copied == Copied(5, hashlib.sha256(DIRTY).hexdigest(), len(DIRTY))
+    assert copied == CopyReport(5, hashlib.sha256(DIRTY).hexdigest(), len(DIRTY))
     assert quarantine.lines == 9
     assert quarantine.reasons["missing field"] == 2
 
 
-def test_a_file_that_comes_again_replaces_its_own_rows_and_quarantine_and_no_others(shop):
+def test_a_file_that_comes_again_replaces_its_own_rows_and_quarantine_and_no_others(shop: Connection) -> None:
     replace_file(shop, "one", "a.csv", DIRTY)
     replace_file(shop, "one", "b.csv", HEADER + b"1,tea,1,x\nbad\n")
     replace_file(shop, "two", "a.csv", HEADER + b"bad\n2,tea,2,x\n")
@@ -146,7 +148,7 @@ def test_a_file_that_comes_again_replaces_its_own_rows_and_quarantine_and_no_oth
         (b"PK\x03\x04 xl/workbook.xml", "save its sheet as CSV, in UTF-8 and delimited by ','"),
     ],
 )
-def test_an_unusable_file_leaves_the_earlier_rows_and_quarantine(shop, content, found):
+def test_an_unusable_file_leaves_the_earlier_rows_and_quarantine(shop: Connection, content: bytes, found: str) -> None:
     replace_file(shop, "one", "a.csv", DIRTY)
     before = rows_of(shop, "one", "a.csv"), set_aside_of(shop, "one", "a.csv")
     with pytest.raises(UnusableFile) as raised:
@@ -158,13 +160,13 @@ def test_an_unusable_file_leaves_the_earlier_rows_and_quarantine(shop, content, 
 @pytest.mark.parametrize(
     "name", ["", " ", '"', "a,b.csv", "a\nb.csv", "a\r\nb.csv", "\\.", "a\n\\.\nb", "\\N", "NULL", "漢😀.csv"]
 )
-def test_a_key_may_have_any_characters(shop, name):
+def test_a_key_may_have_any_characters(shop: Connection, name: str) -> None:
     replace_file(shop, name, name, HEADER + b"1,tea,1,x\nbad\n2,tea,2,x\n")
     assert rows_of(shop, name, name).keys() == {2, 4}
     assert set_aside_of(shop, name, name).keys() == {3}
 
 
-def test_rows_that_the_table_drops_silently_are_an_error(shop):
+def test_rows_that_the_table_drops_silently_are_an_error(shop: Connection) -> None:
     with shop, shop.cursor() as cursor:
         cursor.execute(
             "CREATE FUNCTION drop_tea() RETURNS trigger LANGUAGE plpgsql AS "
@@ -176,7 +178,7 @@ def test_rows_that_the_table_drops_silently_are_an_error(shop):
     assert rows_of(shop, "one", "a.csv") == {}
 
 
-def test_columns_that_are_the_same_in_every_row_need_no_line_numbers_beside_them(shop):
+def test_columns_that_are_the_same_in_every_row_need_no_line_numbers_beside_them(shop: Connection) -> None:
     with shop, shop.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE latest (supplier text, a text, b text)")
         with setting_aside(sql.Identifier("shop", "set_aside"), {"client": "x", "file": "y"}) as quarantine:
@@ -193,7 +195,9 @@ def test_columns_that_are_the_same_in_every_row_need_no_line_numbers_beside_them
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=dirty_files(), delimiter=st.sampled_from(",\t|^]- ."))
-def test_the_database_reads_the_values_that_stand_in_the_lines_whatever_delimits_them(shop, body, delimiter):
+def test_the_database_reads_the_values_that_stand_in_the_lines_whatever_delimits_them(
+    shop: Connection, body: bytes, delimiter: str
+) -> None:
     body = b"a;b;c\n".replace(b";", delimiter.encode()) + body.replace(b";", delimiter.encode())
     format = Format(delimiter, (Column("type", 15), Column("full_name", 50), Column("version", 40)))
     with shop, shop.cursor() as cursor:
@@ -213,7 +217,7 @@ def test_the_database_reads_the_values_that_stand_in_the_lines_whatever_delimits
     }
 
 
-def test_a_file_that_can_not_be_opened_is_unusable(tmp_path):
+def test_a_file_that_can_not_be_opened_is_unusable(tmp_path: Path) -> None:
     with pytest.raises(UnusableFile, match=r"^does not exist; have it sent again$"):
         opened(tmp_path / "missing.csv", "have it sent again")
     with pytest.raises(UnusableFile, match=r"^can't be read: Is a directory$"):

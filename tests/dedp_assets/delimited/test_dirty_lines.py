@@ -29,12 +29,14 @@ def header_of(format: Format) -> bytes:
 
 
 def expected_values(raw: bytes, format: Format) -> tuple[str, ...] | None:
-    return values_of(raw, format.delimiter, [math.inf if most is None else most for _, most in format.columns])
+    return values_of(raw, format.delimiter, [math.inf if most is None else most for _, most, _ in format.columns])
 
 
 @settings(deadline=None, max_examples=300)
 @given(body=dirty_files(), block_bytes=st.integers(32, 200), format=_formats)
-def test_every_line_is_clean_or_rejected_once_and_under_its_own_number(body: bytes, block_bytes: int, format: Format):
+def test_every_line_is_clean_or_rejected_once_and_under_its_own_number(
+    body: bytes, block_bytes: int, format: Format
+) -> None:
     body = body.replace(b";", format.delimiter.encode())
     clean: dict[int, tuple[str, ...]] = {}
     rejected: dict[int, tuple[bytes, str]] = {}
@@ -66,7 +68,7 @@ def test_every_line_is_clean_or_rejected_once_and_under_its_own_number(body: byt
 
 @settings(deadline=None, max_examples=200)
 @given(line=dirty_lines, format=_formats)
-def test_the_fast_path_takes_no_line_that_the_slow_path_rejects(line: bytes, format: Format):
+def test_the_fast_path_takes_no_line_that_the_slow_path_rejects(line: bytes, format: Format) -> None:
     if b"\n" in line:
         return
     line = line.replace(b";", format.delimiter.encode())

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dedp_assets.delimited.format import Column, Format
-from dedp_assets.delimited.lines import CleanLines, classify
+from dedp_assets.delimited.lines import CleanLines, RejectedLine, classify
 
 TWO = (Column("a"), Column("b"))
 
@@ -30,28 +30,31 @@ TWO = (Column("a"), Column("b"))
         (";", (Column("a"), Column("A")), "a column stands twice, in whatever case: a, A"),
     ],
 )
-def test_a_format_that_no_file_can_have_is_refused_with_what_is_wrong(delimiter, columns, problem):
+def test_a_format_that_no_file_can_have_is_refused_with_what_is_wrong(
+    delimiter: str, columns: tuple[Column, ...], problem: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
         Format(delimiter, columns)
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_header_may_be_as_long_as_its_columns_are_many(quote):
+def test_a_header_may_be_as_long_as_its_columns_are_many(quote: str) -> None:
     format = Format(",", tuple(Column(f"column {number} é") for number in range(300)))
     header = ",".join(f"{quote}{name}{quote}" for name in format.names)
     row = ",".join("x" * 300) + "\n"
     assert list(classify(io.BytesIO(f"{header}\n{row}".encode()), format)) == [CleanLines(2, row)]
 
 
-def test_names_and_delimiters_that_mean_something_in_a_regular_expression_are_taken_as_they_stand():
+def test_names_and_delimiters_that_mean_something_in_a_regular_expression_are_taken_as_they_stand() -> None:
     format = Format("^", (Column("a.b (c)|d"), Column("[e]*")))
     header = "a.b (c)|d^[e]*\n"
-    items = list(classify(io.BytesIO(f"{header}axb^1\n{header.upper()}x^[e]*\n".encode()), format))
-    assert items[0] == CleanLines(2, "axb^1\n")
-    assert items[1].rejection.reason == "repeated header"
-    assert items[2] == CleanLines(4, "x^[e]*\n")
+    first, second, third = classify(io.BytesIO(f"{header}axb^1\n{header.upper()}x^[e]*\n".encode()), format)
+    assert first == CleanLines(2, "axb^1\n")
+    assert isinstance(second, RejectedLine)
+    assert second.rejection.reason == "repeated header"
+    assert third == CleanLines(4, "x^[e]*\n")
 
 
-def test_equal_formats_are_one():
+def test_equal_formats_are_one() -> None:
     assert Format(",", TWO) == Format(",", (Column("a", None), Column("b")))
     assert len({Format(",", TWO), Format(",", TWO), Format(";", TWO)}) == 2

@@ -15,7 +15,7 @@ from dedp_assets.delimited.lines import CleanLines, RejectedLine, Rejection, cla
 from dedp_assets.delimited.values import split_values
 
 FORMAT = Format(";", (Column("type", 15), Column("full_name", 50), Column("version", 40)))
-MAX_LENGTH = dict(FORMAT.columns)
+MAX_LENGTH = {column.name: column.max_length or 0 for column in FORMAT.columns}
 HEADER = b"type;full_name;version\n"
 MARK = "\ufeff".encode()
 
@@ -51,7 +51,7 @@ def classified(content: bytes) -> tuple[dict[int, str], dict[int, tuple[bytes, s
         pytest.param("a;x\x0by;\x85", ["a", "x\x0by", "\x85"], id="control characters that end no line here"),
     ],
 )
-def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
+def test_a_clean_line_keeps_every_character(line: str, values: list[str]) -> None:
     assert rejection(line.encode(), FORMAT) is None
     assert split_values(line, FORMAT) == values
     assert classified(HEADER + line.encode() + b"\n") == ({2: line}, {})
@@ -109,7 +109,7 @@ def test_a_clean_line_keeps_every_character(line: str, values: list[str]):
         (b"phone;Nova 8;Android 14" + MARK + b"type;full_name;version", "byte order mark", "at position 24"),
     ],
 )
-def test_a_line_that_is_no_row_is_set_aside_alone_with_its_reason(raw: bytes, reason: str, detail: str):
+def test_a_line_that_is_no_row_is_set_aside_alone_with_its_reason(raw: bytes, reason: str, detail: str) -> None:
     assert rejection(raw, FORMAT) == Rejection(reason, detail)
     before_and_after = classified(HEADER + b"a;b;1\n" + raw + b"\na;b;2\n")
     assert before_and_after == ({2: "a;b;1", 4: "a;b;2"}, {3: (raw, reason, detail)})
@@ -119,13 +119,13 @@ def test_a_line_that_is_no_row_is_set_aside_alone_with_its_reason(raw: bytes, re
     "line",
     ["type;full_name;1", "type;type;type", "type;full_name;versions", "Type;Nova;version", "full_name;version;1"],
 )
-def test_a_row_that_has_a_word_of_the_header_is_a_row(line: str):
+def test_a_row_that_has_a_word_of_the_header_is_a_row(line: str) -> None:
     assert classified(HEADER + line.encode() + b"\n") == ({2: line}, {})
 
 
 @pytest.mark.parametrize("marks", [MARK, MARK * 3])
 @pytest.mark.parametrize("line", ["a;b;1", '"a;b";c;d', "é;😀;" + "x" * 40])
-def test_byte_order_marks_at_the_start_of_a_line_are_taken_off(line: str, marks: bytes):
+def test_byte_order_marks_at_the_start_of_a_line_are_taken_off(line: str, marks: bytes) -> None:
     assert rejection(marks + line.encode(), FORMAT) is None
     content = HEADER + b"a;b;0\n" + marks + line.encode() + b"\r\na;b;2\n"
     assert classified(content) == ({2: "a;b;0", 3: line, 4: "a;b;2"}, {})
@@ -133,7 +133,9 @@ def test_byte_order_marks_at_the_start_of_a_line_are_taken_off(line: str, marks:
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", MARK])
-def test_of_files_that_were_joined_every_row_is_a_row_and_every_header_is_set_aside(mark: bytes, line_end: bytes):
+def test_of_files_that_were_joined_every_row_is_a_row_and_every_header_is_set_aside(
+    mark: bytes, line_end: bytes
+) -> None:
     def file(*rows: bytes) -> bytes:
         return mark + line_end.join([HEADER.rstrip(), *rows, b""])
 
@@ -145,7 +147,7 @@ def test_of_files_that_were_joined_every_row_is_a_row_and_every_header_is_set_as
 
 @pytest.mark.parametrize("character", ["x", "é", "漢", "😀", "e\u0301"[1], ";", '"'])
 @pytest.mark.parametrize("column", list(MAX_LENGTH))
-def test_lengths_are_counted_in_characters(column: str, character: str):
+def test_lengths_are_counted_in_characters(column: str, character: str) -> None:
     def line(length: int) -> bytes:
         value = character * length
         if character in ';"':
@@ -161,7 +163,7 @@ def test_lengths_are_counted_in_characters(column: str, character: str):
     assert rejected == {3: (line(most + 1), *too_long)}
 
 
-def test_a_quoted_line_break_sets_both_its_lines_aside_and_no_other():
+def test_a_quoted_line_break_sets_both_its_lines_aside_and_no_other() -> None:
     clean, rejected = classified(HEADER + b'a;b;1\na;"b\nc";2\na;b;3\n')
     assert clean == {2: "a;b;1", 5: "a;b;3"}
     assert rejected == {
@@ -170,7 +172,7 @@ def test_a_quoted_line_break_sets_both_its_lines_aside_and_no_other():
     }
 
 
-def test_a_stray_quote_costs_its_own_line_only():
+def test_a_stray_quote_costs_its_own_line_only() -> None:
     clean, rejected = classified(HEADER + b'a;b;1\na;15";2\n' + b'a;"b";3\n' * 3)
     assert clean == {2: "a;b;1", **dict.fromkeys((4, 5, 6), 'a;"b";3')}
     assert list(rejected) == [3]
@@ -189,18 +191,18 @@ def test_a_stray_quote_costs_its_own_line_only():
         pytest.param(b'"type";"full_name";"version"\na;b;1\na;b;2\n', id="quoted header"),
     ],
 )
-def test_every_line_end_a_byte_order_mark_and_a_quoted_header_are_accepted(content: bytes):
+def test_every_line_end_a_byte_order_mark_and_a_quoted_header_are_accepted(content: bytes) -> None:
     assert classified(content) == ({2: "a;b;1", 3: "a;b;2"}, {})
 
 
-def test_line_ends_are_no_part_of_what_is_set_aside():
+def test_line_ends_are_no_part_of_what_is_set_aside() -> None:
     _, rejected = classified(HEADER + b"one\r\n\xff\r\ntwo\n\r\n\nthree")
     assert [raw for raw, *_ in rejected.values()] == [b"one", b"\xff", b"two", b"", b"", b"three"]
     assert list(rejected) == [2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("block_bytes", [32, 33, 50, 97, 1 << 10])
-def test_it_makes_no_difference_where_blocks_end(monkeypatch: pytest.MonkeyPatch, block_bytes: int):
+def test_it_makes_no_difference_where_blocks_end(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
     content = HEADER + "".join(f"a;é{i};😀{i}\r\n{'x' * (i % 70)}\nb;{i}\xff\n" for i in range(60)).encode(
         "latin-1", "replace"
     )
@@ -211,7 +213,9 @@ def test_it_makes_no_difference_where_blocks_end(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("length", [3 << 20, (1 << 20) + lines.BLOCK_BYTES + 1, 1 << 22])
-def test_an_overlong_line_is_set_aside_with_its_length_and_the_lines_after_it_are_read(length: int, line_end: bytes):
+def test_an_overlong_line_is_set_aside_with_its_length_and_the_lines_after_it_are_read(
+    length: int, line_end: bytes
+) -> None:
     clean, rejected = classified(HEADER + b"a;b;1\n" + b"x" * length + line_end + b"a;b;2\n\na;b;3")
     assert clean == {2: "a;b;1", 4: "a;b;2", 6: "a;b;3"}
     assert list(rejected) == [3, 5]
@@ -220,18 +224,18 @@ def test_an_overlong_line_is_set_aside_with_its_length_and_the_lines_after_it_ar
     assert detail == f"{length + len(line_end) - 1:,} bytes, of which the first 1,048,576 are kept here"
 
 
-def test_an_overlong_line_may_be_the_last_and_have_no_end():
+def test_an_overlong_line_may_be_the_last_and_have_no_end() -> None:
     clean, rejected = classified(HEADER + b"a;b;1\n" + b"x" * (3 << 20))
     assert clean == {2: "a;b;1"}
     assert rejected[3][2] == "3,145,728 bytes, of which the first 1,048,576 are kept here"
 
 
-def test_two_overlong_lines_in_a_row_are_two_lines():
+def test_two_overlong_lines_in_a_row_are_two_lines() -> None:
     clean, rejected = classified(HEADER + (b"x" * (2 << 20) + b"\n") * 2 + b"a;b;1\n")
     assert (clean, list(rejected)) == ({4: "a;b;1"}, [2, 3])
 
 
-def test_lines_before_an_overlong_one_are_lines_of_their_own():
+def test_lines_before_an_overlong_one_are_lines_of_their_own() -> None:
     clean, rejected = classified(HEADER + b"a;b;1\n" * 50_000 + b"x" * (2 << 20) + b"\n" + b"a;b;2\n" * 50_000)
     assert list(rejected) == [50_002]
     assert list(clean) == [*range(2, 50_002), *range(50_003, 100_003)]
@@ -258,7 +262,7 @@ def test_lines_before_an_overlong_one_are_lines_of_their_own():
         pytest.param(b"x" * (3 << 20), "has the first line 'xxxx", id="one endless line"),
     ],
 )
-def test_an_unusable_file_is_told_by_what_was_found_and_what_was_expected(content: bytes, found: str):
+def test_an_unusable_file_is_told_by_what_was_found_and_what_was_expected(content: bytes, found: str) -> None:
     with pytest.raises(UnusableFile) as raised:
         list(classify(io.BytesIO(content), FORMAT))
     message = str(raised.value)
@@ -308,7 +312,9 @@ def as_parquet() -> bytes:
         pytest.param(b"\0" * 5000, "nothing but NUL bytes", "written again", id="NUL bytes"),
     ],
 )
-def test_a_file_of_another_kind_is_called_by_its_name_with_what_to_do(content: bytes, kind: str, what_to_do: str):
+def test_a_file_of_another_kind_is_called_by_its_name_with_what_to_do(
+    content: bytes, kind: str, what_to_do: str
+) -> None:
     with pytest.raises(UnusableFile) as raised:
         list(classify(io.BytesIO(content), FORMAT))
     message = str(raised.value)
@@ -335,7 +341,7 @@ def test_a_file_of_another_kind_is_called_by_its_name_with_what_to_do(content: b
         ("full_name\ttype\tversion", "the header in another order, delimited by '\\t'"),
     ],
 )
-def test_a_header_that_differs_is_told_in_what(header: str, difference: str):
+def test_a_header_that_differs_is_told_in_what(header: str, difference: str) -> None:
     with pytest.raises(UnusableFile) as raised:
         list(classify(io.BytesIO(f"{header}\na;b;1\n".encode()), FORMAT))
     assert str(raised.value) == (
@@ -343,5 +349,5 @@ def test_a_header_that_differs_is_told_in_what(header: str, difference: str):
     )
 
 
-def test_a_file_whose_only_line_is_blank_is_a_file_with_one_rejected_line():
+def test_a_file_whose_only_line_is_blank_is_a_file_with_one_rejected_line() -> None:
     assert list(classify(io.BytesIO(HEADER + b"\n"), FORMAT)) == [RejectedLine(2, b"", Rejection("empty line", ""))]

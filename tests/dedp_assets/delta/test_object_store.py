@@ -16,7 +16,7 @@ from tests.dedp_assets.delta.tables import FIRST, Table, days_changed, followed,
 pytest_plugins = ["tests.s3_server"]
 
 
-def test_an_object_store_is_followed_in_the_same_way(s3_bucket):
+def test_an_object_store_is_followed_in_the_same_way(s3_bucket: str) -> None:
     table = Table(f"{s3_bucket}/lake/devices")
     with pytest.raises(TableMissing, match=f"there is no Delta table at {table.uri}"):
         table.commits()
@@ -32,19 +32,19 @@ def test_an_object_store_is_followed_in_the_same_way(s3_bucket):
     assert [table.log.mark(version) for version in (2, 3)] == [table.last_commit().mark, None]
 
 
-def test_an_object_store_whose_log_was_cleaned_up_is_seen_to_be_so(s3_bucket):
+def test_an_object_store_whose_log_was_cleaned_up_is_seen_to_be_so(s3_bucket: str) -> None:
     table = Table(f"{s3_bucket}/lake/devices")
     table.append(FIRST, configuration={"delta.logRetentionDuration": "interval 0 days"})
     for _ in range(2):
         table.append(FIRST)
     table.delta.create_checkpoint()
     table.delta.cleanup_metadata()
-    with pytest.raises(LogCleaned, match="the next one there is 2"):
+    with pytest.raises(LogCleaned, match="the next commit that is left is 2"):
         table.commits(0)
     assert table.commits(2) == []
 
 
-def test_an_object_store_with_a_damaged_checkpoint_is_read_from_its_commits(s3_bucket):
+def test_an_object_store_with_a_damaged_checkpoint_is_read_from_its_commits(s3_bucket: str) -> None:
     table = Table(f"{s3_bucket}/lake/devices")
     for _ in range(3):
         table.append(FIRST)
@@ -54,7 +54,7 @@ def test_an_object_store_with_a_damaged_checkpoint_is_read_from_its_commits(s3_b
     assert table.log.snapshot() == expected
 
 
-def test_a_file_that_one_commit_removes_and_adds_is_there_in_an_object_store(s3_bucket):
+def test_a_file_that_one_commit_removes_and_adds_is_there_in_an_object_store(s3_bucket: str) -> None:
     table = Table(f"{s3_bucket}/lake/devices")
     table.append(FIRST)
     before = table.log.snapshot()
@@ -65,7 +65,7 @@ def test_a_file_that_one_commit_removes_and_adds_is_there_in_an_object_store(s3_
     assert table.log.snapshot().files == before.files
 
 
-def test_a_bucket_that_is_not_there_is_named_in_one_line(s3_bucket):
+def test_a_bucket_that_is_not_there_is_named_in_one_line(s3_bucket: str) -> None:
     log = DeltaLog("s3://nobody/devices", storage_options("s3://nobody/devices"))
     for look in (log.snapshot, lambda: next(log.commits(-1))):
         with pytest.raises(TableProblem, match=r"s3://nobody/devices.* can't be read: .*check the bucket") as raised:

@@ -38,7 +38,7 @@ def written(uri: str) -> DeltaTable:
     return DeltaTable(uri, storage_options=options)
 
 
-def test_columns_are_read_in_their_order_and_as_they_are_typed(uri):
+def test_columns_are_read_in_their_order_and_as_they_are_typed(uri: str) -> None:
     found = read_columns(written(uri), ["count", "full_name", "version", "event_time"])
     assert found.schema.types == [pa.int64(), pa.string(), pa.string(), pa.date32()]
     assert sorted(found.to_pylist(), key=lambda row: row["count"]) == [
@@ -47,12 +47,12 @@ def test_columns_are_read_in_their_order_and_as_they_are_typed(uri):
 
 
 @pytest.mark.parametrize("wanted", [DAYS[3:5], [DAYS[7], date(1999, 1, 1)], []])
-def test_only_the_rows_of_the_dates_that_are_wanted_are_read(uri, wanted):
+def test_only_the_rows_of_the_dates_that_are_wanted_are_read(uri: str, wanted: list[date]) -> None:
     found = read_columns(written(uri), ["count"], ("event_time", wanted))
     assert sorted(found["count"].to_pylist()) == [DAYS.index(day) for day in wanted if day in DAYS]
 
 
-def test_a_table_is_read_as_of_the_version_that_was_opened(uri):
+def test_a_table_is_read_as_of_the_version_that_was_opened(uri: str) -> None:
     table = written(uri)
     write_deltalake(uri, SCHEMA.empty_table(), mode="overwrite", storage_options=storage_options(uri))
     assert read_columns(table, ["count"]).num_rows == 50
@@ -61,7 +61,7 @@ def test_a_table_is_read_as_of_the_version_that_was_opened(uri):
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_transactions_are_read_from_the_log_wherever_it_is(uri, checkpoint):
+def test_transactions_are_read_from_the_log_wherever_it_is(uri: str, checkpoint: bool) -> None:
     table = written(uri)
     properties = CommitProperties(app_transactions=[Transaction("app/1", 7)])
     write_deltalake(table, SCHEMA.empty_table(), mode="append", commit_properties=properties)

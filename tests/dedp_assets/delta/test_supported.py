@@ -1,23 +1,28 @@
 """Tables that would be read wrong are refused, with what to do; those that only could be are not."""
 
 import json
+from collections.abc import Callable
+from typing import TypeAlias
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from dedp_assets.delta.problems import (
-    UnsupportedTable,
-)
-from tests.dedp_assets.delta.tables import FIRST, MODIFIED, VECTOR, devices, removal, with_features
+from dedp_assets.delta.problems import UnsupportedTable
+from tests.dedp_assets.delta.tables import FIRST, MODIFIED, VECTOR, Action, Table, devices, removal, with_features
+
+# Gives the actions of another writer's commit, from the table and the add action of its only file.
+OtherWriter: TypeAlias = Callable[[Table, Action], list[Action]]
+# Gives rows and partition columns of another table, from rows.
+Repartition: TypeAlias = Callable[[pa.Table], tuple[pa.Table, list[str]]]
 
 
-def metadata(table, version=0, **changed):
+def metadata(table: Table, version: int = 0, **changed: object) -> Action:
     (found,) = table.actions(version, "metaData")
     return {"metaData": found | changed}
 
 
-def column_mapping(table, mode):
+def column_mapping(table: Table, mode: str) -> Action:
     (found,) = table.actions(0, "metaData")
     schema = json.loads(found["schemaString"])
     for number, column in enumerate(schema["fields"], start=1):
@@ -26,7 +31,7 @@ def column_mapping(table, mode):
     return {"metaData": found | {"schemaString": json.dumps(schema), "configuration": properties}}
 
 
-UNSUPPORTED = {
+UNSUPPORTED: dict[str, tuple[OtherWriter, str]] = {
     "deletion vectors in use": (
         lambda t, add: [
             with_features("deletionVectors"),
@@ -70,7 +75,9 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize(("actions", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_a_table_that_would_be_read_wrong_is_refused_by_name_and_with_what_to_do(table, actions, message):
+def test_a_table_that_would_be_read_wrong_is_refused_by_name_and_with_what_to_do(
+    table: Table, actions: OtherWriter, message: str
+) -> None:
     table.append(FIRST)
     (add,) = table.actions(0, "add")
     table.write_commit(1, *actions(table, add))
@@ -82,7 +89,7 @@ def test_a_table_that_would_be_read_wrong_is_refused_by_name_and_with_what_to_do
     assert commit.check_table
 
 
-OTHERWISE = {
+OTHERWISE: dict[str, tuple[Repartition, str]] = {
     "another partition column": (
         lambda rows: (rows, ["type"]),
         "is partitioned by type; expected event_time alone: write it with partition_by=",
@@ -99,14 +106,14 @@ OTHERWISE = {
 
 
 @pytest.mark.parametrize(("change", "message"), OTHERWISE.values(), ids=OTHERWISE)
-def test_a_table_that_is_not_partitioned_by_day_is_refused(table, change, message):
+def test_a_table_that_is_not_partitioned_by_day_is_refused(table: Table, change: Repartition, message: str) -> None:
     rows, partition_by = change(devices(FIRST))
     write_deltalake(table.uri, rows, partition_by=partition_by)
     with pytest.raises(UnsupportedTable, match=f"{table.uri}.* {message}"):
         table.log.snapshot()
 
 
-def test_deletion_vectors_that_can_be_read_are_refused_like_those_that_cannot(table):
+def test_deletion_vectors_that_can_be_read_are_refused_like_those_that_cannot(table: Table) -> None:
     table.append(FIRST, names=["nokia"] * 30)
     (add,) = table.actions(0, "add")
     # From the examples of Delta's protocol: rows 3, 4, 7, 11, 18 and 29 of some file, inline.
@@ -118,7 +125,7 @@ def test_deletion_vectors_that_can_be_read_are_refused_like_those_that_cannot(ta
         table.log.snapshot()
 
 
-READABLE = {
+READABLE: dict[str, Callable[[Table], list[Action]]] = {
     "deletion vectors that no file has": lambda t: [
         with_features("deletionVectors"),
         metadata(t, configuration={"delta.enableDeletionVectors": "true"}),
@@ -131,13 +138,13 @@ READABLE = {
 
 
 @pytest.mark.parametrize("actions", READABLE.values(), ids=READABLE)
-def test_a_feature_that_does_no_harm_is_none(table, actions):
+def test_a_feature_that_does_no_harm_is_none(table: Table, actions: Callable[[Table], list[Action]]) -> None:
     table.append(FIRST)
     table.write_commit(1, *actions(table))
     assert set(table.log.snapshot().files) == {FIRST}
 
 
-def test_a_table_that_got_rid_of_its_deletion_vectors_is_read_again(table):
+def test_a_table_that_got_rid_of_its_deletion_vectors_is_read_again(table: Table) -> None:
     table.append(FIRST)
     (add,) = table.actions(0, "add")
     table.write_commit(1, with_features("deletionVectors"))

@@ -1,6 +1,7 @@
 """Partition values are the same in a commit and in a snapshot, however a writer spells them."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.dedp_assets.delta.tables import FIRST, SECOND, Table, days_changed, f
 STRANGE_VALUES = ["a b%:/=é", "100%25", "", "not-a-date", "2024-1-2", "../up", "a=b/c"]
 
 
-def test_values_that_are_encoded_in_paths_are_the_same_in_the_log_and_in_a_snapshot(table):
+def test_values_that_are_encoded_in_paths_are_the_same_in_the_log_and_in_a_snapshot(table: Table) -> None:
     for value in STRANGE_VALUES:
         table.append(value)
     table.delta.create_checkpoint()
@@ -39,7 +40,9 @@ ODD_DATES = {
 
 
 @pytest.mark.parametrize(("written", "meant"), ODD_DATES.items())
-def test_a_date_is_what_deltalake_takes_it_for_in_a_commit_and_in_a_snapshot(tmp_path, written, meant):
+def test_a_date_is_what_deltalake_takes_it_for_in_a_commit_and_in_a_snapshot(
+    tmp_path: Path, written: str, meant: str
+) -> None:
     table = Table(tmp_path / "devices", "date")
     table.append(SECOND)
     (add,) = table.actions(0, "add")
@@ -50,7 +53,7 @@ def test_a_date_is_what_deltalake_takes_it_for_in_a_commit_and_in_a_snapshot(tmp
     assert [days_changed(commit) for commit in DeltaLog(table.uri).commits(0)] == [[meant]]
 
 
-def test_a_text_that_looks_like_a_date_is_itself(table):
+def test_a_text_that_looks_like_a_date_is_itself(table: Table) -> None:
     table.append(SECOND)
     (add,) = table.actions(0, "add")
     table.write_commit(1, {"add": add | {"path": "x/odd.parquet", "partitionValues": {"event_time": "2024-1-1"}}})
@@ -58,7 +61,7 @@ def test_a_text_that_looks_like_a_date_is_itself(table):
     assert [days_changed(commit) for commit in DeltaLog(table.uri).commits(0)] == [["2024-1-1"]]
 
 
-def test_a_file_without_a_partition_value_belongs_to_none_whatever_its_folder_is_called(table):
+def test_a_file_without_a_partition_value_belongs_to_none_whatever_its_folder_is_called(table: Table) -> None:
     table.append(SECOND)
     (add,) = table.actions(0, "add")
     table.write_commit(1, {"add": add | {"path": f"event_time={FIRST}/x.parquet", "partitionValues": {}}})

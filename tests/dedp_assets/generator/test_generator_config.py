@@ -1,11 +1,12 @@
-"""The configuration: the original's settings are understood, and every mistake is named with its line."""
+"""The configuration accepts the settings of the original, and reports each mistake with its line."""
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
 import dedp_assets.generator
-from dedp_assets.generator import ConfigError, load_config
+from dedp_assets.generator import ConfigError, GeneratorConfig, load_config
 
 VALID = """\
 dataset:
@@ -37,9 +38,21 @@ writer:
 EXAMPLES = Path(dedp_assets.generator.__file__).parent / "examples"
 
 
+class Load(Protocol):
+    """Reads a text as a configuration file; `options` are those of load_config."""
+
+    def __call__(self, text: str, **options: Any) -> GeneratorConfig: ...
+
+
+class Problems(Protocol):
+    """Reads a text that is not a valid configuration; returns the lines of its error, without the folder's name."""
+
+    def __call__(self, text: str, **options: Any) -> list[str]: ...
+
+
 @pytest.fixture
-def load(tmp_path):
-    def load_text(text, **options):
+def load(tmp_path: Path) -> Load:
+    def load_text(text: str, **options: Any) -> GeneratorConfig:
         path = tmp_path / "CONFIG.yaml"
         path.write_text(text, encoding="utf-8")
         return load_config(path, **options)
@@ -48,8 +61,8 @@ def load(tmp_path):
 
 
 @pytest.fixture
-def problems(load, tmp_path):
-    def problems_of(text, **options):
+def problems(load: Load, tmp_path: Path) -> Problems:
+    def problems_of(text: str, **options: Any) -> list[str]:
         with pytest.raises(ConfigError) as refused:
             load(text, **options)
         return str(refused.value).replace(f"{tmp_path}/", "").splitlines()
@@ -57,9 +70,10 @@ def problems(load, tmp_path):
     return problems_of
 
 
-def test_the_original_settings_are_understood(load):
+def test_the_original_settings_are_understood(load: Load) -> None:
     config = load(VALID)
     assert config.dataset.counts().duplicates == 250
+    assert config.data_blocker.configuration
     assert config.data_blocker.configuration.sleep_time_range_seconds.to == 6
     assert config.generator.runs == 5
     assert config.writer.configuration.output_path == Path("/data/input")
@@ -68,11 +82,11 @@ def test_the_original_settings_are_understood(load):
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_is_valid(example):
+def test_every_example_is_valid(example: Path) -> None:
     assert load_config(example).rows_in_all
 
 
-def test_an_unknown_setting_is_named_with_its_line(problems):
+def test_an_unknown_setting_is_named_with_its_line(problems: Problems) -> None:
     assert problems(VALID.replace("missing_fields", "mising_fields")) == [
         "CONFIG.yaml:5: dataset.composition_percentage.mising_fields: unknown setting; did you mean "
         "missing_fields? known here: duplicates, missing_fields, unprocessable_rows, late_rows_percentage"
@@ -156,11 +170,11 @@ def test_an_unknown_setting_is_named_with_its_line(problems):
         ),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_line(problems, right, wrong, problem):
+def test_a_wrong_setting_is_named_with_its_line(problems: Problems, right: str, wrong: str, problem: str) -> None:
     assert problems(VALID.replace(right, wrong)) == [f"CONFIG.yaml:{problem}"]
 
 
-def test_every_problem_is_listed_in_the_order_of_the_file(problems):
+def test_every_problem_is_listed_in_the_order_of_the_file(problems: Problems) -> None:
     text = VALID.replace("rows: 1000", "rows: x").replace("entity", "entiti").replace("all_runs", "runs")
     named = [problem.split(": ")[:2] for problem in problems(text)]
     assert named == [
@@ -172,42 +186,42 @@ def test_every_problem_is_listed_in_the_order_of_the_file(problems):
     ]
 
 
-def test_a_missing_setting_is_named_with_the_line_of_its_section(problems):
+def test_a_missing_setting_is_named_with_the_line_of_its_section(problems: Problems) -> None:
     assert problems(VALID.replace("  rows: 1000\n", "")) == [
         "CONFIG.yaml:1: dataset.rows: expected a whole number of rows, 1 or more, found nothing; add this setting"
     ]
 
 
-def test_fixed_times_needs_the_number_of_runs(problems):
+def test_fixed_times_needs_the_number_of_runs(problems: Problems) -> None:
     (problem,) = problems(VALID.replace("  configuration:\n    all_runs: 5\n", ""))
     assert problem.startswith("CONFIG.yaml:15: generator.configuration: expected {all_runs: 5}")
 
 
 @pytest.mark.parametrize("partition", ["../up", "/root", "", "a//b", "a/./b", "2024-01-01/"])
-def test_a_partition_stays_inside_the_output_path(problems, partition):
+def test_a_partition_stays_inside_the_output_path(problems: Problems, partition: str) -> None:
     text = VALID.replace("['2024-01-01', 'date=2024-01-02']", f"\n    - '2024-01-01'\n    - '{partition}'")
     (problem,) = problems(text)
     assert problem.startswith("CONFIG.yaml:26: writer.partitions.1: expected the name of a sub-folder")
 
 
-def test_a_partition_is_listed_once(problems):
+def test_a_partition_is_listed_once(problems: Problems) -> None:
     (problem,) = problems(VALID.replace("date=2024-01-02", "2024-01-01"))
     assert problem.endswith("expected every partition once, found '2024-01-01' more than once")
 
 
-def test_an_unquoted_date_is_the_name_of_a_partition(load):
+def test_an_unquoted_date_is_the_name_of_a_partition(load: Load) -> None:
     config = load(VALID.replace("'2024-01-01'", "2024-01-01"))
     assert config.writer.partitions == ["2024-01-01", "date=2024-01-02"]
 
 
 @pytest.mark.parametrize("no", ["'no'", "no", "none", "null", "", "false"])
-def test_no_data_blocker_can_be_written_in_the_original_ways(load, no):
+def test_no_data_blocker_can_be_written_in_the_original_ways(load: Load, no: str) -> None:
     before, after = VALID.split("data_blocker:")[0], "entity:" + VALID.split("entity:")[1]
     assert load(f"{before}data_blocker:\n  type: {no}\n{after}").data_blocker.type == "none"
     assert load(before + after).data_blocker.type == "none"
 
 
-def test_late_rows_are_accepted_in_both_places_but_not_in_two(load, problems):
+def test_late_rows_are_accepted_in_both_places_but_not_in_two(load: Load, problems: Problems) -> None:
     inside = VALID.replace("duplicates: 25", "late_rows_percentage: 5")
     assert load(inside).dataset.counts().late_rows == 50
     beside = VALID.replace("rows: 1000", "rows: 1000\n  late_rows_percentage: 5")
@@ -216,12 +230,12 @@ def test_late_rows_are_accepted_in_both_places_but_not_in_two(load, problems):
     assert problem.startswith("CONFIG.yaml:3: dataset.late_rows_percentage: expected it once")
 
 
-def test_a_composition_with_every_line_commented_out_is_all_clean(load):
+def test_a_composition_with_every_line_commented_out_is_all_clean(load: Load) -> None:
     text = VALID.replace("    duplicates: 25\n    missing_fields: 0\n    unprocessable_rows: 0\n", "")
     assert load(text).dataset.counts().clean == 1000
 
 
-def test_environment_variables_in_the_output_path_are_expanded(load, problems):
+def test_environment_variables_in_the_output_path_are_expanded(load: Load, problems: Problems) -> None:
     text = VALID.replace("/data/input", "${DEDP_LANDING}/devices")
     assert load(text, environment={"DEDP_LANDING": "/landing"}).writer.configuration.output_path == Path(
         "/landing/devices"
@@ -232,7 +246,7 @@ def test_environment_variables_in_the_output_path_are_expanded(load, problems):
         assert "DEDP_LANDING is not set" in problem
 
 
-def test_another_output_path_can_be_given(load):
+def test_another_output_path_can_be_given(load: Load) -> None:
     config = load(VALID.replace("/data/input", "$UNSET/x"), output_path="elsewhere", environment={})
     assert config.writer.configuration.output_path == Path("elsewhere")
 
@@ -252,12 +266,12 @@ def test_another_output_path_can_be_given(load):
         ("[" * 5000, "CONFIG.yaml:1: the settings are nested too deeply"),
     ],
 )
-def test_text_that_is_not_settings_is_named_with_its_line(problems, text, start):
+def test_text_that_is_not_settings_is_named_with_its_line(problems: Problems, text: str, start: str) -> None:
     (problem,) = problems(text)
     assert problem.startswith(start)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.yaml: the configuration cannot be read: No such file"):
         load_config(tmp_path / "missing.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"dataset:\n  rows: \xe9\n")

@@ -1,14 +1,23 @@
-"""Files to load, and what must hold of the tables whatever has happened."""
+"""Files to load, and assertions that hold for the tables at any moment."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-# Independent of the view and of what folding keeps: a count of the rows that are there.
+from tests.dedp_assets.isolated_sequencer.fixture_types import (
+    AssertExact,
+    QuarantinedLine,
+    QuarantineOf,
+    RowsOf,
+    WaitUntil,
+    WriteDevices,
+)
+
+# Counts the rows themselves. It uses neither the view nor the tables that folding keeps.
 _RECOUNT = "SELECT type, full_name, version, count(*) FROM dedp.devices_raw GROUP BY type, full_name, version"
 
 _OPEN_ACCOUNTS = """
@@ -25,8 +34,7 @@ _OPEN_ACCOUNTS = """
 
 
 @pytest.fixture
-def devices_csv(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a devices file: rows below the header, or the bytes of the whole file."""
+def devices_csv(tmp_path: Path) -> WriteDevices:
 
     def write(content: bytes | Iterable[str], name: str = "dataset.csv") -> Path:
         path = tmp_path / name
@@ -39,8 +47,7 @@ def devices_csv(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def assert_exact(dsn: str) -> Callable[[], None]:
-    """A function that asserts, in one snapshot, that totals equal a recount and that every load's account closes."""
+def assert_exact(dsn: str) -> AssertExact:
 
     def check(accounts: bool = True) -> None:
         connection = psycopg2.connect(dsn)
@@ -59,8 +66,7 @@ def assert_exact(dsn: str) -> Callable[[], None]:
 
 
 @pytest.fixture
-def wait_until(database: Connection) -> Callable[..., int]:
-    """A function that waits until a query, run on its own each time, gives a true value, and returns that."""
+def wait_until(database: Connection) -> WaitUntil:
 
     def wait(query: str, *parameters: object, seconds: float = 60) -> int:
         deadline = time.monotonic() + seconds
@@ -69,15 +75,15 @@ def wait_until(database: Connection) -> Callable[..., int]:
                 cursor.execute(query, parameters or None)
                 row = cursor.fetchone()
             if row and row[0]:
-                return row[0]
+                return int(row[0])
             assert time.monotonic() < deadline, f"still not true: {query} {parameters}"
-            time.sleep(0.01)  # between two looks; what is waited for is the condition
+            time.sleep(0.01)
 
     return wait
 
 
 @pytest.fixture
-def rows_of(database: Connection) -> Callable[[str], list[str]]:
+def rows_of(database: Connection) -> RowsOf:
     """A function that gives the rows of a load as sorted lines."""
 
     def read(load_id: str) -> list[str]:
@@ -91,10 +97,10 @@ def rows_of(database: Connection) -> Callable[[str], list[str]]:
 
 
 @pytest.fixture
-def quarantine_of(database: Connection) -> Callable[[str], list[tuple[int, str, str, str, bytes]]]:
-    """A function that gives what is set aside of a load: line number, reason, detail, line and raw line."""
+def quarantine_of(database: Connection) -> QuarantineOf:
+    """A function that gives the quarantined lines of a load, in the order of the file."""
 
-    def read(load_id: str) -> list[tuple[int, str, str, str, bytes]]:
+    def read(load_id: str) -> list[QuarantinedLine]:
         with database, database.cursor() as cursor:
             cursor.execute(
                 "SELECT line_number, reason, detail, line, raw_line FROM dedp.devices_quarantine "

@@ -2,33 +2,37 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from dedp_assets.landing.copies import read_copied
-from dedp_assets.landing.copying import NotCopied, SeenSince, StillBeingWritten, copy_when_settled
+from dedp_assets.landing.copies import StorageFailed, read_record
+from dedp_assets.landing.copying import CopiedFile, NotCopied, SeenSince, StillBeingWritten, copy_when_settled
 from dedp_assets.landing.versions import FileVersion
 
 # Enough rows for more than one read of the copier.
 ROWS = 70_000
 
 
-def version_text(number, rows=ROWS):
-    """A file that tells of itself which version it is and whether it is whole; all of them are of one size."""
+def version_text(number: int, rows: int = ROWS) -> str:
+    """The text of a file that says which version it is and whether it is complete. All versions have the same size."""
     row = f"version {number:06};\n"
     return f"header {number:06};\n" + row * rows + f"{rows:06} rows;\n"
 
 
-def version_of(path):
-    """The version that a file holds, after making sure that it is that version, whole and nothing else."""
+def version_of(path: Path) -> int:
+    """The version that a file holds. Asserts that it is that version, complete and nothing else."""
     text = path.read_text()
     number = int(text[len("header ") :].split(";", 1)[0])
     rows = text.count("\n") - 2
@@ -36,20 +40,20 @@ def version_of(path):
     return number
 
 
-def names_in(folder):
+def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def copy(source, destination, *, settle_seconds=0.0, patience=30.0):
+def copy(source: Path, destination: Path, *, settle_seconds: float = 0.0, patience: float = 30.0) -> CopiedFile:
     return copy_when_settled(source, destination, settle_seconds=settle_seconds, patience=patience)
 
 
 @contextmanager
-def meanwhile(step):
-    """Repeat `step` (which takes a number) in another thread for as long as the block takes."""
+def meanwhile(step: Callable[[int], None]) -> Iterator[None]:
+    """Call `step` with 1, 2, 3 ... in another thread until the block ends."""
     over = threading.Event()
 
-    def repeat():
+    def repeat() -> None:
         number = 0
         while not over.is_set():
             number += 1
@@ -65,10 +69,10 @@ def meanwhile(step):
 
 
 @contextmanager
-def at_call_of(name, action):
-    """Call `action` once when this thread has returned from its next call of the built-in function `name`."""
+def at_call_of(name: str, action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` once, right after this thread's next call of the built-in function `name`."""
 
-    def watch(_frame, event, function):
+    def watch(_frame: FrameType, event: str, function: Any) -> None:
         if event == "c_return" and function.__name__ == name:
             sys.setprofile(None)
             action()
@@ -80,13 +84,13 @@ def at_call_of(name, action):
         sys.setprofile(None)
 
 
-def replace_with(path, text):
+def replace_with(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
     draft.replace(path)
 
 
-def test_the_report_tells_source_size_lines_and_digest_of_what_was_copied(tmp_path):
+def test_the_report_tells_source_size_lines_and_digest_of_what_was_copied(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
     source.write_text(version_text(1))
     copied = copy(source, destination)
@@ -123,7 +127,7 @@ def test_the_report_tells_source_size_lines_and_digest_of_what_was_copied(tmp_pa
         "not text",
     ],
 )
-def test_lines_are_counted_with_or_without_an_end_of_the_last_one(tmp_path, content, lines):
+def test_lines_are_counted_with_or_without_an_end_of_the_last_one(tmp_path: Path, content: bytes, lines: int) -> None:
     source = tmp_path / "landed.csv"
     source.write_bytes(content)
     copied = copy(source, tmp_path / "dataset.csv")
@@ -154,7 +158,10 @@ sys.setprofile(watch)
 copy_when_settled(Path(source), Path(destination), settle_seconds=0.0)
 """
 
-STEPS = {
+# An event of the profiler, a built-in function, and its how manieth call.
+Step = tuple[str, str, int]
+
+STEPS: dict[str, Step] = {
     "with the lock taken": ("c_return", "flock", 1),
     "with an empty draft": ("c_call", "write", 1),
     "with a part written": ("c_return", "write", 1),
@@ -169,7 +176,9 @@ STEPS = {
 
 @pytest.mark.parametrize("earlier_copy", [True, False], ids=["over an earlier copy", "for the first time"])
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_exact(tmp_path, step, earlier_copy):
+def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_exact(
+    tmp_path: Path, step: Step, earlier_copy: bool
+) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
     if earlier_copy:
         source.write_text(version_text(1))
@@ -187,7 +196,7 @@ def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_e
     took_the_name = (
         step[1:] in (("replace", 2), ("replace", 3)) and step != STEPS["just before the draft takes the name"]
     )
-    recorded = read_copied(destination)
+    recorded = read_record(destination)
     assert (recorded is not None) == destination.exists()
     assert recorded is None or recorded.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
     if took_the_name:
@@ -201,10 +210,10 @@ def test_a_copier_killed_at_any_step_leaves_no_half_file_and_the_next_one_ends_e
     assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
 
 
-def test_every_copy_of_a_source_replaced_in_a_tight_loop_is_one_complete_version(tmp_path):
+def test_every_copy_of_a_source_replaced_in_a_tight_loop_is_one_complete_version(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     source.write_text(version_text(0))
-    seen = []
+    seen: list[int] = []
     with meanwhile(lambda number: replace_with(source, version_text(number))):
         for _ in range(15):
             copied = copy(source, destination, settle_seconds=0.02)
@@ -214,18 +223,18 @@ def test_every_copy_of_a_source_replaced_in_a_tight_loop_is_one_complete_version
     assert seen[-1] > seen[0]
 
 
-def test_every_copy_of_a_source_rewritten_in_place_with_rests_is_one_complete_version(tmp_path):
+def test_every_copy_of_a_source_rewritten_in_place_with_rests_is_one_complete_version(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     source.write_text(version_text(0))
 
-    def rewrite(number):
+    def rewrite(number: int) -> None:
         content = version_text(number).encode()
         with open(source, "r+b", buffering=0) as stream:
             for start in range(0, len(content), 100_000):
                 stream.write(content[start : start + 100_000])
         time.sleep(0.7)
 
-    seen = []
+    seen: list[int] = []
     with meanwhile(rewrite):
         while not seen or seen[-1] < seen[0] + 3:
             copy(source, destination, settle_seconds=0.4)
@@ -233,7 +242,7 @@ def test_every_copy_of_a_source_rewritten_in_place_with_rests_is_one_complete_ve
     assert seen == sorted(seen)
 
 
-def test_a_source_changed_in_place_under_the_copy_is_copied_again(tmp_path):
+def test_a_source_changed_in_place_under_the_copy_is_copied_again(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     source.write_text(version_text(1))
     os.utime(source, (0, 0))
@@ -243,7 +252,7 @@ def test_a_source_changed_in_place_under_the_copy_is_copied_again(tmp_path):
     assert copied.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
 
 
-def test_a_source_replaced_under_the_copy_is_another_version_that_waits_for_its_turn(tmp_path):
+def test_a_source_replaced_under_the_copy_is_another_version_that_waits_for_its_turn(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     source.write_text(version_text(1))
     with at_call_of("write", lambda: replace_with(source, version_text(2))):
@@ -253,7 +262,7 @@ def test_a_source_replaced_under_the_copy_is_another_version_that_waits_for_its_
     assert version_of(destination) == 2
 
 
-def test_a_source_that_is_deleted_under_the_copy_is_copied_whole(tmp_path):
+def test_a_source_that_is_deleted_under_the_copy_is_copied_whole(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     source.write_text(version_text(1))
     with at_call_of("write", source.unlink):
@@ -261,12 +270,12 @@ def test_a_source_that_is_deleted_under_the_copy_is_copied_whole(tmp_path):
     assert version_of(destination) == 1
 
 
-def test_a_file_that_never_comes_to_rest_is_not_taken_and_the_earlier_copy_stays(tmp_path):
+def test_a_file_that_never_comes_to_rest_is_not_taken_and_the_earlier_copy_stays(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
     source.write_text(version_text(1))
     copy(source, destination)
 
-    def grow(_number):
+    def grow(_number: int) -> None:
         with open(source, "a") as stream:
             stream.write("one more line\n")
         time.sleep(0.01)
@@ -278,11 +287,11 @@ def test_a_file_that_never_comes_to_rest_is_not_taken_and_the_earlier_copy_stays
     assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
 
 
-def test_a_file_that_changes_during_every_copy_is_given_up_too(tmp_path):
+def test_a_file_that_changes_during_every_copy_is_given_up_too(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
     source.write_text(version_text(1))
 
-    def touch_at_each_write(_frame, event, function):
+    def touch_at_each_write(_frame: FrameType, event: str, function: Any) -> None:
         if event == "c_return" and function.__name__ == "write":
             os.utime(source)
 
@@ -295,12 +304,12 @@ def test_a_file_that_changes_during_every_copy_is_given_up_too(tmp_path):
     assert not destination.exists()
 
 
-def test_a_writer_that_keeps_an_old_time_of_change_while_it_writes_is_waited_for(tmp_path):
+def test_a_writer_that_keeps_an_old_time_of_change_while_it_writes_is_waited_for(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     text = version_text(3, rows=1000)
     source.write_text("")
 
-    def write(_number=None):
+    def write() -> None:
         with open(source, "a") as stream:
             for start in range(0, len(text), 1000):
                 stream.write(text[start : start + 1000])
@@ -316,19 +325,19 @@ def test_a_writer_that_keeps_an_old_time_of_change_while_it_writes_is_waited_for
     assert destination.read_text() == text
 
 
-def test_many_files_settle_at_the_same_time(tmp_path):
+def test_many_files_settle_at_the_same_time(tmp_path: Path) -> None:
     sources = [tmp_path / f"{number}.csv" for number in range(10)]
     seen = SeenSince()
     for source in sources:
         source.write_text("content")
-        seen.look(source)
+        seen.unchanged_since(source)
     began = time.monotonic()
     for source in sources:
         copy_when_settled(source, tmp_path / source.stem / "dataset.csv", settle_seconds=0.5, seen=seen)
     assert time.monotonic() - began < 5 * 0.5, "one after the other they would take ten times as long"
 
 
-def test_what_was_seen_to_be_complete_before_is_not_waited_for_unless_it_has_changed_since(tmp_path):
+def test_what_was_seen_to_be_complete_before_is_not_waited_for_unless_it_has_changed_since(tmp_path: Path) -> None:
     source = tmp_path / "landed.csv"
     source.write_text("content")
     complete = SeenSince({source: FileVersion.of(source.stat())})
@@ -338,12 +347,12 @@ def test_what_was_seen_to_be_complete_before_is_not_waited_for_unless_it_has_cha
         copy_when_settled(source, tmp_path / "two" / "dataset.csv", settle_seconds=60, patience=0, seen=complete)
 
 
-def test_a_growing_file_is_taken_whole_once_it_has_come_to_rest(tmp_path):
+def test_a_growing_file_is_taken_whole_once_it_has_come_to_rest(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     parts = [version_text(7)[start : start + 300_000] for start in range(0, len(version_text(7)), 300_000)]
     source.write_text(parts[0])
 
-    def write_the_rest():
+    def write_the_rest() -> None:
         with open(source, "a") as stream:
             for part in parts[1:]:
                 time.sleep(0.05)
@@ -357,7 +366,7 @@ def test_a_growing_file_is_taken_whole_once_it_has_come_to_rest(tmp_path):
     assert version_of(destination) == 7
 
 
-def test_a_change_time_in_the_future_does_not_hold_a_file_back_for_ever(tmp_path):
+def test_a_change_time_in_the_future_does_not_hold_a_file_back_for_ever(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "dataset.csv"
     source.write_text(version_text(1))
     tomorrow = time.time() + 86_400
@@ -366,31 +375,31 @@ def test_a_change_time_in_the_future_does_not_hold_a_file_back_for_ever(tmp_path
     assert version_of(destination) == 1
 
 
-def make_empty(path):
+def make_empty(path: Path) -> None:
     path.touch()
 
 
-def make_nothing(_path):
+def make_nothing(_path: Path) -> None:
     pass
 
 
-def make_folder(path):
+def make_folder(path: Path) -> None:
     path.mkdir()
 
 
-def make_fifo(path):
+def make_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def make_loop(path):
+def make_loop(path: Path) -> None:
     path.symlink_to(path)
 
 
-def make_dangling_link(path):
+def make_dangling_link(path: Path) -> None:
     path.symlink_to(path.with_name("nothing"))
 
 
-def make_file_where_a_folder_should_be(path):
+def make_file_where_a_folder_should_be(path: Path) -> None:
     path.parent.rmdir()
     path.parent.touch()
 
@@ -407,7 +416,9 @@ def make_file_where_a_folder_should_be(path):
         (make_file_where_a_folder_should_be, "found nothing|Not a directory"),
     ],
 )
-def test_what_is_no_file_with_content_is_refused_by_name_and_the_earlier_copy_stays(tmp_path, make, found):
+def test_what_is_no_file_with_content_is_refused_by_name_and_the_earlier_copy_stays(
+    tmp_path: Path, make: Callable[[Path], None], found: str
+) -> None:
     source, destination = tmp_path / "landing" / "dataset.csv", tmp_path / "kept" / "dataset.csv"
     source.parent.mkdir()
     destination.parent.mkdir()
@@ -421,11 +432,41 @@ def test_what_is_no_file_with_content_is_refused_by_name_and_the_earlier_copy_st
     assert names_in(destination.parent) <= {"dataset.csv", ".lock", "source.json"}
 
 
-def test_a_name_that_the_system_refuses_is_reported_as_such(tmp_path):
+def test_a_name_that_the_system_refuses_is_reported_as_such(tmp_path: Path) -> None:
     source = tmp_path / ("n" * 300)
     with pytest.raises(NotCopied, match="can't be read: File name too long") as raised:
         copy(source, tmp_path / "dataset.csv")
     assert str(source) in str(raised.value)
+
+
+def test_a_copy_that_the_disk_does_not_take_names_both_files_and_the_earlier_copy_stays(tmp_path: Path) -> None:
+    source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
+    source.write_text(version_text(1))
+    copy(source, destination)
+    source.write_text(version_text(2))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageFailed) as raised:
+            copy(source, destination)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.may_pass
+    assert str(raised.value) == (
+        f"failed to copy {source} to {destination}: File too large; check the disk, and the rights on files and folders"
+    )
+    assert version_of(destination) == 1
+    assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path: Path) -> None:
+    source = tmp_path / "landed.csv"
+    source.write_text(version_text(1))
+    (tmp_path / "kept").write_text("a file where the folder should be")
+    with pytest.raises(
+        StorageFailed, match=r"failed to lock .*/kept/day: Not a directory: .*/kept/day; check the disk"
+    ):
+        copy(source, tmp_path / "kept" / "day" / "dataset.csv")
 
 
 COPIES = """
@@ -437,12 +478,12 @@ print(copy_when_settled(Path(sys.argv[1]), Path(sys.argv[2]), settle_seconds=0.0
 """
 
 
-def test_eight_copies_of_one_day_at_once_end_with_one_complete_file(tmp_path):
+def test_eight_copies_of_one_day_at_once_end_with_one_complete_file(tmp_path: Path) -> None:
     source, destination = tmp_path / "landed.csv", tmp_path / "kept" / "dataset.csv"
     source.write_text(version_text(0))
     digests = {hashlib.sha256(version_text(0).encode()).hexdigest()}
 
-    def replace_source(number):
+    def replace_source(number: int) -> None:
         digests.add(hashlib.sha256(version_text(number).encode()).hexdigest())
         replace_with(source, version_text(number))
         time.sleep(0.01)
@@ -465,7 +506,7 @@ def test_eight_copies_of_one_day_at_once_end_with_one_complete_file(tmp_path):
     assert names_in(destination.parent) == {"dataset.csv", ".lock", "source.json"}
 
 
-def test_a_copy_waits_for_another_of_the_same_day_and_not_for_other_days(tmp_path):
+def test_a_copy_waits_for_another_of_the_same_day_and_not_for_other_days(tmp_path: Path) -> None:
     source = tmp_path / "landed.csv"
     source.write_text(version_text(1))
     stopped = subprocess.Popen(
@@ -485,7 +526,7 @@ def test_a_copy_waits_for_another_of_the_same_day_and_not_for_other_days(tmp_pat
     assert version_of(tmp_path / "one" / "dataset.csv") == 1
 
 
-def test_the_paths_may_be_given_relative_to_the_current_folder(tmp_path, monkeypatch):
+def test_the_paths_may_be_given_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("landed.csv").write_text(version_text(1))
     copy(Path("landed.csv"), Path("kept/dataset.csv"))

@@ -1,79 +1,13 @@
-"""A Delta table of devices that somebody else writes, and counts of it that need no Spark."""
+"""The tables of the test's own home."""
 
 from collections.abc import Callable, Sequence
-from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
 
 from dedp_assets.delta.commits import Snapshot
-from dedp_assets.delta.log import DeltaLog
-from dedp_assets.late_data_integrator import contract
-from dedp_assets.late_data_integrator.device_counts import SCHEMA, DeviceCounts
-
-
-class Lake:
-    """The input table and the table of counts, in the test's own home."""
-
-    def __init__(self) -> None:
-        self.devices_uri = contract.uri(contract.DEVICES)
-        self.counts_uri = contract.uri(contract.DEVICE_COUNTS)
-        Path(self.devices_uri).parent.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def log(self) -> DeltaLog:
-        return DeltaLog(self.devices_uri)
-
-    def open_counts(self) -> DeviceCounts:
-        return DeviceCounts.open(self.counts_uri, {})
-
-    def append(self, day: str, *names: str) -> int:
-        """Devices by their names, as one commit; returns its version."""
-        write_deltalake(self.devices_uri, self.rows(day, *names), mode="append", partition_by=["event_time"])
-        return self.devices.version()
-
-    def overwrite(self, day: str, *names: str) -> None:
-        where = f"event_time = '{day}'"
-        write_deltalake(self.devices_uri, self.rows(day, *names), mode="overwrite", predicate=where)
-
-    @staticmethod
-    def rows(day: str, *names: str) -> pa.Table:
-        columns = {"type": ["phone"] * len(names), "full_name": list(names), "version": ["1"] * len(names)}
-        return pa.table({**columns, "event_time": pa.array([date.fromisoformat(day)] * len(names), pa.date32())})
-
-    @property
-    def devices(self) -> DeltaTable:
-        return DeltaTable(self.devices_uri)
-
-    def counts(self, day: str) -> dict[str, int]:
-        """The counts of a day by the devices' names."""
-        table = DeltaTable(self.counts_uri).to_pyarrow_table(filters=[("event_time", "=", date.fromisoformat(day))])
-        return dict(zip(table["full_name"].to_pylist(), table["count"].to_pylist(), strict=True))
-
-    def versions_written(self) -> int:
-        """How often the table of counts has been written, after its creation."""
-        return DeltaTable(self.counts_uri).version()
-
-
-def count(snapshot: Snapshot, days: Sequence[str]) -> pa.Table:
-    """What the Spark job computes, of small tables: from the files of the snapshot."""
-    parts = [
-        pq.read_table(file, columns=["type", "full_name", "version"], partitioning=None).append_column(
-            "event_time", pa.array([date.fromisoformat(day)] * rows, pa.date32())
-        )
-        for day in days
-        for file in snapshot.files.get(day, ())
-        for rows in [pq.read_metadata(file).num_rows]
-    ]
-    if not parts:
-        return SCHEMA.empty_table()
-    groups = (
-        pa.concat_tables(parts).group_by(["event_time", "type", "full_name", "version"]).aggregate([([], "count_all")])
-    )
-    return groups.rename_columns(SCHEMA.names)
+from dedp_assets.late_data_integrator.processing import Processed, process
+from tests.dedp_assets.late_data_integrator.device_tables import Counting, Lake, Run, count
 
 
 @pytest.fixture
@@ -82,5 +16,18 @@ def lake() -> Lake:
 
 
 @pytest.fixture
-def counting() -> Callable[[Snapshot, Sequence[str]], pa.Table]:
+def counting() -> Counting:
     return count
+
+
+@pytest.fixture
+def run(lake: Lake, counting: Counting) -> Run:
+    def run(*days: str, while_counting: Callable[[], object] = lambda: None) -> list[Processed]:
+        def count(snapshot: Snapshot, wanted: Sequence[str]) -> pa.Table:
+            table = counting(snapshot, wanted)
+            while_counting()
+            return table
+
+        return process(days, lake.log, lake.open_counts, count)
+
+    return run

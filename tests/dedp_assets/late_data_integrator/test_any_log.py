@@ -1,6 +1,6 @@
-"""Whatever writers leave in a log, in whatever order: no change of a day is lost, by its counts or by the ticks.
+"""Whatever writers leave in a log: neither the counts nor the ticks lose a change of a day.
 
-The commits are written by hand, also such as no writer should make. What the day consists of after each is known here.
+The tests write the commits by hand, also commits that no writer should make, and know the files after each of them.
 """
 
 import json
@@ -16,15 +16,17 @@ from deltalake import DeltaTable, Field, Schema
 
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.log import DeltaLog
-from dedp_assets.late_data_integrator.processing import changed_since, reflected
-from sensors.delta_commits import Cursor, decide, look
+from dedp_assets.late_data_integrator.processing import changed_since, input_version
+from sensors.delta_commits.cursor import Cursor
+from sensors.delta_commits.observing import observe_table
+from sensors.delta_commits.planning import plan_report
 
 DAY = "2024-01-01"
 SCHEMA = Schema([Field(name, "string") for name in ("type", "full_name", "version", "event_time")])  # type: ignore[arg-type]
 
 
 class File(NamedTuple):
-    """A file that is there: its rows, its size and its time of change."""
+    """A data file: its rows, its size and its time of change."""
 
     rows: frozenset[int]
     size: int
@@ -32,7 +34,7 @@ class File(NamedTuple):
 
 
 class Writer:
-    """A table of one day, and writers that do anything to it. `past`: the day's files at each version, by path."""
+    """A table of one day, with writers that may do anything. `past` has the day's files at each version, by path."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.choose = random.Random(seed)
@@ -180,11 +182,11 @@ def snapshot_of(writer: Writer) -> Snapshot:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tmp_path, seed):
+def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tmp_path: Path, seed: int) -> None:
     writer = Writer(tmp_path, seed)
     for _ in range(writer.choose.randint(2, 7)):
         writer.step()
-    recorded, counted = reflected(snapshot_of(writer), DAY), writer.rows
+    recorded, counted = input_version(snapshot_of(writer), DAY), writer.rows
     for _ in range(7):
         writer.step()
         behind = changed_since({DAY: recorded}, snapshot_of(writer), DeltaLog(str(writer.uri)))
@@ -192,15 +194,22 @@ def test_counts_that_do_not_reflect_what_a_day_has_now_are_known_to_be_behind(tm
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_change_is_reported_by_the_tick_that_sees_it(tmp_path, seed):
-    writer, cursor = Writer(tmp_path, seed), None
+def test_a_change_is_reported_by_the_tick_that_sees_it(tmp_path: Path, seed: int) -> None:
+    writer = Writer(tmp_path, seed)
+    cursor: Cursor | None = None
     for _ in range(8):
-        before = writer.rows if cursor else Counter()
+        before: Counter[int] = writer.rows if cursor else Counter()
         for _ in range(writer.choose.randint(0, 3)):
             writer.step()
         is_checked = writer.choose.random() < 0.3
-        found = look(DeltaLog(str(writer.uri)), cursor, check=lambda commits, is_checked=is_checked: is_checked)
-        decision = decide(found, cursor, first=DAY, last=DAY, column="event_time")
-        assert decision.changes or writer.rows == before, writer.done
-        cursor = Cursor.from_json(decision.cursor.to_json())
+        log = DeltaLog(str(writer.uri))
+
+        def wants_snapshot(_: object, is_checked: bool = is_checked) -> bool:
+            return is_checked
+
+        state = observe_table(log, cursor, wants_snapshot=wants_snapshot)
+        plan = plan_report(state, cursor, first=DAY, last=DAY, column="event_time")
+        assert plan.changes or writer.rows == before, writer.done
+        cursor = Cursor.from_json(plan.cursor.to_json())
+        assert cursor is not None
         assert cursor.version == len(writer.past) - 1

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -13,10 +14,11 @@ from deltalake.fs import DeltaStorageHandler
 
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import UnsupportedTable
-from dedp_assets.late_data_integrator.counting import count_devices, counted_columns, spark_reads
+from dedp_assets.late_data_integrator.counting import CountingFailed, count_devices, counted_columns, spark_reads
 from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import storage_options
-from dedp_assets.resources.spark import SparkConnectResource
+from dedp_assets.resources_from_settings import SparkFromSettings
+from tests.dedp_assets.late_data_integrator.device_tables import Action
 
 pytest_plugins = ["tests.s3_server"]
 
@@ -78,19 +80,19 @@ class Table:
         self.commit({"protocol": protocol}, {"metaData": metadata})
 
     def add(self, path: str, rows: pa.Table, day: str = DAY) -> None:
-        """A file, and the commit that adds it."""
+        """Write a file, and the commit that adds it."""
         self.put(path, rows)
         values = {"event_time": day}
         action = {"path": path.replace("%", "%25"), "partitionValues": values, "size": 1, "modificationTime": 0}
         self.commit({"add": {**action, "dataChange": True}})
 
     def put(self, path: str, rows: pa.Table) -> None:
-        """A file of which the table knows nothing."""
+        """Write a file that the table does not know."""
         content = io.BytesIO()
         pq.write_table(rows, content)
         self._write(path, content.getvalue())
 
-    def commit(self, *actions: dict) -> None:
+    def commit(self, *actions: Action) -> None:
         self.version += 1
         content = "".join(f"{json.dumps(action)}\n" for action in actions)
         self._write(f"_delta_log/{self.version:020}.json", content.encode())
@@ -101,10 +103,10 @@ class Table:
         with self.store.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as file:
             file.write(content)
 
-    def counts(self, *days: str) -> list[tuple]:
+    def counts(self, *days: str) -> list[tuple[Any, ...]]:
         """The counts of those days, in order."""
         snapshot = DeltaLog(self.uri, storage_options(self.uri)).snapshot()
-        counts = count_devices(SparkConnectResource().session, snapshot, days or [DAY])
+        counts = count_devices(SparkFromSettings().session, snapshot, days or [DAY])
         rows = (tuple(row.values())[1:] for row in counts.select(SCHEMA).to_pylist())
         return sorted(rows, key=str)
 
@@ -117,11 +119,11 @@ def place(request: pytest.FixtureRequest, spark_remote: str) -> str:
     """Where a table may be: a folder, or a bucket."""
     if request.param == "folder":
         return str(request.getfixturevalue("tmp_path"))
-    return request.getfixturevalue("s3_bucket")
+    return str(request.getfixturevalue("s3_bucket"))
 
 
 def rows(number: int = 1, **columns: pa.DataType) -> pa.Table:
-    """So many equal rows: a phone called a, of version 7."""
+    """`number` equal rows: a phone called a, of version 7."""
     kinds = columns or {"type": pa.string(), "full_name": pa.string(), "version": pa.string()}
     values = {"type": "phone", "full_name": "a", "version": "7"}
     return pa.table(
@@ -146,7 +148,9 @@ def folder(day: str = DAY) -> str:
         ),
     ],
 )
-def test_the_columns_of_a_table_are_found_in_any_order_and_case(schema, columns):
+def test_the_columns_of_a_table_are_found_in_any_order_and_case(
+    schema: dict[str, str], columns: dict[str, str]
+) -> None:
     assert counted_columns("/lake/devices", schema) == columns
 
 
@@ -168,14 +172,16 @@ def test_the_columns_of_a_table_are_found_in_any_order_and_case(schema, columns)
         (AS_WRITTEN | {"type": "boolean"}, "its column type is of type boolean; expected string"),
     ],
 )
-def test_a_table_without_the_columns_that_are_counted_is_refused_with_what_was_found(changed, message):
+def test_a_table_without_the_columns_that_are_counted_is_refused_with_what_was_found(
+    changed: dict[str, str], message: str
+) -> None:
     with pytest.raises(UnsupportedTable) as refused:
         counted_columns("/lake/devices", changed)
     assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("name", [*ODD_NAMES[:5], "_part.parquet", ".part.parquet", "part:1.parquet", "pärt.parquet"])
-def test_spark_itself_is_not_asked_for_a_file_that_it_would_not_take_by_its_name(name):
+def test_spark_itself_is_not_asked_for_a_file_that_it_would_not_take_by_its_name(name: str) -> None:
     assert spark_reads("/lake", f"/lake/event_time={DAY}/part.parquet", DAY)
     assert not spark_reads("/lake", f"/lake/event_time={DAY}/{name}", DAY)
 
@@ -191,11 +197,11 @@ def test_spark_itself_is_not_asked_for_a_file_that_it_would_not_take_by_its_name
         ("/lake", "/lake/part.parquet"),
     ],
 )
-def test_spark_itself_reads_only_where_the_folder_tells_the_day(root, file):
+def test_spark_itself_reads_only_where_the_folder_tells_the_day(root: str, file: str) -> None:
     assert not spark_reads(root, file, DAY)
 
 
-def test_columns_in_any_case_are_counted_everywhere(place):
+def test_columns_in_any_case_are_counted_everywhere(place: str) -> None:
     table = Table(f"{place}/devices", Type="string", Full_Name="string", VERSION="string", event_time="date")
     table.add(f"{folder()}/1.parquet", rows(1, Type=pa.string(), Full_Name=pa.string(), VERSION=pa.string()))
     table.add(f"{folder()}/2.parquet", rows(2, type=pa.string(), FULL_NAME=pa.string(), version=pa.string()))
@@ -203,7 +209,7 @@ def test_columns_in_any_case_are_counted_everywhere(place):
 
 
 @pytest.mark.parametrize(("delta", "arrow"), [("byte", pa.int8()), ("integer", pa.int32()), ("long", pa.int64())])
-def test_integers_are_counted_by_their_text_everywhere(place, delta, arrow):
+def test_integers_are_counted_by_their_text_everywhere(place: str, delta: str, arrow: pa.DataType) -> None:
     table = Table(f"{place}/devices", **AS_WRITTEN | {"version": delta})
     data = rows(3, type=pa.string(), full_name=pa.string(), version=arrow)
     largest = 2 ** (arrow.bit_width - 1) - 1
@@ -214,7 +220,7 @@ def test_integers_are_counted_by_their_text_everywhere(place, delta, arrow):
     assert sorted([name for *_, name, count in table.counts() for _ in range(count)], key=str) == names
 
 
-def test_a_column_that_a_file_does_not_have_is_null_everywhere(place):
+def test_a_column_that_a_file_does_not_have_is_null_everywhere(place: str) -> None:
     table = Table(f"{place}/devices", **AS_WRITTEN)
     table.add(f"{folder()}/1.parquet", rows(2, type=pa.string(), full_name=pa.string()))
     table.add(f"{folder()}/2.parquet", rows(3, something=pa.string()))
@@ -222,7 +228,7 @@ def test_a_column_that_a_file_does_not_have_is_null_everywhere(place):
     assert table.counts() == [("phone", "a", "7", 4), ("phone", "a", None, 2), (None, None, None, 3)]
 
 
-def test_a_table_of_other_columns_is_refused_everywhere_before_anything_is_counted(place):
+def test_a_table_of_other_columns_is_refused_everywhere_before_anything_is_counted(place: str) -> None:
     table = Table(f"{place}/devices", device_type="string", name="string", version="string", event_time="date")
     table.add(f"{folder()}/1.parquet", rows(1, device_type=pa.string(), name=pa.string(), version=pa.string()))
     with pytest.raises(UnsupportedTable, match=rf"^{place}/devices has no column type, full_name; found: device_type"):
@@ -230,7 +236,7 @@ def test_a_table_of_other_columns_is_refused_everywhere_before_anything_is_count
     assert table.counts(OTHER) == []
 
 
-def test_a_file_of_another_type_than_its_table_is_never_read_as_if_it_were_right(place):
+def test_a_file_of_another_type_than_its_table_is_never_read_as_if_it_were_right(place: str) -> None:
     table = Table(f"{place}/devices", **AS_WRITTEN | {"version": "integer"})
     table.add(f"{folder()}/1.parquet", rows(1, type=pa.string(), full_name=pa.string(), version=pa.int32()))
     table.add(f"{folder()}/2.parquet", rows(1))
@@ -238,7 +244,7 @@ def test_a_file_of_another_type_than_its_table_is_never_read_as_if_it_were_right
         table.counts()
 
 
-def test_exactly_the_files_of_a_snapshot_are_read_whatever_they_are_called(place):
+def test_exactly_the_files_of_a_snapshot_are_read_whatever_they_are_called(place: str) -> None:
     """Each file has a number of rows of its own, so their sum says which were read."""
     table = Table(f"{place}/devices")
     for name in NEIGHBOURS:
@@ -252,7 +258,7 @@ def test_exactly_the_files_of_a_snapshot_are_read_whatever_they_are_called(place
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_file_of_an_odd_name_is_read_alone_from_a_folder(spark_remote, tmp_path, name):
+def test_a_file_of_an_odd_name_is_read_alone_from_a_folder(spark_remote: str, tmp_path: Path, name: str) -> None:
     table = Table(str(tmp_path / "devices"))
     for neighbour in {*NEIGHBOURS} - {name}:
         table.put(f"{folder()}/{neighbour}", rows(100))
@@ -263,7 +269,7 @@ def test_a_file_of_an_odd_name_is_read_alone_from_a_folder(spark_remote, tmp_pat
 @pytest.mark.parametrize(
     "lake", ["la{1}", "la[1]", "la*", "la?", "la ke", "_lake", ".lake", "lä", "la:ke", "la,ke#1&2"]
 )
-def test_a_lake_in_a_folder_of_an_odd_name_is_read(spark_remote, tmp_path, lake):
+def test_a_lake_in_a_folder_of_an_odd_name_is_read(spark_remote: str, tmp_path: Path, lake: str) -> None:
     for neighbour in ("la1", "la2", "lake"):
         Table(str(tmp_path / neighbour / "devices")).add(f"{folder()}/1.parquet", rows(100))
     table = Table(str(tmp_path / lake / "devices"))
@@ -271,7 +277,7 @@ def test_a_lake_in_a_folder_of_an_odd_name_is_read(spark_remote, tmp_path, lake)
     assert table.counts() == [("phone", "a", "7", 3)]
 
 
-def test_a_day_is_what_the_log_says_and_not_what_a_folder_is_called(place):
+def test_a_day_is_what_the_log_says_and_not_what_a_folder_is_called(place: str) -> None:
     table = Table(f"{place}/devices")
     table.add(f"{folder(OTHER)}/1.parquet", rows(1), day=DAY)
     table.add("2.parquet", rows(2), day=DAY)
@@ -282,11 +288,13 @@ def test_a_day_is_what_the_log_says_and_not_what_a_folder_is_called(place):
 
 
 @pytest.mark.parametrize("setting", ["ignoreMissingFiles", "ignoreCorruptFiles"])
-def test_a_file_that_cannot_be_read_fails_the_count_whatever_spark_is_set_to(spark_remote, tmp_path, setting):
+def test_a_file_that_cannot_be_read_fails_the_count_whatever_spark_is_set_to(
+    spark_remote: str, tmp_path: Path, setting: str
+) -> None:
     table = Table(str(tmp_path / "devices"))
     table.add(f"{folder()}/1.parquet", rows(1))
     table.add(f"{folder()}/2.parquet", rows(1))
-    spark = SparkConnectResource().session
+    spark = SparkFromSettings().session
     snapshot = DeltaLog(table.uri).snapshot()
     file = Path(table.uri, folder(), "2.parquet")
     if setting == "ignoreMissingFiles":
@@ -295,13 +303,13 @@ def test_a_file_that_cannot_be_read_fails_the_count_whatever_spark_is_set_to(spa
         file.write_bytes(b"damaged")
     spark.conf.set(f"spark.sql.files.{setting}", "true")
     try:
-        with pytest.raises(Exception, match=r"2\.parquet"):
+        with pytest.raises(CountingFailed, match=r"2\.parquet"):
             count_devices(spark, snapshot, [DAY])
     finally:
         spark.conf.unset(f"spark.sql.files.{setting}")
 
 
-def test_a_snapshot_tells_the_columns_of_its_table(place):
+def test_a_snapshot_tells_the_columns_of_its_table(place: str) -> None:
     table = Table(f"{place}/devices", **AS_WRITTEN | {"version": "decimal(10,2)"})
     assert DeltaLog(table.uri, storage_options(table.uri)).snapshot().schema == table.schema
     table.set_schema(**AS_WRITTEN)

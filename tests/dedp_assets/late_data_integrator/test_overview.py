@@ -1,42 +1,51 @@
-"""Where each day stands, by what the real tables and their logs say."""
+"""Where each day stands, according to real tables and their logs."""
 
 import json
 import shutil
+from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any, Protocol
 
 import dagster as dg
 import pytest
 
 from dedp_assets.late_data_integrator import contract, overview
-from dedp_assets.late_data_integrator.processing import process
+from dedp_assets.late_data_integrator.tables import observe_progress
+from dedp_assets.resources_from_settings import LakeFromSettings
+from tests.dedp_assets.late_data_integrator.device_tables import Lake, Run, commit_file
 
 DAYS = D1, D2, D3, D4 = "2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"
 LATER = datetime(2024, 2, 1, tzinfo=timezone.utc)
 
 
-@pytest.fixture
-def run(lake, counting):
-    return lambda *days: process(days, lake.log, lake.open_counts, counting)
+class Rows(Protocol):
+    """The rows of the overview as of now, by day. The arguments say what Dagster knows of runs."""
+
+    def __call__(
+        self, in_progress: Collection[str] = ..., failed: Collection[str] = ..., now: datetime = ...
+    ) -> dict[str, overview.Row]: ...
 
 
 @pytest.fixture
-def rows(lake):
-    """The overview as of now, by day; `in_progress` and `failed`: what Dagster says of runs."""
-
-    def rows(in_progress=(), failed=(), now=LATER):
-        progress = overview.look(in_progress)
+def rows(lake: Lake) -> Rows:
+    def rows(
+        in_progress: Collection[str] = (), failed: Collection[str] = (), now: datetime = LATER
+    ) -> dict[str, overview.Row]:
+        progress = observe_progress(LakeFromSettings(), in_progress)
         history = overview.read_history(lake.log, progress.snapshot.version)
-        return {row.day: row for row in overview.overview(progress, history, overview.known_days(now), failed)}
+        return {row.day: row for row in overview.day_rows(progress, history, overview.known_days(now), failed)}
 
     return rows
 
 
-def statuses(rows):
+def statuses(rows: dict[str, overview.Row]) -> dict[str, overview.Status]:
     return {day: row.status for day, row in rows.items()}
 
 
-def test_a_day_is_open_until_the_next_one_has_appeared_and_then_waits_and_is_clean_once_counted(lake, run, rows):
+def test_a_day_is_open_until_the_next_one_has_appeared_and_then_waits_and_is_clean_once_counted(
+    lake: Lake, run: Run, rows: Rows
+) -> None:
     lake.append(D1, "a")
     assert statuses(rows()) == {D1: "open"}
     lake.append(D2, "a")
@@ -46,20 +55,20 @@ def test_a_day_is_open_until_the_next_one_has_appeared_and_then_waits_and_is_cle
     assert rows()[D1] == overview.Row(D1, "clean", input_version=0, counts_version=1)
 
 
-def test_a_day_closed_by_one_that_has_been_deleted_since_stays_closed(lake, rows):
+def test_a_day_closed_by_one_that_has_been_deleted_since_stays_closed(lake: Lake, rows: Rows) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     lake.devices.delete(f"event_time = '{D2}'")
     assert statuses(rows()) == {D1: "waiting"}
 
 
-def test_looking_makes_no_table_of_counts(lake, rows):
+def test_looking_makes_no_table_of_counts(lake: Lake, rows: Rows) -> None:
     lake.append(D1, "a")
     rows()
     assert not Path(lake.counts_uri).exists()
 
 
-def test_a_late_day_says_which_commits_made_it_late_when_and_how_late_that_is(lake, run, rows):
+def test_a_late_day_says_which_commits_made_it_late_when_and_how_late_that_is(lake: Lake, run: Run, rows: Rows) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     run(D1)
@@ -81,7 +90,7 @@ def test_a_late_day_says_which_commits_made_it_late_when_and_how_late_that_is(la
     assert rows()[D1].status == "clean"
 
 
-def test_a_compacted_day_is_not_late(lake, run, rows):
+def test_a_compacted_day_is_not_late(lake: Lake, run: Run, rows: Rows) -> None:
     lake.append(D1, "a")
     lake.append(D1, "b")
     run(D1)
@@ -89,7 +98,7 @@ def test_a_compacted_day_is_not_late(lake, run, rows):
     assert rows()[D1] == overview.Row(D1, "clean", input_version=1, counts_version=1)
 
 
-def test_a_day_that_was_counted_and_is_gone_is_late_until_that_is_reflected(lake, run, rows):
+def test_a_day_that_was_counted_and_is_gone_is_late_until_that_is_reflected(lake: Lake, run: Run, rows: Rows) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     run(D1)
@@ -99,7 +108,7 @@ def test_a_day_that_was_counted_and_is_gone_is_late_until_that_is_reflected(lake
     assert (rows()[D1].status, rows()[D1].gone) == ("clean", False)
 
 
-def test_a_day_counted_from_a_table_that_was_there_before_is_late(lake, run, rows):
+def test_a_day_counted_from_a_table_that_was_there_before_is_late(lake: Lake, run: Run, rows: Rows) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     run(D1, D2)
@@ -109,7 +118,9 @@ def test_a_day_counted_from_a_table_that_was_there_before_is_late(lake, run, row
     assert (rows()[D2].status, rows()[D2].gone, rows()[D2].of_another_table) == ("late", True, True)
 
 
-def test_a_run_under_way_counts_more_than_a_failure_before_and_that_more_than_being_late(lake, run, rows):
+def test_a_run_under_way_counts_more_than_a_failure_before_and_that_more_than_being_late(
+    lake: Lake, run: Run, rows: Rows
+) -> None:
     for day in DAYS:
         lake.append(day, "a")
     run(D1, D2)
@@ -124,7 +135,9 @@ def test_a_run_under_way_counts_more_than_a_failure_before_and_that_more_than_be
     assert rows(failed={D3})[D3].status == "failed"
 
 
-def test_partitions_that_are_no_days_or_have_not_come_yet_are_left_out_and_close_nothing(lake, rows):
+def test_partitions_that_are_no_days_or_have_not_come_yet_are_left_out_and_close_nothing(
+    lake: Lake, rows: Rows
+) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     lake.append("2023-12-31", "a")
@@ -132,7 +145,7 @@ def test_partitions_that_are_no_days_or_have_not_come_yet_are_left_out_and_close
     assert statuses(rows(now=on_the_first)) == {D1: "open"}
 
 
-def test_of_a_cleaned_log_what_is_left_is_told(lake, run, rows):
+def test_of_a_cleaned_log_what_is_left_is_told(lake: Lake, run: Run, rows: Rows) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     run(D1)
@@ -143,7 +156,7 @@ def test_of_a_cleaned_log_what_is_left_is_told(lake, run, rows):
     assert rows()[D2] == overview.Row(D2, "open", input_version=None, counts_version=None)
 
 
-def test_the_history_counts_what_was_cleaned_up_and_what_is_beyond_its_limit(lake):
+def test_the_history_counts_what_was_cleaned_up_and_what_is_beyond_its_limit(lake: Lake) -> None:
     for name in "abcde":
         lake.append(D1, name)
     assert versions(overview.read_history(lake.log, 4)) == ([0, 1, 2, 3, 4], 0)
@@ -155,7 +168,7 @@ def test_the_history_counts_what_was_cleaned_up_and_what_is_beyond_its_limit(lak
     assert versions(overview.read_history(lake.log, 4)) == ([], 5)
 
 
-def test_the_history_passes_over_a_commit_that_does_not_say_which_day_it_changed(lake):
+def test_the_history_passes_over_a_commit_that_does_not_say_which_day_it_changed(lake: Lake) -> None:
     for name in "abc":
         lake.append(D1, name)
     removed = {"remove": {"path": "somewhere.parquet", "dataChange": True}}
@@ -163,12 +176,12 @@ def test_the_history_passes_over_a_commit_that_does_not_say_which_day_it_changed
     assert versions(overview.read_history(lake.log, 2)) == ([0, 2], 1)
 
 
-def test_failed_are_the_days_whose_latest_run_that_is_over_failed():
+def test_failed_are_the_days_whose_latest_run_that_is_over_failed() -> None:
     keys = {"asset_selection": {contract.DEVICE_COUNTS}, "job_name": "__ASSET_JOB"}
     first_to_third = {"dagster/asset_partition_range_start": D1, "dagster/asset_partition_range_end": D3}
     with dg.DagsterInstance.ephemeral() as instance:
 
-        def finished(status, tags, **more):
+        def finished(status: dg.DagsterRunStatus, tags: dict[str, str], **more: Any) -> None:
             instance.run_storage.add_run(dg.DagsterRun(status=status, tags=tags, **{**keys, **more}))
 
         finished(dg.DagsterRunStatus.FAILURE, first_to_third)
@@ -180,23 +193,19 @@ def test_failed_are_the_days_whose_latest_run_that_is_over_failed():
         assert overview.days_failed(instance) == {D3}
 
 
-def versions(history):
+def versions(history: overview.History) -> tuple[list[int], int]:
     return [commit.version for commit in history.commits], history.missing
 
 
-def commit_file(lake, version):
-    return Path(lake.devices_uri) / "_delta_log" / f"{version:020}.json"
-
-
-def clean_up(lake, before):
-    """Remove the commits before a version, as Delta does: behind a checkpoint."""
+def clean_up(lake: Lake, before: int) -> None:
+    """Write a checkpoint, and remove the commits before a version, as Delta does."""
     lake.devices.create_checkpoint()
     for version in range(before):
         commit_file(lake, version).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("missing", [[2], [2, 3], [0], [5], [1, 3]])
-def test_commits_behind_a_gap_in_the_log_are_part_of_the_history(lake, missing):
+def test_commits_behind_a_gap_in_the_log_are_part_of_the_history(lake: Lake, missing: list[int]) -> None:
     for _ in range(6):
         lake.append(D1, "a")
     lake.devices.create_checkpoint()

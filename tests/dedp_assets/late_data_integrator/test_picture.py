@@ -4,9 +4,12 @@ import base64
 import io
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
 
 import dagster as dg
 import matplotlib.image
@@ -21,41 +24,46 @@ from dedp_assets.late_data_integrator.picture import (
     MAX_DAYS,
     Dot,
     Timeline,
-    changed_last,
-    in_words,
+    days_to_draw,
+    describe_picture,
+    dot_positions,
     late_data_picture,
-    places,
     timelines,
 )
-from dedp_assets.late_data_integrator.processing import process
+from dedp_assets.late_data_integrator.tables import observe_progress
+from dedp_assets.resources_from_settings import LakeFromSettings
+from tests.dedp_assets.late_data_integrator.device_tables import Lake, Run
 
 D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
 LATER = datetime(2024, 2, 1, tzinfo=timezone.utc)
 LATE_COLOUR = (0xD9, 0x48, 0x0F)
 
 
-@pytest.fixture
-def run(lake, counting):
-    return lambda *days: process(days, lake.log, lake.open_counts, counting)
+# The colours of each pixel.
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Drawn(Protocol):
+    """The timelines of the tables as they are now, by day. At most `limit` commits are read."""
+
+    def __call__(self, limit: int = ...) -> dict[str, Timeline]: ...
 
 
 @pytest.fixture
-def drawn(lake):
-    """The timelines of the tables as they are now, by day; `limit`: as many commits are looked at."""
-
-    def drawn(limit=overview.MAX_COMMITS):
-        progress = overview.look(in_progress=())
+def drawn(lake: Lake) -> Drawn:
+    def drawn(limit: int = overview.MAX_COMMITS) -> dict[str, Timeline]:
+        progress = observe_progress(LakeFromSettings(), in_progress=())
         history = overview.read_history(lake.log, progress.snapshot.version, limit)
         return {day.day: day for day in timelines(progress, history, overview.known_days(LATER))}
 
     return drawn
 
 
-def kinds(timeline):
+def kinds(timeline: Timeline) -> list[tuple[int, str, bool]]:
     return [(dot.version, dot.kind, dot.counted) for dot in timeline.dots]
 
 
-def test_a_commit_is_late_if_it_comes_after_the_first_one_of_the_next_day(lake, run, drawn):
+def test_a_commit_is_late_if_it_comes_after_the_first_one_of_the_next_day(lake: Lake, run: Run, drawn: Drawn) -> None:
     lake.append(D1, "a")
     lake.append(D1, "b")
     lake.append(D2, "a")
@@ -72,14 +80,16 @@ def test_a_commit_is_late_if_it_comes_after_the_first_one_of_the_next_day(lake, 
     assert kinds(drawn()[D1])[-1] == (3, "late", True)
 
 
-def test_a_day_whose_first_load_comes_after_the_next_day_has_a_first_load_all_the_same(lake, drawn):
+def test_a_day_whose_first_load_comes_after_the_next_day_has_a_first_load_all_the_same(
+    lake: Lake, drawn: Drawn
+) -> None:
     lake.append(D2, "a")
     lake.append(D1, "a")
     lake.append(D1, "b")
     assert kinds(drawn()[D1]) == [(1, "first", False), (2, "late", False)]
 
 
-def test_a_commit_that_closes_a_day_is_not_late_for_it_even_if_it_changes_it_too(lake, drawn):
+def test_a_commit_that_closes_a_day_is_not_late_for_it_even_if_it_changes_it_too(lake: Lake, drawn: Drawn) -> None:
     lake.append(D1, "a")
     both = pa.concat_tables([lake.rows(D1, "b"), lake.rows(D2, "a")])
     write_deltalake(lake.devices_uri, both, mode="append")
@@ -89,7 +99,7 @@ def test_a_commit_that_closes_a_day_is_not_late_for_it_even_if_it_changes_it_too
     assert kinds(days[D2]) == [(1, "first", False)]
 
 
-def test_a_restored_day_reflects_its_input_so_nothing_of_it_is_hollow(lake, run, drawn):
+def test_a_restored_day_reflects_its_input_so_nothing_of_it_is_hollow(lake: Lake, run: Run, drawn: Drawn) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     run(D1)
@@ -99,13 +109,13 @@ def test_a_restored_day_reflects_its_input_so_nothing_of_it_is_hollow(lake, run,
     assert not drawn()[D1].is_behind
 
 
-def test_partitions_that_are_no_days_of_ours_are_not_drawn(lake, drawn):
+def test_partitions_that_are_no_days_of_ours_are_not_drawn(lake: Lake, drawn: Drawn) -> None:
     lake.append("2023-12-31", "a")
     lake.append(D1, "a")
     assert list(drawn()) == [D1]
 
 
-def test_days_older_than_the_history_are_neither_loaded_first_in_it_nor_still_open(lake, drawn):
+def test_days_older_than_the_history_are_neither_loaded_first_in_it_nor_still_open(lake: Lake, drawn: Drawn) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     lake.append(D1, "late")
@@ -118,13 +128,13 @@ def test_days_older_than_the_history_are_neither_loaded_first_in_it_nor_still_op
     assert days[D1].closed == days[D1].dots[0].at
 
 
-def test_the_picture_is_a_png_that_fits_a_page_and_a_small_one_fits_an_event_with_one_day_as_with_400():
+def test_the_picture_is_a_png_that_fits_a_page_and_a_small_one_fits_an_event_with_one_day_as_with_400() -> None:
     for number in (0, 1, 7, 400):
         png = late_data_picture(made_up(number))
         height, width = pixels(png).shape[:2]
         assert width == 920
         assert 50 < height <= 1100
-        small = picture_asset.in_few_bytes(png)
+        small = picture_asset.small_enough(png)
         assert small is not None
         assert len(picture_asset.embedded(png)) <= 10_000
         # Of the same shape, and not so small that nobody sees anything.
@@ -133,11 +143,11 @@ def test_the_picture_is_a_png_that_fits_a_page_and_a_small_one_fits_an_event_wit
         assert small_width >= 400
 
 
-def test_the_same_days_give_the_same_picture():
+def test_the_same_days_give_the_same_picture() -> None:
     assert late_data_picture(made_up(7)) == late_data_picture(made_up(7))
 
 
-def test_late_commits_have_a_colour_and_what_the_counts_do_not_reflect_is_hollow():
+def test_late_commits_have_a_colour_and_what_the_counts_do_not_reflect_is_hollow() -> None:
     clean = made_up(7)
     late = made_up(7, late={3: True})
     hollow = [replace(day, dots=tuple(dot._replace(counted=False) for dot in day.dots)) for day in late]
@@ -145,36 +155,36 @@ def test_late_commits_have_a_colour_and_what_the_counts_do_not_reflect_is_hollow
     assert of_nothing < of_hollow < of_late
 
 
-def test_a_day_that_is_behind_has_a_mark():
+def test_a_day_that_is_behind_has_a_mark() -> None:
     days = made_up(7)
     assert coloured(late_data_picture(days)) < coloured(
         late_data_picture([replace(days[0], is_behind=True), *days[1:]])
     )
 
 
-def test_the_line_below_the_title_counts_commits_once_and_says_what_is_not_shown():
+def test_the_line_below_the_title_counts_commits_once_and_says_what_is_not_shown() -> None:
     days = made_up(3, late={0: False, 1: True})
-    assert in_words(days, 3, 0) == [
+    assert describe_picture(days, 3, 0) == [
         "5 commits to 3 days, 2 of them late; 1 day with late data that the counts don't reflect yet"
     ]
-    assert in_words(days, 2, 1)[1:] == [
-        "Not shown: 1 older commit, not looked at or gone from the log; all days but the 2 that changed last"
+    assert describe_picture(days, 2, 1)[1:] == [
+        "Not shown: 1 older commit, not read or gone from the log; all days but the 2 that changed last"
     ]
 
 
-def test_of_too_many_days_those_are_drawn_that_changed_last():
+def test_of_too_many_days_those_are_drawn_that_changed_last() -> None:
     days = made_up(MAX_DAYS + 2, late={0: False})
-    assert [day.day for day in changed_last(days)] == [days[0].day, *[day.day for day in days[3:]]]
+    assert [day.day for day in days_to_draw(days)] == [days[0].day, *[day.day for day in days[3:]]]
 
 
-def test_of_dots_on_top_of_each_other_one_is_drawn_and_a_hollow_one_is_not_lost():
+def test_of_dots_on_top_of_each_other_one_is_drawn_and_a_hollow_one_is_not_lost() -> None:
     at = datetime(2024, 1, 2, 12, tzinfo=timezone.utc)
     dots = [Dot(version, at, "late", version < 999) for version in range(1_000)]
-    (found,) = [places([Timeline(D1, tuple(dots), at, 998, is_behind=True)], left=19_723.0, right=19_725.0)]
+    (found,) = [dot_positions([Timeline(D1, tuple(dots), at, 998, is_behind=True)], left=19_723.0, right=19_725.0)]
     assert {key: len(of) for key, of in found.items() if of} == {("late", True): 1, ("late", False): 1}
 
 
-def test_drawing_leaves_no_trace_of_pyplot_and_the_code_location_does_not_wait_for_matplotlib():
+def test_drawing_leaves_no_trace_of_pyplot_and_the_code_location_does_not_wait_for_matplotlib() -> None:
     program = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
         "from dedp_assets.late_data_integrator import picture, picture_asset\n"
@@ -186,16 +196,15 @@ def test_drawing_leaves_no_trace_of_pyplot_and_the_code_location_does_not_wait_f
     assert done.returncode == 0, done.stderr
 
 
-def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake, run):
+def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake: Lake, run: Run) -> None:
     lake.append(D1, "a")
     lake.append(D2, "a")
     run(D1)
     lake.append(D1, "late")
-    result = dg.materialize([picture_asset.picture])
+    result = dg.materialize([picture_asset.picture], resources={"lake": LakeFromSettings()})
     (materialization,) = result.asset_materializations_for_node("lake__late_data_picture")
     metadata = {name: value.value for name, value in materialization.metadata.items()}
-    shown = metadata.pop("picture")
-    file = metadata.pop("file")
+    shown, file = str(metadata.pop("picture")), str(metadata.pop("file"))
     assert file == f"{contract.uri(contract.LATE_DATA_PICTURE)}.png"
     assert pixels(Path(file).read_bytes()).shape[1] == 920
     assert [path.name for path in Path(file).parent.iterdir() if "picture" in path.name] == ["late_data_picture.png"]
@@ -212,7 +221,7 @@ def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake, run):
     assert not Path(contract.uri(contract.PARTITIONS_STATE)).exists()
 
 
-def test_an_event_stays_small_however_much_there_is_in_the_picture(monkeypatch):
+def test_an_event_stays_small_however_much_there_is_in_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = io.BytesIO()
     colours = np.random.default_rng(1).integers(0, 255, (1100, 920, 3), dtype=np.uint8)
     matplotlib.image.imsave(noise, colours, format="png")
@@ -223,22 +232,23 @@ def test_an_event_stays_small_however_much_there_is_in_the_picture(monkeypatch):
     assert said == "The picture is in the file; it has too much in it to be shown small."
 
 
-def test_a_picture_in_few_bytes_still_has_the_colour_of_late_data():
+def test_a_picture_small_enough_still_has_the_colour_of_late_data() -> None:
     png = late_data_picture(made_up(30, late={row: True for row in range(0, 30, 3)}))
-    small = picture_asset.in_few_bytes(png)
+    small = picture_asset.small_enough(png)
+    assert small is not None
     near = np.abs(small_pixels(small) - np.array(LATE_COLOUR)).max(axis=2) < 60
     assert near.sum() > 20
 
 
-def made_up(number, late=None):
-    """Days in a row, each loaded and counted once; `late`: the rows that get a late commit, and if it was counted."""
+def made_up(number: int, late: Mapping[int, bool] = MappingProxyType({})) -> list[Timeline]:
+    """Consecutive days, each loaded and counted once. `late`: rows with a late commit, and whether it is counted."""
     start = date(2024, 1, 1)
     at = [datetime.combine(start, datetime.min.time(), timezone.utc) + timedelta(days=row) for row in range(number + 1)]
     days = []
     for row in range(number):
         dots = [Dot(row, at[row], "first", True)]
         behind = False
-        if row in (late or {}):
+        if row in late:
             dots.append(Dot(number + row, at[number] + timedelta(hours=row), "late", late[row]))
             behind = not late[row]
         day = (start + timedelta(days=row)).isoformat()
@@ -246,14 +256,15 @@ def made_up(number, late=None):
     return days
 
 
-def pixels(png):
-    return (matplotlib.image.imread(io.BytesIO(png)) * 255).round().astype(int)
+def pixels(png: bytes) -> Pixels:
+    found: Pixels = (matplotlib.image.imread(io.BytesIO(png)) * 255).round().astype(int)
+    return found
 
 
-def small_pixels(webp):
+def small_pixels(webp: bytes) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB")).astype(int)
 
 
-def coloured(png):
+def coloured(png: bytes) -> int:
     """How many pixels have the colour of late data."""
     return int(np.all(pixels(png)[:, :, :3] == LATE_COLOUR, axis=2).sum())

@@ -1,4 +1,4 @@
-"""`dedp load-delta`: every load is one commit to one partition, whoever else writes, or no commit at all."""
+"""`dedp load-delta`: a load is one commit to one partition, or no commit, even if others write at the same time."""
 
 import json
 import resource
@@ -27,14 +27,14 @@ PHONE = {"type": "lg", "full_name": "LG G8 ThinQ", "version": "Android 10"}
 
 
 def load_delta(*arguments: object) -> list[str]:
-    """Run it; return the lines that it printed."""
+    """Run the command. Returns the lines that it printed."""
     done = CliRunner().invoke(dedp, ["load-delta", *map(str, arguments)])
     assert done.exit_code == 0, done.output
     return done.stdout.splitlines()
 
 
 def refused(*arguments: object) -> str:
-    """Run it; return the error that it ended with."""
+    """Run the command. Returns its error."""
     done = CliRunner().invoke(dedp, ["load-delta", *map(str, arguments)])
     assert done.exit_code in (1, 2)
     assert done.stdout == ""
@@ -47,7 +47,7 @@ def table() -> DeltaTable:
 
 
 def rows(day: str | None = None) -> list[tuple[str, ...]]:
-    """The devices of a day, of all days for None."""
+    """The devices of a day, or of all days."""
     found = table().to_pyarrow_table().to_pylist()
     return sorted(
         tuple(row[name] for name in producer.FIELDS) for row in found if day in (None, str(row["event_time"]))
@@ -55,7 +55,7 @@ def rows(day: str | None = None) -> list[tuple[str, ...]]:
 
 
 def log() -> list[list[str]]:
-    """The kinds of action of every commit, in order."""
+    """The kinds of the actions of each commit, in order."""
     commits = sorted((Path(contract.uri(contract.DEVICES)) / "_delta_log").iterdir())
     return [[next(iter(json.loads(line))) for line in commit.read_text().splitlines()] for commit in commits]
 
@@ -64,7 +64,7 @@ def other_table(columns: dict[str, list[object]], partition_by: list[str] | None
     write_deltalake(contract.uri(contract.DEVICES), pa.table(columns), partition_by=partition_by)
 
 
-def test_seven_loads_of_seven_days_are_seven_commits_seven_partitions_and_seven_files():
+def test_seven_loads_of_seven_days_are_seven_commits_seven_partitions_and_seven_files() -> None:
     printed = [line for day in DAYS for line in load_delta(day)]
     assert printed == [f"event_time={day}: 100 rows, version {version}" for version, day in enumerate(DAYS)]
     folder = Path(contract.uri(contract.DEVICES))
@@ -81,7 +81,7 @@ def test_seven_loads_of_seven_days_are_seven_commits_seven_partitions_and_seven_
     assert types == {"type": "string", "full_name": "string", "version": "string", "event_time": "date"}
 
 
-def test_late_data_of_a_day_are_other_devices_and_one_more_file_in_its_partition_only():
+def test_late_data_of_a_day_are_other_devices_and_one_more_file_in_its_partition_only() -> None:
     load_delta("2024-01-02", "2024-01-03")
     on_time, other_day = rows("2024-01-02"), rows("2024-01-03")
     assert load_delta("2024-01-02", "--rows", 30) == ["event_time=2024-01-02: 30 rows, version 2"]
@@ -92,7 +92,7 @@ def test_late_data_of_a_day_are_other_devices_and_one_more_file_in_its_partition
     assert log()[2] == ["commitInfo", "add"]
 
 
-def test_the_same_loads_into_a_new_table_are_the_same_devices(monkeypatch, tmp_path):
+def test_the_same_loads_into_a_new_table_are_the_same_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = []
     for name in ("one", "other"):
         monkeypatch.setenv("DEDP_DATA_URI", str(tmp_path / name))
@@ -103,7 +103,7 @@ def test_the_same_loads_into_a_new_table_are_the_same_devices(monkeypatch, tmp_p
     assert found[0][1] != found[0][0][:100]
 
 
-def test_the_input_is_loaded_as_it_is_every_day_and_every_time(tmp_path):
+def test_the_input_is_loaded_as_it_is_every_day_and_every_time(tmp_path: Path) -> None:
     folder = tmp_path / "input"
     folder.mkdir()
     (folder / "a.json").write_text(f"\ufeff{json.dumps(PHONE)}\r\n\n{json.dumps(PHONE)}", encoding="utf-8")
@@ -121,7 +121,7 @@ def test_the_input_is_loaded_as_it_is_every_day_and_every_time(tmp_path):
     assert rows("2024-01-03") == sorted([*devices, devices[0]], key=str)
 
 
-def test_what_the_generator_writes_can_be_loaded(tmp_path, pytestconfig):
+def test_what_the_generator_writes_can_be_loaded(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     configuration = pytestconfig.rootpath / "dedp_assets/generator/examples/devices_json.yaml"
     generated = CliRunner().invoke(dedp, ["generate", str(configuration), "--output-path", str(tmp_path), "-q"])
     assert generated.exit_code == 0
@@ -143,14 +143,16 @@ def test_what_the_generator_writes_can_be_loaded(tmp_path, pytestconfig):
         (b'{"type": "lg", "full_name": "LG G8", "version": 10}', ": version is 10; expected a text, or null"),
     ],
 )
-def test_a_line_that_is_no_device_is_named_before_anything_is_written(tmp_path, line, problem):
+def test_a_line_that_is_no_device_is_named_before_anything_is_written(
+    tmp_path: Path, line: bytes, problem: str
+) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(json.dumps(PHONE).encode() + b"\n" + line + b"\n")
     assert f"{path}:2{problem}" in refused("2024-01-02", "2024-01-03", "--input", path)
     assert not Path(contract.uri(contract.DEVICES)).exists()
 
 
-def test_an_input_without_devices_is_refused(tmp_path):
+def test_an_input_without_devices_is_refused(tmp_path: Path) -> None:
     assert f"{tmp_path / 'nothing'} can't be read: No such file" in refused(
         "2024-01-02", "--input", tmp_path / "nothing"
     )
@@ -162,12 +164,12 @@ def test_an_input_without_devices_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "day", ["2024-02-30", "2024-1-2", "20240102", "2024-W01-2", "2024-01-02T00:00:00", "", "monday"]
 )
-def test_a_day_that_is_none_is_named_before_anything_is_written(day):
+def test_a_day_that_is_none_is_named_before_anything_is_written(day: str) -> None:
     assert refused("2024-01-02", day) == f"Error: {day!r} is not a day; expected one such as 2024-01-02"
     assert not Path(contract.uri(contract.DEVICES)).exists()
 
 
-def test_a_table_keeps_the_type_of_its_partition_column():
+def test_a_table_keeps_the_type_of_its_partition_column() -> None:
     load_delta("2024-01-02", "--typed", "string")
     load_delta("2024-01-03")
     assert table().schema().fields[-1].type.type == "string"
@@ -202,13 +204,15 @@ OTHER_TABLES = {
 
 
 @pytest.mark.parametrize(("columns", "partition_by", "problem"), OTHER_TABLES.values(), ids=list(OTHER_TABLES))
-def test_a_table_that_is_another_one_is_left_alone(columns, partition_by, problem):
+def test_a_table_that_is_another_one_is_left_alone(
+    columns: dict[str, list[object]], partition_by: list[str] | None, problem: str
+) -> None:
     other_table(columns, partition_by)
     assert f"{contract.uri(contract.DEVICES)} {problem}" in refused("2024-01-02")
     assert table().version() == 0
 
 
-def test_four_producers_at_once_all_land_and_the_table_stays_one():
+def test_four_producers_at_once_all_land_and_the_table_stays_one() -> None:
     started = [
         subprocess.Popen([DEDP, "load-delta", *DAYS[:2]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(4)
@@ -224,7 +228,7 @@ def test_four_producers_at_once_all_land_and_the_table_stays_one():
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_of_four_that_find_no_table_one_makes_it_and_the_others_append_to_it(attempt):
+def test_of_four_that_find_no_table_one_makes_it_and_the_others_append_to_it(attempt: int) -> None:
     none_there = threading.Barrier(4)
 
     def source(day: date, commits: int) -> list[producer.Device]:
@@ -240,7 +244,7 @@ def test_of_four_that_find_no_table_one_makes_it_and_the_others_append_to_it(att
     assert [actions.count("metaData") for actions in log()] == [1, 0, 0, 0]
 
 
-def test_a_commit_that_somebody_makes_meanwhile_is_kept():
+def test_a_commit_that_somebody_makes_meanwhile_is_kept() -> None:
     uri, theirs, ours = contract.uri(contract.DEVICES), producer.generated(1), producer.generated(2)
     load_delta("2024-01-02")
 
@@ -252,7 +256,7 @@ def test_a_commit_that_somebody_makes_meanwhile_is_kept():
     assert len(rows("2024-01-02")) == 103
 
 
-def test_a_load_that_cannot_be_written_leaves_the_table_as_it_was():
+def test_a_load_that_cannot_be_written_leaves_the_table_as_it_was() -> None:
     load_delta("2024-01-02")
     before = rows()
     # A disk that is full, as far as this process can tell.
@@ -269,7 +273,7 @@ def test_a_load_that_cannot_be_written_leaves_the_table_as_it_was():
     assert load_delta("2024-01-02") == ["event_time=2024-01-02: 100 rows, version 1"]
 
 
-def test_a_table_in_an_object_store_is_made_and_appended_to(s3_bucket, monkeypatch):
+def test_a_table_in_an_object_store_is_made_and_appended_to(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_DATA_URI", f"{s3_bucket}/lake")
     assert load_delta("2024-01-01", "2024-01-02") == [
         "event_time=2024-01-01: 100 rows, version 0",
@@ -280,19 +284,19 @@ def test_a_table_in_an_object_store_is_made_and_appended_to(s3_bucket, monkeypat
     assert refused("2024-01-02").endswith("NoSuchBucket: The specified bucket does not exist")
 
 
-def test_a_store_that_is_not_supported_is_an_error_of_one_line(monkeypatch):
+def test_a_store_that_is_not_supported_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_DATA_URI", "hdfs://host/lake")
     done = subprocess.run([DEDP, "load-delta", "2024-01-02"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("dedp: DEDP_DATA_URI begins with hdfs://; expected a folder, s3://")
+    assert done.stderr.startswith("Error: DEDP_DATA_URI begins with hdfs://; expected a folder, s3://")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_table_with_a_gap_in_its_log_is_an_error_of_one_line_that_names_the_file():
+def test_a_table_with_a_gap_in_its_log_is_an_error_of_one_line_that_names_the_file() -> None:
     for _ in range(3):
         load_delta(DAYS[0])
     uri = contract.uri(contract.DEVICES)
     missing = Path(uri) / "_delta_log" / f"{1:020}.json"
     missing.unlink()
-    assert f"{uri}: its log has a gap: commit 1 is not there" in refused(DAYS[0])
+    assert f"{uri}: its log has a gap: commit 1 is missing" in refused(DAYS[0])
     assert f"Put back {missing} from a backup" in refused(DAYS[0])

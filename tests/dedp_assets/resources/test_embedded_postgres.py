@@ -1,4 +1,4 @@
-"""The server out of the wheel runs while somebody uses it, and not a moment longer."""
+"""The server from the wheel runs while a process uses it, and no longer."""
 
 import os
 import signal
@@ -42,36 +42,35 @@ class User:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def url(self) -> str:
-        """Its URL of the server, once it has got one."""
+        """Return the URL of the server, after waiting until the process has it."""
         assert self.process.stdout
         url = self.process.stdout.readline().strip()
         assert url, "it ended before it had a server"
         return url
 
     def leave(self) -> None:
-        """End it in an orderly way."""
+        """End the process in an orderly way."""
         assert self.process.stdin
         self.process.stdin.close()
         assert self.process.wait(60) == 0
 
     def kill(self) -> None:
-        """End it so that it can clear nothing up."""
+        """Kill the process, without any clean-up."""
         self.process.kill()
         assert self.process.wait() == -signal.SIGKILL
 
 
 @contextmanager
 def users(folder: Path, count: int = 1, script: str = _USE) -> Iterator[list[User]]:
-    """Processes that use the server of `folder`; those that are still there at the end are made to leave."""
+    """Start processes that use the server of `folder`. At the end, those that still run leave."""
     started = [User(folder, script) for _ in range(count)]
     try:
         yield started
     finally:
         for user in started:
-            if user.process.poll() is None:
-                user.leave()
-            user.process.stdout.close()
-            user.process.stdin.close()
+            with user.process:
+                if user.process.poll() is None:
+                    user.leave()
 
 
 def answer(url: str, statement: str) -> object:
@@ -79,7 +78,8 @@ def answer(url: str, statement: str) -> object:
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)
-            return cursor.fetchone()[0] if cursor.description else None
+            row = cursor.fetchone() if cursor.description else None
+            return row and row[0]
     finally:
         connection.close()
 
@@ -93,34 +93,34 @@ def runs(folder: Path, url: str) -> bool:
 
 
 def kill_server(folder: Path) -> None:
-    """Kill the server's main process, and wait until it has gone from the table of processes."""
+    """Kill the main process of the server, and wait until it is no longer in the table of processes."""
     postmaster = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
     os.kill(postmaster, signal.SIGKILL)
     deadline = time.monotonic() + 60
     with suppress(ProcessLookupError):
         while time.monotonic() < deadline:
             os.kill(postmaster, 0)
-            time.sleep(0.01)  # between two looks; what is waited for is the condition
+            time.sleep(0.01)  # only a pause: the condition above decides
         raise AssertionError(f"process {postmaster} is still there")
 
 
 @pytest.fixture
 def new_folder() -> Iterator[Path]:
-    # Not below pytest's own temporary folder: that is closed to the user whom a server under root runs as.
+    # Not below pytest's own folder: if root runs the tests, the server has another user, who cannot open that folder.
     with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder whose data is there already: making it is what takes long."""
+    """A folder that already has its data, because creating the data takes long."""
     with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
         with embedded_postgres.server_lease(Path(folder)):
             pass
         yield Path(folder)
 
 
-def test_processes_share_a_server_and_the_last_one_stops_it(folder: Path):
+def test_processes_share_a_server_and_the_last_one_stops_it(folder: Path) -> None:
     with users(folder, 2) as (first, second):
         url = first.url()
         assert second.url() == url
@@ -130,17 +130,18 @@ def test_processes_share_a_server_and_the_last_one_stops_it(folder: Path):
         assert not runs(folder, url)
 
 
-def test_of_processes_that_leave_at_once_one_stops_the_server(folder: Path):
+def test_of_processes_that_leave_at_once_one_stops_the_server(folder: Path) -> None:
     with users(folder, 4) as crowd:
         url = {user.url() for user in crowd}.pop()
         assert runs(folder, url)
         for user in crowd:
+            assert user.process.stdin
             user.process.stdin.close()
         assert [user.process.wait(60) for user in crowd] == [0, 0, 0, 0]
     assert not runs(folder, url)
 
 
-def test_a_killed_user_leaves_a_server_that_the_next_one_uses_and_stops(folder: Path):
+def test_a_killed_user_leaves_a_server_that_the_next_one_uses_and_stops(folder: Path) -> None:
     with users(folder) as (killed,):
         url = killed.url()
         killed.kill()
@@ -151,7 +152,7 @@ def test_a_killed_user_leaves_a_server_that_the_next_one_uses_and_stops(folder: 
         assert not runs(folder, url)
 
 
-def test_a_killed_user_does_not_count_for_the_others(folder: Path):
+def test_a_killed_user_does_not_count_for_the_others(folder: Path) -> None:
     with users(folder, 2) as (killed, other):
         url = killed.url()
         other.url()
@@ -161,7 +162,7 @@ def test_a_killed_user_does_not_count_for_the_others(folder: Path):
         assert not runs(folder, url)
 
 
-def test_a_killed_server_is_started_again_by_the_next_user_with_its_data(folder: Path):
+def test_a_killed_server_is_started_again_by_the_next_user_with_its_data(folder: Path) -> None:
     with users(folder) as (user,):
         url = user.url()
         answer(url, "CREATE TABLE kept AS SELECT 42 AS value")
@@ -170,7 +171,7 @@ def test_a_killed_server_is_started_again_by_the_next_user_with_its_data(folder:
             assert answer(next_one.url(), "SELECT value FROM kept") == 42
 
 
-def test_the_last_one_stops_a_server_that_another_has_started_again(folder: Path):
+def test_the_last_one_stops_a_server_that_another_has_started_again(folder: Path) -> None:
     with users(folder) as (user,):
         url = user.url()
         kill_server(folder)
@@ -180,11 +181,11 @@ def test_the_last_one_stops_a_server_that_another_has_started_again(folder: Path
         user.leave()
     stopped = not runs(folder, url)
     with embedded_postgres.server_lease(folder):
-        pass  # so that it is stopped now in any case
+        pass  # this stops the server in any case
     assert stopped
 
 
-def test_attaching_lasts_until_the_process_ends(folder: Path):
+def test_attaching_lasts_until_the_process_ends(folder: Path) -> None:
     with users(folder, script=_ATTACH) as (user,):
         url = user.url()
         assert user.url() == url
@@ -193,7 +194,7 @@ def test_attaching_lasts_until_the_process_ends(folder: Path):
         assert not runs(folder, url)
 
 
-def test_a_server_listens_on_no_network_address_and_has_the_projects_settings(folder: Path):
+def test_a_server_listens_on_no_network_address_and_has_the_projects_settings(folder: Path) -> None:
     with embedded_postgres.server_lease(folder) as url:
         assert answer(url, "SHOW listen_addresses") == ""
         assert answer(url, "SELECT inet_server_addr()") is None
@@ -203,14 +204,14 @@ def test_a_server_listens_on_no_network_address_and_has_the_projects_settings(fo
         assert answer(url, "SELECT current_database()") == embedded_postgres.DATABASE
 
 
-def test_settings_are_added_once(folder: Path):
+def test_settings_are_added_once(folder: Path) -> None:
     for _ in range(2):
         with embedded_postgres.server_lease(folder):
             pass
     assert (folder / "data" / "postgresql.conf").read_text().count("# Added by dedp") == 1
 
 
-def test_processes_that_start_at_once_in_a_new_folder_get_one_server(new_folder: Path):
+def test_processes_that_start_at_once_in_a_new_folder_get_one_server(new_folder: Path) -> None:
     with users(new_folder, 3) as crowd:
         urls = {user.url() for user in crowd}
         assert len(urls) == 1
@@ -218,7 +219,7 @@ def test_processes_that_start_at_once_in_a_new_folder_get_one_server(new_folder:
     assert not runs(new_folder, *urls)
 
 
-def test_a_data_folder_may_have_a_path_longer_than_a_sockets_can_be(new_folder: Path):
+def test_a_data_folder_may_have_a_path_longer_than_a_sockets_can_be(new_folder: Path) -> None:
     deep = new_folder.joinpath(*["a-rather-long-name-of-a-folder"] * 6)
     with users(deep) as (user,):
         url = user.url()
@@ -227,13 +228,13 @@ def test_a_data_folder_may_have_a_path_longer_than_a_sockets_can_be(new_folder: 
     assert not runs(deep, url)
 
 
-def test_two_folders_have_two_servers(folder: Path, new_folder: Path):
+def test_two_folders_have_two_servers(folder: Path, new_folder: Path) -> None:
     with embedded_postgres.server_lease(folder) as one, embedded_postgres.server_lease(new_folder) as other:
         assert one != other
         assert answer(one, "SHOW data_directory") != answer(other, "SHOW data_directory")
 
 
-def test_the_runtime_folder_of_the_environment_stays_as_it_was(monkeypatch: pytest.MonkeyPatch):
+def test_the_runtime_folder_of_the_environment_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert "PostgreSQL" in subprocess.check_output([embedded_postgres.binary("psql"), "--version"], text=True)
     assert "XDG_RUNTIME_DIR" not in os.environ

@@ -1,15 +1,18 @@
 """A session is ours, whatever server, role and environment say; what can't be had is refused in one line."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
-from dedp_assets.resources.postgres import SESSION_SETTINGS, UnusableDatabase, connect
+from dedp_assets.resources.postgres import SESSION_SETTINGS, DatabaseUnavailable, UnusableDatabase, connect
 
 LOAD = "20240101"
 
@@ -34,7 +37,7 @@ def name_of(dsn: str) -> str:
 
 
 @pytest.fixture
-def other_encoding(postgres_server: str, request: pytest.FixtureRequest):
+def other_encoding(postgres_server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     name = f"other_{request.param.lower()}"
     administer(
         postgres_server,
@@ -45,7 +48,7 @@ def other_encoding(postgres_server: str, request: pytest.FixtureRequest):
 
 
 @pytest.mark.parametrize("other_encoding", ["SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"], indirect=True)
-def test_a_database_that_cannot_hold_every_name_is_refused_with_what_to_do(other_encoding):
+def test_a_database_that_cannot_hold_every_name_is_refused_with_what_to_do(other_encoding: str) -> None:
     name = name_of(other_encoding)
     with pytest.raises(UnusableDatabase) as raised, connect(other_encoding):
         pass
@@ -59,7 +62,9 @@ def test_a_database_that_cannot_hold_every_name_is_refused_with_what_to_do(other
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
 @pytest.mark.parametrize("by", ["environment", "dsn", "options", "database"])
-def test_the_clients_encoding_is_ours(dsn, monkeypatch, tmp_path, encoding, by):
+def test_the_clients_encoding_is_ours(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str, by: str
+) -> None:
     if by == "environment":
         monkeypatch.setenv("PGCLIENTENCODING", encoding)
     elif by == "dsn":
@@ -97,7 +102,7 @@ HOSTILE = {
 
 
 @pytest.fixture
-def hostile_dsn(empty_dsn):
+def hostile_dsn(empty_dsn: str) -> str:
     """A database whose settings are all unlike the usual ones, with functions that stand in for PostgreSQL's own."""
     name = name_of(empty_dsn)
     connection = psycopg2.connect(empty_dsn)
@@ -114,7 +119,7 @@ def hostile_dsn(empty_dsn):
     return empty_dsn
 
 
-def test_a_load_is_right_whatever_the_database_has_set(hostile_dsn, tmp_path):
+def test_a_load_is_right_whatever_the_database_has_set(hostile_dsn: str, tmp_path: Path) -> None:
     with connect(hostile_dsn) as connection:
         ensure_tables(connection)
         rows = [f"phone;back\\slash {n};'{n}" for n in range(20_000)]
@@ -132,7 +137,7 @@ def test_a_load_is_right_whatever_the_database_has_set(hostile_dsn, tmp_path):
             ]
 
 
-def test_the_session_has_our_settings_after_a_rollback_too(hostile_dsn):
+def test_the_session_has_our_settings_after_a_rollback_too(hostile_dsn: str) -> None:
     with connect(hostile_dsn) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         connection.rollback()
@@ -149,14 +154,14 @@ def test_the_session_has_our_settings_after_a_rollback_too(hostile_dsn):
 
 
 @pytest.mark.parametrize("promise", ["remote_apply", "local", "on"])
-def test_a_stronger_promise_of_what_a_commit_means_stays(dsn, promise):
+def test_a_stronger_promise_of_what_a_commit_means_stays(dsn: str, promise: str) -> None:
     administer(dsn, f"ALTER DATABASE {name_of(dsn)} SET synchronous_commit = '{promise}'")
     with connect(dsn) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW synchronous_commit")
         assert cursor.fetchone() == (promise,)
 
 
-def test_a_session_without_triggers_is_refused(dsn):
+def test_a_session_without_triggers_is_refused(dsn: str) -> None:
     administer(dsn, f"ALTER DATABASE {name_of(dsn)} SET session_replication_role = 'replica'")
     with (
         pytest.raises(UnusableDatabase, match="runs no triggers, because session_replication_role is 'replica'"),
@@ -168,7 +173,7 @@ def test_a_session_without_triggers_is_refused(dsn):
 @pytest.mark.parametrize(
     "malformed", ["host", "postgresql://[::1/x", "postgresql://a@b/c?nonsense=1", "host=a nonsense=1"]
 )
-def test_a_malformed_dsn_is_one_line_with_what_is_expected(malformed):
+def test_a_malformed_dsn_is_one_line_with_what_is_expected(malformed: str) -> None:
     with pytest.raises(UnusableDatabase) as raised, connect(malformed):
         pass
     assert str(raised.value).startswith("DEDP_POSTGRES_DSN is malformed: ")
@@ -176,7 +181,60 @@ def test_a_malformed_dsn_is_one_line_with_what_is_expected(malformed):
     assert "\n" not in str(raised.value)
 
 
-def test_our_settings_cost_one_query(dsn, database):
+def test_a_server_that_does_not_answer_may_answer_later_and_is_one_line_without_the_password() -> None:
+    with pytest.raises(DatabaseUnavailable) as raised, connect("postgresql://dedp:secret@127.0.0.1:1/dedp"):
+        pass
+    assert str(raised.value).startswith("PostgreSQL does not answer: ")
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+BREAKS = {
+    "the server ends the connection": (
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        "PostgreSQL does not answer: (server closed the connection|terminating connection)",
+    ),
+    "the server takes no changes": (
+        "SET TRANSACTION READ ONLY; CREATE TABLE public.t ()",
+        "accepts no changes at the moment: cannot execute CREATE TABLE .* is DEDP_POSTGRES_DSN the primary server",
+    ),
+    "the query is cancelled": (
+        "SELECT pg_cancel_backend(pg_backend_pid())",
+        "PostgreSQL could not do its work: canceling statement",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "told"), BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_what_may_pass_in_the_middle_of_work_is_one_error_of_ours(
+    dsn: str, statement: str, told: str, in_transaction: bool
+) -> None:
+    with (
+        pytest.raises(DatabaseUnavailable, match=told) as raised,
+        connect(dsn) as connection,
+        connection if in_transaction else nullcontext(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_connection_that_was_lost_before_is_one_error_of_ours(dsn: str) -> None:
+    def use_after_its_end(connection: Connection) -> None:
+        connection.close()
+        connection.cursor()
+
+    with pytest.raises(DatabaseUnavailable, match="connection already closed"), connect(dsn) as connection:
+        use_after_its_end(connection)
+
+
+def test_wrong_sql_is_a_fault_of_ours_and_keeps_its_traceback(dsn: str) -> None:
+    with pytest.raises(psycopg2.ProgrammingError), connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT nonsense")
+
+
+def test_our_settings_cost_one_query(dsn: str, database: Connection) -> None:
     with connect(dsn) as connection, database, database.cursor() as cursor:
         cursor.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid])
         ((last,),) = cursor.fetchall()

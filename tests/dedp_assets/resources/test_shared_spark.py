@@ -1,8 +1,10 @@
-"""The Spark server that a running system shares: found by others, replaced when it dies, gone afterwards."""
+"""A running system shares its Spark server: others find it, it is replaced if it dies, and it stops at the end."""
 
 import fcntl
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,7 +13,8 @@ from dedp_assets.resources import embedded_spark, shared_spark
 from dedp_assets.resources.shared_spark import shared_server, shared_url
 
 
-def java_of(folder):
+def java_of(folder: Path) -> psutil.Process | None:
+    """Return the Java process of the server in the folder, or None."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.name() == "java" and any(str(folder) in word for word in process.cmdline()):
@@ -20,15 +23,17 @@ def java_of(folder):
 
 
 @pytest.mark.slow
-def test_a_shared_server_is_found_replaced_and_gone(tmp_path):
+def test_a_shared_server_is_found_replaced_and_gone(tmp_path: Path) -> None:
     folder = tmp_path / "spark"
     assert shared_url(folder) is None
     with shared_server(folder) as wait_until_started:
         first = shared_url(folder)
         wait_until_started()
-        assert re.fullmatch(r"sc://localhost:\d+/;token=\w+", first)
+        assert re.fullmatch(r"sc://localhost:\d+/;token=\w+", str(first))
         assert (folder / "remote").stat().st_mode & 0o077 == 0, "it holds a token"
-        java_of(folder).kill()
+        java = java_of(folder)
+        assert java
+        java.kill()
         while shared_url(folder) == first:
             pass
         assert java_of(folder) is not None
@@ -36,20 +41,22 @@ def test_a_shared_server_is_found_replaced_and_gone(tmp_path):
     assert java_of(folder) is None
 
 
-def test_while_it_starts_nobody_is_sent_to_the_one_that_was_killed_before(tmp_path):
+def test_while_it_starts_nobody_is_sent_to_the_one_that_was_killed_before(tmp_path: Path) -> None:
     (tmp_path / "remote").write_text("sc://localhost:1/;token=gone")
     with shared_server(tmp_path):
-        assert "gone" not in shared_url(tmp_path)
+        assert "gone" not in str(shared_url(tmp_path))
 
 
-def test_a_server_that_does_not_start_is_an_error_where_somebody_waits_for_it(tmp_path, monkeypatch):
+def test_a_server_that_does_not_start_is_an_error_where_somebody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @contextmanager
-    def broken(folder):
-        raise embedded_spark.ServerError("there is no Java")
+    def broken(folder: Path) -> Iterator[str]:
+        raise embedded_spark.SparkNotStarted("there is no Java")
         yield
 
     monkeypatch.setattr(embedded_spark, "server", broken)
-    with pytest.raises(embedded_spark.ServerError, match="no Java"), shared_server(tmp_path) as wait_until_started:
+    with pytest.raises(embedded_spark.SparkNotStarted, match="no Java"), shared_server(tmp_path) as wait_until_started:
         wait_until_started()
     assert shared_url(tmp_path) is None
 
@@ -68,54 +75,56 @@ BROKEN = {
 
 @pytest.mark.parametrize(("error", "words"), BROKEN.values(), ids=BROKEN)
 def test_whatever_goes_wrong_at_the_start_is_told_to_all_who_wait_and_nobody_waits_for_ever(
-    tmp_path, monkeypatch, error, words
-):
-    def broken(*_):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, words: str
+) -> None:
+    def broken(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(embedded_spark, "_environment", broken)
     with shared_server(tmp_path) as wait_until_started:
-        with pytest.raises(embedded_spark.ServerError, match=words) as told:
+        with pytest.raises(embedded_spark.SparkNotStarted, match=words) as told:
             wait_until_started()
         assert "\n" not in str(told.value)
-        with pytest.raises(embedded_spark.ServerError, match=words):
+        with pytest.raises(embedded_spark.SparkNotStarted, match=words):
             shared_url(tmp_path)
     assert shared_url(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir() if path.name in ("remote", "problem")] == []
 
 
-def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path, monkeypatch):
-    tries = []
+def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[Path] = []
 
     @contextmanager
-    def better(folder):
+    def better(folder: Path) -> Iterator[str]:
         tries.append(folder)
         if len(tries) == 1:
-            raise embedded_spark.ServerError("not yet")
+            raise embedded_spark.SparkNotStarted("not yet")
         yield "sc://localhost:1/;token=there"
 
     monkeypatch.setattr(embedded_spark, "server", better)
     monkeypatch.setattr(shared_spark, "_answers", lambda url: True)
-    monkeypatch.setattr(shared_spark, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(shared_spark, "_CHECK_SECONDS", 0.01)
     with shared_server(tmp_path):
         found = None
-        # Its second start is under way for a moment before it can be found; until then the first one's failure is told.
+        # Until the second start is complete, `shared_url` still reports the failure of the first.
         while found is None and len(tries) < 100:
-            with suppress(embedded_spark.ServerError):
+            with suppress(embedded_spark.SparkNotStarted):
                 found = shared_url(tmp_path)
     assert found == "sc://localhost:1/;token=there"
     assert len(tries) == 2
 
 
-def test_a_server_of_which_nothing_is_heard_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+def test_a_server_of_which_nothing_is_heard_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shared_spark, "_PATIENCE_SECONDS", 0.3)
     with open(tmp_path / "shared.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(embedded_spark.ServerError, match=r"has not started within 0\.3 s"):
+        with pytest.raises(embedded_spark.SparkNotStarted, match=r"has not started within 0\.3 s"):
             shared_url(tmp_path)
 
 
-def test_what_a_killed_system_has_recorded_is_nobodys(tmp_path):
+def test_what_a_killed_system_has_recorded_is_nobodys(tmp_path: Path) -> None:
     folder = tmp_path / "spark"
     folder.mkdir()
     (folder / "shared.lock").touch()

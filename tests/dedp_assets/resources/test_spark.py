@@ -1,4 +1,4 @@
-"""Spark is there without a Java on the machine, belongs to the process that uses it, and says so when it is not."""
+"""Spark runs without a Java on the machine, ends with the process that uses it, and says why if it does not run."""
 
 import os
 import subprocess
@@ -15,13 +15,14 @@ import pyarrow as pa
 import pytest
 import time_machine
 
-from dedp_assets.resources.spark import SparkConnectResource, SparkUnreachable
+from dedp_assets.resources.spark import SparkUnreachable
+from dedp_assets.resources_from_settings import SparkFromSettings
 
-# Answers each line on its standard input with the sum 0 + ... + 9, as Spark has it.
+# For each line on its standard input it prints the sum 0 + ... + 9, computed by Spark.
 _ASK = """
 import sys
-from dedp_assets.resources.spark import SparkConnectResource
-spark = SparkConnectResource()
+from dedp_assets.resources_from_settings import SparkFromSettings
+spark = SparkFromSettings()
 for _ in sys.stdin:
     print(spark.session.range(10).groupBy().sum("id").first()[0], flush=True)
 """
@@ -29,11 +30,11 @@ for _ in sys.stdin:
 _START = """
 import sys
 from pathlib import Path
-from dedp_assets.resources.embedded_spark import ServerError, server
+from dedp_assets.resources.embedded_spark import SparkNotStarted, server
 try:
     with server(Path(sys.argv[1])):
         pass
-except ServerError as error:
+except SparkNotStarted as error:
     print(error)
 """
 
@@ -51,7 +52,7 @@ class User:
         )
 
     def ask(self) -> None:
-        """Let it run a query; `answer` waits for the result."""
+        """Make the process run a query. `answer` waits for the result."""
         assert self.process.stdin
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -61,16 +62,17 @@ class User:
         return int(self.process.stdout.readline())
 
     def started(self) -> list[psutil.Process]:
-        """Every process that it has started, directly or not."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """Return all processes that it has started, directly or indirectly."""
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
 
     def java(self) -> psutil.Process:
-        """Its server."""
+        """Return the process of its server."""
         [server] = [process for process in self.started() if process.name() == "java"]
         return server
 
     def leave(self) -> None:
-        """End it in an orderly way."""
+        """End the process in an orderly way."""
         assert self.process.stdin
         self.process.stdin.close()
         assert self.process.wait(60) == 0
@@ -78,16 +80,14 @@ class User:
 
 @contextmanager
 def users(*homes: Path, **settings: str) -> Iterator[list[User]]:
-    """Processes that use Spark, one on each home; those that are still there at the end are killed."""
+    """Start processes that use Spark, one for each home. At the end, those that still run are killed."""
     started = [User(home, **settings) for home in homes]
     try:
         yield started
     finally:
         for user in started:
-            user.process.kill()
-            user.process.wait()
-            user.process.stdin.close()
-            user.process.stdout.close()
+            with user.process:
+                user.process.kill()
 
 
 def has_ended(*processes: psutil.Process) -> bool:
@@ -151,7 +151,7 @@ def test_the_server_named_by_the_setting_is_used_and_none_is_started(spark_serve
 
 
 def test_a_server_that_does_not_start_says_why_and_where_its_log_is(tmp_path: Path) -> None:
-    # Java gets less memory than it is told to use.
+    # Java gets less memory than its options ask for.
     limited = ["sh", "-c", 'ulimit -v 1000000; exec "$@"', "sh", sys.executable, "-c", _START, str(tmp_path)]
     said = subprocess.run(limited, capture_output=True, text=True, check=True).stdout
     assert "did not start" in said
@@ -163,7 +163,7 @@ def test_a_server_that_does_not_start_says_why_and_where_its_log_is(tmp_path: Pa
 def test_an_endpoint_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
     with pytest.raises(SparkUnreachable, match=r"sc://localhost:1 can't be used: .*DEDP_SPARK_REMOTE"):
-        _ = SparkConnectResource().session
+        _ = SparkFromSettings().session
 
 
 def test_who_has_no_token_can_not_use_the_server(spark_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_who_has_no_token_can_not_use_the_server(spark_server: str, monkeypatch:
     assert len(token) == 32
     monkeypatch.setenv("DEDP_SPARK_REMOTE", endpoint)
     with pytest.raises(SparkUnreachable, match="No authentication token"):
-        _ = SparkConnectResource().session
+        _ = SparkFromSettings().session
 
 
 def test_the_server_listens_on_the_loopback_address_only(spark_server: str) -> None:
@@ -192,18 +192,19 @@ def test_python_functions_run_in_the_python_of_the_client(spark_remote: str) -> 
         for batch in batches:
             yield pa.RecordBatch.from_pydict({"python": [sys.executable] * batch.num_rows})
 
-    table = SparkConnectResource().session.range(2).mapInArrow(interpreters, "python string").toArrow()
+    table = SparkFromSettings().session.range(2).mapInArrow(interpreters, "python string").toArrow()
     assert table["python"].to_pylist() == [sys.executable] * 2
 
 
 def test_times_are_in_utc(spark_remote: str) -> None:
-    noon = SparkConnectResource().session.sql("SELECT CAST(TIMESTAMP '2024-01-02 12:00:00' AS LONG)").first()
+    noon = SparkFromSettings().session.sql("SELECT CAST(TIMESTAMP '2024-01-02 12:00:00' AS LONG)").first()
+    assert noon
     assert noon[0] == datetime(2024, 1, 2, 12, tzinfo=timezone.utc).timestamp()
 
 
 @pytest.mark.parametrize("opened", ["under the simulated clock", "before"])
 def test_a_session_works_in_every_thread_under_a_simulated_clock(spark_remote: str, opened: str) -> None:
-    spark = SparkConnectResource()
+    spark = SparkFromSettings()
     spark.session.stop()
     if opened == "before":
         assert spark.session.range(3).count() == 3

@@ -1,8 +1,6 @@
 """The checks find what was tampered with and name it, and find nothing else."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg2
 import pytest
@@ -11,6 +9,7 @@ from psycopg2.extensions import connection as Connection
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from tests.dedp_assets.isolated_sequencer.fixture_types import AssertExact, WaitUntil, WriteDevices
 
 LOAD, OTHER, NEW = "20240101", "20240102", "20240103"
 
@@ -33,25 +32,27 @@ def failing(connection: Connection) -> dict[str, str]:
 
 
 @pytest.fixture
-def two_folded_loads(database: Connection, devices_csv: Callable[..., Path]) -> None:
+def two_folded_loads(database: Connection, devices_csv: WriteDevices) -> None:
     load_file(database, LOAD, devices_csv(["phone;Nova;1", "phone;Nova;2", "{........"]))
     load_file(database, OTHER, devices_csv(["phone;Nova;1", "tv;Lux;1", "tv;Lux;1"]))
     fold(database, LOAD)
     fold(database, OTHER)
 
 
-def test_empty_tables_pass_every_check(database):
+def test_empty_tables_pass_every_check(database: Connection) -> None:
     assert failing(database) == {}
 
 
-def test_loads_pass_every_check_folded_or_not(database, devices_csv, two_folded_loads):
+def test_loads_pass_every_check_folded_or_not(
+    database: Connection, devices_csv: WriteDevices, two_folded_loads: None
+) -> None:
     assert failing(database) == {}
     load_file(database, LOAD, devices_csv(["phone;Nova;2", "phone;Nova;3"]))
     load_file(database, NEW, devices_csv(["bad", "phone;Nova;1"]))
     assert failing(database) == {}
 
 
-def test_what_was_counted_is_reported(database, two_folded_loads):
+def test_what_was_counted_is_reported(database: Connection, two_folded_loads: None) -> None:
     accounts = audits.lines_accounted_for(database)
     assert {name: value.value for name, value in accounts.metadata.items()} == {
         "loads": 2,
@@ -65,7 +66,7 @@ def test_what_was_counted_is_reported(database, two_folded_loads):
     assert {name: value.value for name, value in recount.metadata.items()} == {"devices": 3, "devices_wrong": 0}
 
 
-def test_a_row_deleted_by_hand_is_missed_in_its_load(database, two_folded_loads):
+def test_a_row_deleted_by_hand_is_missed_in_its_load(database: Connection, two_folded_loads: None) -> None:
     execute(database, f"DELETE FROM dedp.devices_raw WHERE load_id = '{LOAD}' AND version = '2'")
     found = failing(database)
     assert found.keys() == {"accounts", "balance"}
@@ -75,14 +76,14 @@ def test_a_row_deleted_by_hand_is_missed_in_its_load(database, two_folded_loads)
     assert found["balance"].startswith("3 occurrences, but 4 rows loaded.")
 
 
-def test_a_quarantined_line_deleted_by_hand_is_missed_in_its_load(database, two_folded_loads):
+def test_a_quarantined_line_deleted_by_hand_is_missed_in_its_load(database: Connection, two_folded_loads: None) -> None:
     execute(database, f"DELETE FROM dedp.devices_quarantine WHERE load_id = '{LOAD}'")
     found = failing(database)
     assert found.keys() == {"accounts"}
     assert "load 20240101: 3 lines read, 2 loaded and 1 quarantined; there are 2 rows and 0" in found["accounts"]
 
 
-def test_a_check_of_given_loads_looks_at_no_other(database, two_folded_loads):
+def test_a_check_of_given_loads_looks_at_no_other(database: Connection, two_folded_loads: None) -> None:
     execute(database, f"DELETE FROM dedp.devices_raw WHERE load_id = '{LOAD}'")
     assert not audits.lines_accounted_for(database, [LOAD, OTHER]).passed
     assert audits.lines_accounted_for(database, [OTHER]).passed
@@ -125,8 +126,14 @@ def test_a_check_of_given_loads_looks_at_no_other(database, two_folded_loads):
     ],
 )
 def test_a_change_behind_the_triggers_back_is_found_by_device_and_mended(
-    database, devices_csv, two_folded_loads, assert_exact, statement, checks, device
-):
+    database: Connection,
+    devices_csv: WriteDevices,
+    two_folded_loads: None,
+    assert_exact: AssertExact,
+    statement: str,
+    checks: set[str],
+    device: str,
+) -> None:
     execute(database, statement)
     found = failing(database)
     assert found.keys() == checks
@@ -147,8 +154,8 @@ def test_a_change_behind_the_triggers_back_is_found_by_device_and_mended(
 
 
 def test_a_dropped_load_is_named_and_loading_it_again_mends_everything(
-    database, devices_csv, two_folded_loads, assert_exact
-):
+    database: Connection, devices_csv: WriteDevices, two_folded_loads: None, assert_exact: AssertExact
+) -> None:
     execute(database, f"DROP TABLE dedp_loads.devices_raw_{LOAD}")
     found = failing(database)
     assert "load 20240101: 3 lines read, 2 loaded and 1 quarantined; there are 0 rows" in found["accounts"]
@@ -163,7 +170,9 @@ def test_a_dropped_load_is_named_and_loading_it_again_mends_everything(
     assert_exact()
 
 
-def test_of_many_wrong_devices_a_few_are_named_and_all_are_counted(database, devices_csv):
+def test_of_many_wrong_devices_a_few_are_named_and_all_are_counted(
+    database: Connection, devices_csv: WriteDevices
+) -> None:
     load_file(database, LOAD, devices_csv([f"phone;Nova {n};1" for n in range(100)]))
     fold(database, LOAD)
     execute(database, f"TRUNCATE dedp_loads.devices_raw_{LOAD}")
@@ -175,8 +184,14 @@ def test_of_many_wrong_devices_a_few_are_named_and_all_are_counted(database, dev
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("name", list(EVERY_CHECK))
 def test_a_load_that_commits_while_a_check_is_planned_does_not_make_it_fail(
-    database, dsn, devices_csv, two_folded_loads, wait_until, name, folded
-):
+    database: Connection,
+    dsn: str,
+    devices_csv: WriteDevices,
+    two_folded_loads: None,
+    wait_until: WaitUntil,
+    name: str,
+    folded: bool,
+) -> None:
     auditor = psycopg2.connect(dsn, application_name="auditor")
     with ThreadPoolExecutor(1) as pool:
         execute(database, "UPDATE dedp.devices_loads SET folded = false; TRUNCATE dedp.devices_folded")

@@ -29,7 +29,7 @@ def test_a_file_without_one_row_is_refused_with_all_its_lines_counted(
     devices_csv: Callable[..., Path],
     rows_of: Callable[[str], list[str]],
     quarantine_of: Callable[[str], list[tuple[int, str, str, str, bytes]]],
-):
+) -> None:
     load_file(database, LOAD, devices_csv(["earlier;row;1", "bad"]))
     with pytest.raises(UnusableFile) as raised:
         load_file(database, LOAD, devices_csv(HEADER + body))
@@ -54,7 +54,7 @@ def test_tables_hold_the_clean_lines_once_and_every_other_line_byte_by_byte(
     devices_csv: Callable[..., Path],
     assert_exact: Callable[[], None],
     quarantine_of: Callable[[str], list[tuple[int, str, str, str, bytes]]],
-):
+) -> None:
     path = devices_csv(HEADER + b"first;row;1\n" + body)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK_BYTES", block_bytes)

@@ -1,9 +1,10 @@
 """The totals are what counting the rows gives, at every moment and whatever was done to the rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -14,6 +15,7 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.folding import FoldReport, LoadNotFound, fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from tests.dedp_assets.isolated_sequencer.fixture_types import AssertExact, WaitUntil, WriteDevices
 
 LOAD, OTHER, THIRD = LOADS = ("20240101", "20240102", "20240103")
 
@@ -27,7 +29,7 @@ def execute(connection: Connection, statement: str, *parameters: object) -> None
         cursor.execute(statement, parameters or None)
 
 
-def query(connection: Connection, statement: str) -> list[tuple]:
+def query(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
     with connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall()
@@ -35,7 +37,7 @@ def query(connection: Connection, statement: str) -> list[tuple]:
 
 def totals(connection: Connection) -> dict[str, int]:
     statement = "SELECT concat_ws(';', type, full_name, version), all_occurrences FROM dedp.devices_aggregates"
-    return dict(query(connection, statement))  # type: ignore[arg-type]
+    return {device: count for device, count in query(connection, statement)}
 
 
 def folded_totals(connection: Connection) -> dict[str, int]:
@@ -46,7 +48,7 @@ def folded_totals(connection: Connection) -> dict[str, int]:
 
 
 @pytest.fixture
-def three_loads(database: Connection, devices_csv: Callable[..., Path]) -> dict[str, int]:
+def three_loads(database: Connection, devices_csv: WriteDevices) -> dict[str, int]:
     """Three loads, the first of them folded, and their totals."""
     load_file(database, LOAD, devices_csv(rows(1, 2, 3)))
     fold(database, LOAD)
@@ -55,14 +57,16 @@ def three_loads(database: Connection, devices_csv: Callable[..., Path]) -> dict[
     return dict(zip(rows(1, 2, 3, 4), (1, 2, 3, 1), strict=True))
 
 
-def test_totals_are_there_before_anything_is_folded(database, devices_csv, assert_exact):
+def test_totals_are_there_before_anything_is_folded(
+    database: Connection, devices_csv: WriteDevices, assert_exact: AssertExact
+) -> None:
     load_file(database, LOAD, devices_csv([*rows(1, 2), *rows(1)]))
     load_file(database, OTHER, devices_csv(rows(2)))
     assert totals(database) == dict(zip(rows(1, 2), (1, 2), strict=True))
     assert_exact()
 
 
-def test_folding_changes_no_total(database, three_loads, assert_exact):
+def test_folding_changes_no_total(database: Connection, three_loads: dict[str, int], assert_exact: AssertExact) -> None:
     for load in LOADS:
         assert totals(database) == three_loads
         fold(database, load)
@@ -70,7 +74,9 @@ def test_folding_changes_no_total(database, three_loads, assert_exact):
     assert_exact()
 
 
-def test_folding_twice_changes_nothing(database, devices_csv, three_loads, assert_exact):
+def test_folding_twice_changes_nothing(
+    database: Connection, devices_csv: WriteDevices, three_loads: dict[str, int], assert_exact: AssertExact
+) -> None:
     sha256 = "f" * 64
     execute(database, "UPDATE dedp.devices_loads SET sha256 = %s", sha256)
     assert fold(database, OTHER) == FoldReport(OTHER, sha256, 3)
@@ -80,21 +86,27 @@ def test_folding_twice_changes_nothing(database, devices_csv, three_loads, asser
     assert_exact()
 
 
-def test_folding_a_reload_touches_the_devices_that_it_changed_only(database, devices_csv, three_loads, assert_exact):
+def test_folding_a_reload_touches_the_devices_that_it_changed_only(
+    database: Connection, devices_csv: WriteDevices, three_loads: dict[str, int], assert_exact: AssertExact
+) -> None:
     load_file(database, LOAD, devices_csv(rows(2, 3, 5)))
     assert fold(database, LOAD).devices_changed == 2
     assert totals(database) == dict(zip(rows(2, 3, 4, 5), (2, 3, 1, 1), strict=True))
     assert_exact()
 
 
-def test_a_reload_that_is_taken_back_before_folding_changes_no_device(database, devices_csv, three_loads):
+def test_a_reload_that_is_taken_back_before_folding_changes_no_device(
+    database: Connection, devices_csv: WriteDevices, three_loads: dict[str, int]
+) -> None:
     load_file(database, LOAD, devices_csv(rows(2, 3, 5)))
     load_file(database, LOAD, devices_csv(rows(1, 2, 3)))
     assert fold(database, LOAD).devices_changed == 0
     assert totals(database) == three_loads
 
 
-def test_a_device_that_has_left_every_load_has_no_total(database, devices_csv, assert_exact):
+def test_a_device_that_has_left_every_load_has_no_total(
+    database: Connection, devices_csv: WriteDevices, assert_exact: AssertExact
+) -> None:
     load_file(database, LOAD, devices_csv(rows(1)))
     fold(database, LOAD)
     load_file(database, LOAD, devices_csv(rows(2)))
@@ -104,7 +116,7 @@ def test_a_device_that_has_left_every_load_has_no_total(database, devices_csv, a
     assert_exact()
 
 
-def test_folding_a_load_that_never_was_says_so(database):
+def test_folding_a_load_that_never_was_says_so(database: Connection) -> None:
     with pytest.raises(LoadNotFound, match=r"no load 20240101; materialize dedp/devices_raw"):
         fold(database, LOAD)
 
@@ -149,7 +161,9 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", list(BY_HAND))
-def test_totals_follow_what_is_done_by_hand(database, three_loads, assert_exact, name):
+def test_totals_follow_what_is_done_by_hand(
+    database: Connection, three_loads: dict[str, int], assert_exact: AssertExact, name: str
+) -> None:
     execute(database, BY_HAND[name])
     assert_exact(accounts=False)
     for load in LOADS:
@@ -158,7 +172,9 @@ def test_totals_follow_what_is_done_by_hand(database, three_loads, assert_exact,
     assert folded_totals(database) == totals(database)
 
 
-def test_totals_follow_a_copy_into_the_table(database, three_loads, assert_exact, tmp_path):
+def test_totals_follow_a_copy_into_the_table(
+    database: Connection, three_loads: dict[str, int], assert_exact: AssertExact, tmp_path: Path
+) -> None:
     (tmp_path / "rows").write_text("phone\tdevice 1\t2\t20240101\nphone\tdevice 1\t2\t20240102\n")
     with database, database.cursor() as cursor, open(tmp_path / "rows") as stream:
         cursor.copy_expert("COPY dedp.devices_raw FROM STDIN", stream)
@@ -166,7 +182,9 @@ def test_totals_follow_a_copy_into_the_table(database, three_loads, assert_exact
     assert_exact(accounts=False)
 
 
-def test_a_delete_that_is_rolled_back_leaves_no_trace(database, three_loads, assert_exact):
+def test_a_delete_that_is_rolled_back_leaves_no_trace(
+    database: Connection, three_loads: dict[str, int], assert_exact: AssertExact
+) -> None:
     with database.cursor() as cursor:
         cursor.execute("DELETE FROM dedp.devices_raw")
     database.rollback()
@@ -175,7 +193,9 @@ def test_a_delete_that_is_rolled_back_leaves_no_trace(database, three_loads, ass
     assert_exact()
 
 
-def test_loading_again_after_a_truncate_brings_the_same_totals_back(database, devices_csv, three_loads, assert_exact):
+def test_loading_again_after_a_truncate_brings_the_same_totals_back(
+    database: Connection, devices_csv: WriteDevices, three_loads: dict[str, int], assert_exact: AssertExact
+) -> None:
     execute(database, "TRUNCATE dedp.devices_raw")
     assert totals(database) == {}
     for load, numbers in zip(LOADS, [(1, 2, 3), (2, 3, 4), (3,)], strict=True):
@@ -205,8 +225,14 @@ def connected(dsn: str, name: str = "first") -> Iterator[Connection]:
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("name", ["DELETE one row", "DELETE a load", "UPDATE a device", "INSERT", "TRUNCATE"])
 def test_a_fold_that_meets_a_change_under_way_waits_for_it(
-    database, dsn, devices_csv, assert_exact, wait_until, folded, name
-):
+    database: Connection,
+    dsn: str,
+    devices_csv: WriteDevices,
+    assert_exact: AssertExact,
+    wait_until: WaitUntil,
+    folded: bool,
+    name: str,
+) -> None:
     load_file(database, LOAD, devices_csv(rows(1, 2, 3)))
     if folded:
         fold(database, LOAD)
@@ -226,8 +252,14 @@ def test_a_fold_that_meets_a_change_under_way_waits_for_it(
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("name", ["DELETE one row", "DELETE a load", "UPDATE a device", "INSERT", "TRUNCATE"])
 def test_a_change_that_meets_a_fold_under_way_waits_for_it(
-    database, dsn, devices_csv, assert_exact, wait_until, folded, name
-):
+    database: Connection,
+    dsn: str,
+    devices_csv: WriteDevices,
+    assert_exact: AssertExact,
+    wait_until: WaitUntil,
+    folded: bool,
+    name: str,
+) -> None:
     load_file(database, LOAD, devices_csv(rows(1, 2, 3)))
     if folded:
         fold(database, LOAD)
@@ -259,8 +291,8 @@ def test_a_change_that_meets_a_fold_under_way_waits_for_it(
 
 
 def test_a_change_in_an_older_snapshot_than_a_fold_is_refused_rather_than_miscounted(
-    database, dsn, three_loads, assert_exact
-):
+    database: Connection, dsn: str, three_loads: dict[str, int], assert_exact: AssertExact
+) -> None:
     older = psycopg2.connect(dsn)
     older.set_session(isolation_level="REPEATABLE READ")
     older.cursor().execute("SELECT count(*) FROM dedp.devices_raw")
@@ -272,7 +304,9 @@ def test_a_change_in_an_older_snapshot_than_a_fold_is_refused_rather_than_miscou
     assert_exact()
 
 
-def test_two_folds_of_one_load_at_once_count_it_once(database, dsn, three_loads, assert_exact, wait_until):
+def test_two_folds_of_one_load_at_once_count_it_once(
+    database: Connection, dsn: str, three_loads: dict[str, int], assert_exact: AssertExact, wait_until: WaitUntil
+) -> None:
     with ThreadPoolExecutor(2) as pool, connected(dsn) as gate:
         gate.cursor().execute("SELECT FROM dedp.devices_loads FOR UPDATE")
         folds = [pool.submit(fold, psycopg2.connect(dsn, application_name="second"), OTHER) for _ in range(2)]
@@ -289,7 +323,9 @@ _devices = st.lists(st.integers(0, 5), unique=True, min_size=1)
 _loads = st.sampled_from(LOADS)
 
 
-def test_totals_are_exact_after_any_sequence_of_anything(database, devices_csv, assert_exact):
+def test_totals_are_exact_after_any_sequence_of_anything(
+    database: Connection, devices_csv: WriteDevices, assert_exact: AssertExact
+) -> None:
     class Sequence(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()

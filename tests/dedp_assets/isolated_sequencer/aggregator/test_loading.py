@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
@@ -21,6 +21,13 @@ from psycopg2.extensions import connection as Connection
 from dedp_assets.delimited.header import RefusedLine, UnusableFile
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from tests.dedp_assets.isolated_sequencer.fixture_types import (
+    AssertExact,
+    QuarantineOf,
+    RowsOf,
+    WaitUntil,
+    WriteDevices,
+)
 
 HEADER = b"type;full_name;version\n"
 LOAD = "20240101"
@@ -63,13 +70,13 @@ def execute(connection: Connection, statement: str, *parameters: object) -> None
         cursor.execute(statement, parameters or None)
 
 
-def query(connection: Connection, statement: str, *parameters: object) -> list[tuple]:
+def query(connection: Connection, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     with connection, connection.cursor() as cursor:
         cursor.execute(statement, parameters or None)
         return cursor.fetchall()
 
 
-def everything(connection: Connection) -> dict[str, list[tuple]]:
+def everything(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     """All that readers can see, but for the time of loading."""
     tables = {
         "raw": "SELECT * FROM dedp.devices_raw",
@@ -80,7 +87,7 @@ def everything(connection: Connection) -> dict[str, list[tuple]]:
     return {name: sorted(query(connection, statement)) for name, statement in tables.items()}
 
 
-def row_versions(connection: Connection) -> dict[str, tuple]:
+def row_versions(connection: Connection) -> dict[str, tuple[Any, ...]]:
     """Which transaction wrote each row, and where it lies."""
     statement = "SELECT concat_ws(';', type, full_name, version), xmin::text, ctid::text FROM dedp.devices_raw"
     return {row: tuple(version) for row, *version in query(connection, statement)}
@@ -90,8 +97,12 @@ def row_versions(connection: Connection) -> dict[str, tuple]:
 
 
 def test_a_dirty_file_ends_up_line_by_line_in_the_table_and_in_the_quarantine(
-    database, devices_csv, rows_of, quarantine_of, assert_exact
-):
+    database: Connection,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    quarantine_of: QuarantineOf,
+    assert_exact: AssertExact,
+) -> None:
     content = HEADER + b"\r\n".join(
         [
             "phone;漢字 😀;1".encode(),
@@ -151,8 +162,8 @@ def test_a_dirty_file_ends_up_line_by_line_in_the_table_and_in_the_quarantine(
 
 @pytest.mark.parametrize("character", ["x", "漢", "😀"])
 def test_values_of_exactly_the_columns_length_load_and_one_character_more_does_not(
-    database, devices_csv, rows_of, quarantine_of, character
-):
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf, quarantine_of: QuarantineOf, character: str
+) -> None:
     lengths = [(15, 50, 40), (16, 50, 40), (15, 51, 40), (15, 50, 41)]
     lines = [";".join(character * length for length in line) for line in lengths]
     load_file(database, LOAD, devices_csv(lines))
@@ -173,13 +184,17 @@ def test_values_of_exactly_the_columns_length_load_and_one_character_more_does_n
         pytest.param(b"\xef\xbb\xbf" + HEADER + b"a;b;1\na;b;2\n", id="byte order mark"),
     ],
 )
-def test_the_same_rows_load_whatever_ends_their_lines(database, devices_csv, rows_of, content):
+def test_the_same_rows_load_whatever_ends_their_lines(
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf, content: bytes
+) -> None:
     report = load_file(database, LOAD, devices_csv(content))
     assert rows_of(LOAD) == ["a;b;1", "a;b;2"]
     assert (report.size_bytes, report.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_an_overlong_line_is_set_aside_and_the_lines_around_it_load(database, devices_csv, rows_of, quarantine_of):
+def test_an_overlong_line_is_set_aside_and_the_lines_around_it_load(
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf, quarantine_of: QuarantineOf
+) -> None:
     content = HEADER + b"a;b;1\n" + b"\xf0\x9f\x98\x80" * (1 << 19) + b"\na;b;2\n"
     load_file(database, LOAD, devices_csv(content))
     assert rows_of(LOAD) == ["a;b;1", "a;b;2"]
@@ -191,8 +206,13 @@ def test_an_overlong_line_is_set_aside_and_the_lines_around_it_load(database, de
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_later_occurrences_are_the_duplicates_under_their_own_line_numbers(
-    database, devices_csv, rows_of, quarantine_of, assert_exact, reload
-):
+    database: Connection,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    quarantine_of: QuarantineOf,
+    assert_exact: AssertExact,
+    reload: bool,
+) -> None:
     # Rejected lines, CRLF and quoting in between: positions in the table and in the file drift apart.
     rows = some_rows(4000)
     body, duplicates, number = [], [], 1
@@ -216,7 +236,9 @@ def test_later_occurrences_are_the_duplicates_under_their_own_line_numbers(
     assert_exact()
 
 
-def test_a_wholly_duplicated_file_loads_once(database, devices_csv, rows_of, quarantine_of):
+def test_a_wholly_duplicated_file_loads_once(
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf, quarantine_of: QuarantineOf
+) -> None:
     rows = some_rows(3000)
     report = load_file(database, LOAD, devices_csv(rows + rows))
     assert (report.rows_loaded, report.reasons) == (3000, {"duplicate": 3000})
@@ -224,13 +246,17 @@ def test_a_wholly_duplicated_file_loads_once(database, devices_csv, rows_of, qua
     assert [(number, line) for number, _, _, line, _ in quarantine_of(LOAD)] == list(enumerate(rows, start=3002))
 
 
-def test_one_line_over_and_over_loads_once(database, devices_csv, quarantine_of):
+def test_one_line_over_and_over_loads_once(
+    database: Connection, devices_csv: WriteDevices, quarantine_of: QuarantineOf
+) -> None:
     report = load_file(database, LOAD, devices_csv(["a;b;1"] * 5000))
     assert (report.rows_loaded, report.rows_quarantined) == (1, 4999)
     assert [number for number, *_ in quarantine_of(LOAD)] == list(range(3, 5002))
 
 
-def test_rows_that_differ_in_case_or_a_space_are_no_duplicates(database, devices_csv, rows_of):
+def test_rows_that_differ_in_case_or_a_space_are_no_duplicates(
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf
+) -> None:
     rows = ["a;b;1", "A;b;1", "a;b ;1", "a; b;1", "a;b;1 ", "a;e\u0301;1", "a;\u00e9;1"]
     load_file(database, LOAD, devices_csv(rows))
     assert rows_of(LOAD) == sorted(rows)
@@ -240,7 +266,9 @@ def test_rows_that_differ_in_case_or_a_space_are_no_duplicates(database, devices
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_doing_the_same_file_again_writes_no_row(database, devices_csv, assert_exact, folded):
+def test_doing_the_same_file_again_writes_no_row(
+    database: Connection, devices_csv: WriteDevices, assert_exact: AssertExact, folded: bool
+) -> None:
     path = devices_csv([*some_rows(500), "{........", *some_rows(3)])
     first = load_file(database, LOAD, path)
     if folded:
@@ -254,7 +282,9 @@ def test_doing_the_same_file_again_writes_no_row(database, devices_csv, assert_e
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_doing_it_again_with_one_row_changed_writes_that_row_only(database, devices_csv, assert_exact, folded):
+def test_doing_it_again_with_one_row_changed_writes_that_row_only(
+    database: Connection, devices_csv: WriteDevices, assert_exact: AssertExact, folded: bool
+) -> None:
     rows = some_rows(500)
     load_file(database, LOAD, devices_csv(rows))
     if folded:
@@ -268,7 +298,13 @@ def test_doing_it_again_with_one_row_changed_writes_that_row_only(database, devi
     assert_exact()
 
 
-def test_a_reload_replaces_rows_and_quarantine_as_a_whole(database, devices_csv, rows_of, quarantine_of, assert_exact):
+def test_a_reload_replaces_rows_and_quarantine_as_a_whole(
+    database: Connection,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    quarantine_of: QuarantineOf,
+    assert_exact: AssertExact,
+) -> None:
     load_file(database, LOAD, devices_csv([*some_rows(50), "{........"]))
     load_file(database, LOAD, devices_csv(["bad", *some_rows(10, start=45)]))
     assert rows_of(LOAD) == sorted(some_rows(10, start=45))
@@ -276,7 +312,7 @@ def test_a_reload_replaces_rows_and_quarantine_as_a_whole(database, devices_csv,
     assert_exact()
 
 
-def test_a_reload_leaves_other_loads_alone(database, devices_csv):
+def test_a_reload_leaves_other_loads_alone(database: Connection, devices_csv: WriteDevices) -> None:
     load_file(database, OTHER, devices_csv([*some_rows(50), "{........"]))
     before = everything(database)
     load_file(database, LOAD, devices_csv(some_rows(20)))
@@ -311,8 +347,14 @@ def test_a_reload_leaves_other_loads_alone(database, devices_csv):
 )
 @pytest.mark.parametrize("earlier", [False, True])
 def test_an_unusable_file_is_named_and_changes_nothing(
-    database, devices_csv, tmp_path, assert_exact, earlier, content, found
-):
+    database: Connection,
+    devices_csv: WriteDevices,
+    tmp_path: Path,
+    assert_exact: AssertExact,
+    earlier: bool,
+    content: bytes | None,
+    found: str,
+) -> None:
     if earlier:
         load_file(database, LOAD, devices_csv([*some_rows(20), "{........"]))
         fold(database, LOAD)
@@ -329,7 +371,9 @@ def test_an_unusable_file_is_named_and_changes_nothing(
     assert_exact()
 
 
-def test_a_file_without_one_usable_line_tells_how_many_it_has_for_which_reasons_and_the_first(database, devices_csv):
+def test_a_file_without_one_usable_line_tells_how_many_it_has_for_which_reasons_and_the_first(
+    database: Connection, devices_csv: WriteDevices
+) -> None:
     with pytest.raises(UnusableFile) as raised:
         load_file(database, LOAD, devices_csv(["{........"] * 1200 + [""] * 3 + ["x" * 300, "phone;Nov\0a;1"]))
     assert str(raised.value) == (
@@ -344,7 +388,9 @@ def test_a_file_without_one_usable_line_tells_how_many_it_has_for_which_reasons_
     assert query(database, "SELECT count(*) FROM dedp.devices_loads") == [(0,)]
 
 
-def test_one_usable_line_among_many_bad_ones_is_a_load(database, devices_csv, rows_of, assert_exact):
+def test_one_usable_line_among_many_bad_ones_is_a_load(
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf, assert_exact: AssertExact
+) -> None:
     report = load_file(database, LOAD, devices_csv(["{........"] * 300 + ["a;b;1"]))
     assert (report.lines_read, report.rows_loaded, report.rows_quarantined) == (301, 1, 300)
     assert rows_of(LOAD) == ["a;b;1"]
@@ -353,8 +399,13 @@ def test_one_usable_line_among_many_bad_ones_is_a_load(database, devices_csv, ro
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_of_joined_files_the_rows_load_and_the_header_is_set_aside_as_it_came(
-    database, devices_csv, rows_of, quarantine_of, assert_exact, mark
-):
+    database: Connection,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    quarantine_of: QuarantineOf,
+    assert_exact: AssertExact,
+    mark: str,
+) -> None:
     header = f"{mark}type;full_name;version"
     content = "\n".join([header, "a;b;1", header, f"{mark}a;b;2", f"{mark}a;b;1", f"a;b{mark or 'x'};1", ""])
     load_file(database, LOAD, devices_csv(content.encode()))
@@ -367,12 +418,14 @@ def test_of_joined_files_the_rows_load_and_the_header_is_set_aside_as_it_came(
     assert_exact()
 
 
-def test_a_folder_in_place_of_the_file_is_an_unusable_file(database, tmp_path):
+def test_a_folder_in_place_of_the_file_is_an_unusable_file(database: Connection, tmp_path: Path) -> None:
     with pytest.raises(UnusableFile, match=r"^can't be read: Is a directory$"):
         load_file(database, LOAD, tmp_path)
 
 
-def test_an_unusable_file_leaves_the_connection_and_the_load_usable(database, devices_csv, rows_of):
+def test_an_unusable_file_leaves_the_connection_and_the_load_usable(
+    database: Connection, devices_csv: WriteDevices, rows_of: RowsOf
+) -> None:
     with pytest.raises(UnusableFile):
         load_file(database, LOAD, devices_csv(b""))
     load_file(database, LOAD, devices_csv(["a;b;1"]))
@@ -460,8 +513,14 @@ NO_CHILD = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_da
 
 @pytest.mark.parametrize("name", list(STEPS))
 def test_a_load_killed_at_any_step_leaves_the_earlier_one_and_can_be_done_again(
-    database, dsn, devices_csv, rows_of, assert_exact, wait_until, name
-):
+    database: Connection,
+    dsn: str,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    assert_exact: AssertExact,
+    wait_until: WaitUntil,
+    name: str,
+) -> None:
     step = STEPS[name]
     load_file(database, OTHER, devices_csv(some_rows(30)))
     if step.reload:
@@ -474,7 +533,7 @@ def test_a_load_killed_at_any_step_leaves_the_earlier_one_and_can_be_done_again(
     with closed_gate(dsn), loading_process(dsn, path) as process:
         wait_until(WAITING_CHILD)
         assert everything(database) == before
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
     wait_until(NO_CHILD)
@@ -489,8 +548,15 @@ def test_a_load_killed_at_any_step_leaves_the_earlier_one_and_can_be_done_again(
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_a_load_killed_while_rows_are_copied_leaves_the_earlier_one_and_can_be_done_again(
-    database, dsn, devices_csv, rows_of, assert_exact, wait_until, tmp_path, reload
-):
+    database: Connection,
+    dsn: str,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    assert_exact: AssertExact,
+    wait_until: WaitUntil,
+    tmp_path: Path,
+    reload: bool,
+) -> None:
     load_file(database, OTHER, devices_csv(some_rows(30)))
     if reload:
         load_file(database, LOAD, devices_csv([*some_rows(200), "{........"]))
@@ -508,7 +574,7 @@ def test_a_load_killed_while_rows_are_copied_leaves_the_earlier_one_and_can_be_d
         copying = "SELECT min(p.pid) FROM pg_stat_progress_copy AS p WHERE tuples_processed > 0"
         wait_until(f"{copying} AND datname = current_database()")
         assert everything(database) == before
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
     wait_until(NO_CHILD)
 
@@ -549,8 +615,14 @@ def crash_server(dsn: str, connection: Connection, pid: int) -> None:
 @pytest.mark.parametrize("breaks", ["the server crashes", "the connection is cut"])
 @pytest.mark.parametrize("reload", [False, True])
 def test_a_load_whose_server_goes_away_fails_and_can_be_done_again(
-    dsn, database, devices_csv, assert_exact, wait_until, reload, breaks
-):
+    dsn: str,
+    database: Connection,
+    devices_csv: WriteDevices,
+    assert_exact: AssertExact,
+    wait_until: WaitUntil,
+    reload: bool,
+    breaks: str,
+) -> None:
     if reload:
         load_file(database, LOAD, devices_csv([*some_rows(200), "{........"]))
         fold(database, LOAD)
@@ -646,7 +718,9 @@ def load_and_fold(dsn: str, load_id: str, path: Path, start: threading.Barrier |
         fold(connection, load_id)
 
 
-def test_eight_loads_of_different_days_at_once_are_exact_at_every_moment(dsn, database, devices_csv, assert_exact):
+def test_eight_loads_of_different_days_at_once_are_exact_at_every_moment(
+    dsn: str, database: Connection, devices_csv: WriteDevices, assert_exact: AssertExact
+) -> None:
     days = [f"202401{day:02}" for day in range(1, 9)]
     old = [devices_csv([*some_rows(1000, start=100 * n), "bad"], f"old {n}") for n in range(8)]
     new = [devices_csv([*some_rows(1500, start=70 * n), *some_rows(9, start=70 * n)], f"new {n}") for n in range(8)]
@@ -667,8 +741,14 @@ def test_eight_loads_of_different_days_at_once_are_exact_at_every_moment(dsn, da
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_eight_loads_of_one_day_at_once_leave_one_whole_load(
-    dsn, database, devices_csv, rows_of, assert_exact, wait_until, reload
-):
+    dsn: str,
+    database: Connection,
+    devices_csv: WriteDevices,
+    rows_of: RowsOf,
+    assert_exact: AssertExact,
+    wait_until: WaitUntil,
+    reload: bool,
+) -> None:
     if reload:
         load_and_fold(dsn, LOAD, devices_csv(some_rows(900)))
     variants = [some_rows(800 + n, start=50 * n) for n in range(8)]
@@ -692,7 +772,9 @@ def test_eight_loads_of_one_day_at_once_leave_one_whole_load(
     assert_exact()
 
 
-def test_readers_wait_for_no_load(dsn, database, devices_csv, wait_until):
+def test_readers_wait_for_no_load(
+    dsn: str, database: Connection, devices_csv: WriteDevices, wait_until: WaitUntil
+) -> None:
     load_file(database, LOAD, devices_csv(some_rows(100)))
     execute(database, STEPS["ledger is written, new"].waits)
     loads = [(LOAD, devices_csv(some_rows(50), "again")), (OTHER, devices_csv(some_rows(70), "new"))]
@@ -746,7 +828,9 @@ def write_big_file(path: Path, megabytes: int, line: str) -> int:
         pytest.param(1, 5, f"{'t' * 15};{'x' * 50}%.0s;{'v' * 40}\n", id="duplicates"),
     ],
 )
-def test_memory_does_not_grow_with_the_file(database, dsn, tmp_path, assert_exact, small, big, line):
+def test_memory_does_not_grow_with_the_file(
+    database: Connection, dsn: str, tmp_path: Path, assert_exact: AssertExact, small: int, big: int, line: str
+) -> None:
     lines = write_big_file(tmp_path / "small", small, line)
     little = peak_megabytes(dsn, OTHER, tmp_path / "small")
     lines += write_big_file(tmp_path / "big", big, line)

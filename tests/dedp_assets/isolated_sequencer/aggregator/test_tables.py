@@ -1,16 +1,21 @@
 """The tables are made once, whoever asks first, and never over somebody else's."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
+from tests.dedp_assets.isolated_sequencer.fixture_types import WaitUntil, WriteDevices
 
 EARLIER = Path(__file__).with_name("earlier") / "schema_of_version_1.sql"
 
@@ -44,31 +49,31 @@ OBJECTS = """
 
 
 @pytest.fixture
-def empty_database(empty_dsn):
+def empty_database(empty_dsn: str) -> Iterator[Connection]:
     connection = psycopg2.connect(empty_dsn)
     yield connection
     connection.close()
 
 
-def query(connection, statement: str) -> list[tuple]:
+def query(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
     with connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall()
 
 
-def execute(connection, statement: str) -> None:
+def execute(connection: Connection, statement: str) -> None:
     with connection, connection.cursor() as cursor:
         cursor.execute(statement)
 
 
-def test_a_new_database_can_be_loaded_and_folded_at_once(empty_database, devices_csv):
+def test_a_new_database_can_be_loaded_and_folded_at_once(empty_database: Connection, devices_csv: WriteDevices) -> None:
     ensure_tables(empty_database)
     load_file(empty_database, "20240101", devices_csv(["phone;Nova;1", "{........"]))
     fold(empty_database, "20240101")
     assert query(empty_database, "TABLE dedp.devices_aggregates") == [("phone", "Nova", "1", 1)]
 
 
-def test_tables_that_are_there_stay_as_they_are(empty_database, devices_csv):
+def test_tables_that_are_there_stay_as_they_are(empty_database: Connection, devices_csv: WriteDevices) -> None:
     ensure_tables(empty_database)
     load_file(empty_database, "20240101", devices_csv(["phone;Nova;1"]))
     before = query(empty_database, OBJECTS)
@@ -77,10 +82,10 @@ def test_tables_that_are_there_stay_as_they_are(empty_database, devices_csv):
     assert query(empty_database, "SELECT count(*) FROM dedp.devices_raw") == [(1,)]
 
 
-def test_eight_at_once_make_one_set_of_tables(empty_dsn, empty_database):
+def test_eight_at_once_make_one_set_of_tables(empty_dsn: str, empty_database: Connection) -> None:
     start = threading.Barrier(8)
 
-    def ensure() -> list[tuple]:
+    def ensure() -> list[tuple[Any, ...]]:
         connection = psycopg2.connect(empty_dsn)
         start.wait()
         ensure_tables(connection)
@@ -93,7 +98,9 @@ def test_eight_at_once_make_one_set_of_tables(empty_dsn, empty_database):
     assert found == [query(empty_database, OBJECTS)] * 8
 
 
-def test_a_second_one_waits_for_the_first_and_makes_nothing(empty_dsn, empty_database, wait_until):
+def test_a_second_one_waits_for_the_first_and_makes_nothing(
+    empty_dsn: str, empty_database: Connection, wait_until: WaitUntil
+) -> None:
     execute(empty_database, "SELECT 1")
     first, second = psycopg2.connect(empty_dsn), psycopg2.connect(empty_dsn, application_name="second")
     # What the first one holds while it makes the tables.
@@ -110,7 +117,7 @@ def test_a_second_one_waits_for_the_first_and_makes_nothing(empty_dsn, empty_dat
     assert query(empty_database, "SELECT to_regclass('dedp.devices_raw') IS NOT NULL") == [(True,)]
 
 
-def test_a_foreign_table_of_the_same_name_is_left_alone_and_named(empty_database):
+def test_a_foreign_table_of_the_same_name_is_left_alone_and_named(empty_database: Connection) -> None:
     execute(empty_database, "CREATE SCHEMA dedp; CREATE TABLE dedp.devices_raw (mine text)")
     before = query(empty_database, OBJECTS)
     with pytest.raises(WrongTables, match=r"a table dedp\.devices_raw, and no record in .*DEDP_POSTGRES_DSN"):
@@ -118,13 +125,13 @@ def test_a_foreign_table_of_the_same_name_is_left_alone_and_named(empty_database
     assert query(empty_database, OBJECTS) == before
 
 
-def test_a_schema_of_the_same_name_without_our_tables_is_shared(empty_database):
+def test_a_schema_of_the_same_name_without_our_tables_is_shared(empty_database: Connection) -> None:
     execute(empty_database, "CREATE SCHEMA dedp; CREATE TABLE dedp.mine (mine text)")
     ensure_tables(empty_database)
     assert query(empty_database, "SELECT count(*) FROM dedp.mine, dedp.devices_aggregates") == [(0,)]
 
 
-def test_a_failure_half_way_leaves_nothing_behind(empty_database):
+def test_a_failure_half_way_leaves_nothing_behind(empty_database: Connection) -> None:
     execute(empty_database, "CREATE SCHEMA dedp; CREATE TABLE dedp.devices_folded (mine text)")
     before = query(empty_database, OBJECTS)
     with pytest.raises(WrongTables, match=r'refuses 0001_devices_tables\.sql .* "devices_folded" already exists'):
@@ -135,13 +142,15 @@ def test_a_failure_half_way_leaves_nothing_behind(empty_database):
     assert query(empty_database, "TABLE dedp.devices_aggregates") == []
 
 
-def make_earlier(connection) -> None:
+def make_earlier(connection: Connection) -> None:
     """The tables as the version before there were migrations made them."""
     execute(connection, EARLIER.read_text(encoding="utf-8"))
     execute(connection, "COMMENT ON SCHEMA dedp IS 'dedp tables, version 1'")
 
 
-def test_tables_of_the_version_before_migrations_are_taken_over_with_all_that_is_in_them(empty_database, devices_csv):
+def test_tables_of_the_version_before_migrations_are_taken_over_with_all_that_is_in_them(
+    empty_database: Connection, devices_csv: WriteDevices
+) -> None:
     make_earlier(empty_database)
     load_file(empty_database, "20240101", devices_csv(["phone;Nova;1", "tv;Lux;1", "{........"]))
     fold(empty_database, "20240101")
@@ -161,7 +170,7 @@ def test_tables_of_the_version_before_migrations_are_taken_over_with_all_that_is
     assert query(empty_database, totals) == [("phone", "Nova", "1", 2), ("phone", "Nova", "2", 1)]
 
 
-def test_the_first_migration_makes_what_the_version_before_migrations_made(empty_database):
+def test_the_first_migration_makes_what_the_version_before_migrations_made(empty_database: Connection) -> None:
     make_earlier(empty_database)
     earlier = query(empty_database, SHAPE)
     assert len(earlier) > 50
@@ -170,13 +179,13 @@ def test_the_first_migration_makes_what_the_version_before_migrations_made(empty
     assert [row for row in query(empty_database, SHAPE) if "schema_migrations" not in str(row)] == earlier
 
 
-def test_a_database_that_is_up_to_date_is_asked_one_query(dsn, database):
-    asked = []
+def test_a_database_that_is_up_to_date_is_asked_one_query(dsn: str, database: Connection) -> None:
+    asked: list[object] = []
 
     class Noting(psycopg2.extensions.cursor):
-        def execute(self, *arguments):
-            asked.append(arguments[0])
-            return super().execute(*arguments)
+        def execute(self, query: str | bytes | sql.Composable, vars: Any = None) -> None:
+            asked.append(query)
+            super().execute(query, vars)
 
     connection = psycopg2.connect(dsn, cursor_factory=Noting)
     ensure_tables(connection)
@@ -184,7 +193,9 @@ def test_a_database_that_is_up_to_date_is_asked_one_query(dsn, database):
     assert len(asked) == 1
 
 
-def test_a_role_that_may_make_nothing_is_named_with_what_was_refused(empty_dsn, empty_database):
+def test_a_role_that_may_make_nothing_is_named_with_what_was_refused(
+    empty_dsn: str, empty_database: Connection
+) -> None:
     execute(
         empty_database,
         "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; REVOKE CREATE ON SCHEMA public FROM reader",
@@ -198,11 +209,11 @@ def test_a_role_that_may_make_nothing_is_named_with_what_was_refused(empty_dsn, 
     execute(empty_database, "DROP ROLE reader")
 
 
-def test_the_columns_are_as_long_as_the_table_has_them(database):
+def test_the_columns_are_as_long_as_the_table_has_them(database: Connection) -> None:
     with database.cursor() as cursor:
         cursor.execute(
             "SELECT column_name, character_maximum_length FROM information_schema.columns "
             "WHERE table_schema = 'dedp' AND table_name = 'devices_raw' AND column_name <> 'load_id' "
             "ORDER BY ordinal_position"
         )
-        assert cursor.fetchall() == list(contract.DEVICES_FORMAT.columns)
+        assert cursor.fetchall() == [(column.name, column.max_length) for column in contract.DEVICES_FORMAT.columns]

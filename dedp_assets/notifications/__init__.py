@@ -1,0 +1,1 @@
+"""Messages to people: what a message is, and the places that it can be sent to."""

@@ -1,0 +1,83 @@
+"""What a sensor's tick hands to Dagster, also when it meets an error that we can name."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from dedp_assets.errors import DedpError
+
+# A tick message that lists every name would be too long to read.
+_NAMED = 20
+
+
+@dataclass
+class TickReport:
+    """What a tick has found so far.
+
+    Attributes:
+        cursor: the cursor to store. A tick starts with the cursor that the tick before it stored. Set the new cursor
+            together with the run requests and events that belong to it.
+        run_requests: the runs to start.
+        asset_events: the materializations to record.
+        notes: what the message of the tick says. In a tick with run requests they go to its log instead.
+    """
+
+    cursor: str | None
+    run_requests: list[dg.RunRequest] = field(default_factory=list)
+    asset_events: list[dg.AssetMaterialization] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def noting_errors(notes: list[str]) -> Iterator[None]:
+    """Add the text of a DedpError that is raised in the block to the notes, and go on after the block."""
+    try:
+        yield
+    except DedpError as error:
+        if str(error) not in notes:
+            notes.append(str(error))
+
+
+def reporting_tick(
+    evaluate: Callable[[dg.SensorEvaluationContext, TickReport], None],
+) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult]:
+    """Make the evaluation function of a sensor from a function that fills in a report.
+
+    A DedpError ends the tick. Its text becomes part of the message, and the report stays as it is at that moment: the
+    cursor is unchanged unless `evaluate` has set it, and requests, events and notes are not lost. Any other exception
+    fails the tick with a traceback.
+
+    Args:
+        evaluate: fills in the report of one tick.
+    """
+
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        report = TickReport(context.cursor)
+        with noting_errors(report.notes):
+            evaluate(context, report)
+        if report.run_requests:
+            # Dagster shows no message beside run requests, but it keeps the log of the tick.
+            for note in report.notes:
+                context.log.info(note)
+        return dg.SensorResult(
+            run_requests=report.run_requests,
+            asset_events=report.asset_events,
+            # Dagster shows the message of every tick without run requests. It records the events all the same.
+            skip_reason=None if report.run_requests else "; ".join(report.notes),
+            cursor=report.cursor,
+        )
+
+    return tick
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and a noun, such as "1 day" or "1,200 days"."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def some_of(names: list[str]) -> str:
+    """At most 20 of the names, and how many more there are."""
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
