@@ -1,0 +1,256 @@
+"""Hundreds of directories that files arrive in, watched by one sensor instead of a worker slot for each of them.
+
+A tick scans the directories, asks the pipeline's ledger for what is new, and requests runs for the files that are
+complete. The rule is in `dedp_assets.landing.arrivals`. Waiting is an entry in the cursor and holds nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import NamedTuple, Protocol
+
+import dagster as dg
+
+from dedp_assets.errors import DedpError
+from dedp_assets.landing.arrivals import (
+    Arrival,
+    Cursor,
+    Known,
+    Plan,
+    Request,
+    Situation,
+    directories_to_scan,
+    files_to_compare,
+    plan_arrivals,
+)
+from dedp_assets.landing.directories import Directory, Scanner
+from dedp_assets.landing.versions import FileVersion, sha256_of
+from dedp_assets.partition_runs import range_tags, runs_in_progress
+from dedp_assets.run_processes import fail_ended_runs
+
+# A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
+MAX_READ_BYTES = 64 << 20
+# All directories are compared with the ledger once in so many ticks, also those in which nothing has changed.
+TICKS_PER_RECHECK = 100
+INTERVAL_SECONDS = 5
+
+# Says in the UI what has started a run.
+ORIGIN_TAG = "dedp/origin"
+
+
+class Watched(NamedTuple):
+    """The directories to watch, and what is wrong with the settings that name them."""
+
+    directories: Sequence[Directory]
+    problems: Sequence[str]
+
+
+class TickReport(NamedTuple):
+    """What a tick found, for metrics and tables.
+
+    Attributes:
+        directories: All watched directories.
+        plan: What the tick does.
+        before: The cursor before it.
+        now: When it began, in s since the epoch.
+        seconds: How long it took.
+    """
+
+    directories: Sequence[Directory]
+    plan: Plan
+    before: Cursor
+    now: float
+    seconds: float
+
+
+class Ledger(Protocol):
+    """Where a pipeline keeps which version of each file it has dealt with. Its methods raise DedpError."""
+
+    def known_files(self, asked: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, Known]]:
+        """The versions that were dealt with last, by client and file; asked for by client."""
+
+    def confirm_versions(self, same: Sequence[tuple[str, str, FileVersion]]) -> None:
+        """Note that files (client, name) are in a new version that has the content of the one before."""
+
+    def report(self, tick: TickReport) -> None:
+        """Keep what a tick found."""
+
+
+@dataclass(frozen=True)
+class DirectoryPipeline:
+    """What a sensor over directories needs to know of its pipeline.
+
+    Attributes:
+        targets: The assets that a run takes files with.
+        partitions: Of these assets: one for each client.
+        watched: The directories to watch now.
+        ledger: Opens the ledger, with the resources of the tick.
+        run_config: What a run is told: the files that it takes, with the SHA-256 of each where it is known.
+        files_of: The files that a run takes, as client and name, from the run's config.
+        check: A check of the first target that fails while a directory is silent for longer than its limit.
+    """
+
+    targets: Sequence[dg.AssetKey]
+    partitions: dg.DynamicPartitionsDefinition
+    watched: Callable[[], Watched]
+    ledger: Callable[[dg.SensorEvaluationContext], Ledger]
+    run_config: Callable[[Sequence[tuple[Arrival, str]]], dg.RunConfig]
+    files_of: Callable[[dg.DagsterRun], Iterable[tuple[str, str]]]
+    check: str
+
+
+def directory_sensor(
+    name: str,
+    pipeline: DirectoryPipeline,
+    *,
+    description: str,
+    max_runs: int = 4,
+    required_resource_keys: set[str] | None = None,
+    scanner: Scanner | None = None,
+) -> dg.SensorDefinition:
+    """A sensor that takes the files of any number of directories, each version once.
+
+    Args:
+        name: Of the sensor.
+        pipeline: What it watches, and what it requests.
+        description: For the UI.
+        max_runs: How many of its runs may be queued or under way at once. More files wait, the most urgent first.
+        required_resource_keys: The resources that the ledger needs.
+        scanner: Scans the directories.
+    """
+    scanner = scanner or Scanner()
+
+    @dg.sensor(
+        name=name,
+        description=description,
+        target=dg.AssetSelection.assets(*pipeline.targets),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        required_resource_keys=required_resource_keys,
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        began, now = time.monotonic(), datetime.now(timezone.utc).timestamp()
+        cursor, problem = Cursor.from_json(context.cursor)
+        watched = pipeline.watched()
+        notes = [f"{problem}; all directories are compared with the ledger again"] if problem else []
+        due = directories_to_scan(watched.directories, cursor, now)
+        scans = scanner.scan_all(due)
+        try:
+            ledger = pipeline.ledger(context)
+            compared = files_to_compare(due, scans, cursor, _recheck(due, now))
+            known = ledger.known_files(compared)
+            situation = _situation(context, pipeline, cursor, now, max_runs)
+            plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
+            runs = _runs(plan.requests, known, ledger)
+            ledger.report(TickReport(watched.directories, plan, cursor, now, time.monotonic() - began))
+        except DedpError as error:
+            # The cursor stays: the next tick finds the same files.
+            return dg.SkipReason(str(error))
+        notes += [*watched.problems, *plan.notes]
+        if runs or plan.cursor.told != cursor.told:
+            # Not at every tick: the log of each is a file of its own.
+            for note in notes:
+                context.log.info(note)
+        partitions = context.instance.get_dynamic_partitions(str(pipeline.partitions.name)) if runs else []
+        new = sorted({client for run in runs for client in run.clients}.difference(partitions))
+        return dg.SensorResult(
+            run_requests=_run_requests(pipeline, runs, [*partitions, *new]),
+            dynamic_partitions_requests=[pipeline.partitions.build_add_request(new)] if new else [],
+            asset_events=_timeout_check(pipeline, watched.directories, plan, cursor),
+            skip_reason=None if runs else "; ".join(notes[:20]) or f"nothing new in {len(due)} directories",
+            cursor=plan.cursor.to_json(),
+        )
+
+    return sensor
+
+
+def _recheck(directories: Sequence[Directory], now: float) -> set[str]:
+    """The clients whose turn it is to be compared with the ledger although nothing may have changed."""
+    turn = int(now / INTERVAL_SECONDS) % TICKS_PER_RECHECK
+    return {directory.client for directory in directories[turn::TICKS_PER_RECHECK]}
+
+
+def _situation(
+    context: dg.SensorEvaluationContext, pipeline: DirectoryPipeline, cursor: Cursor, now: float, max_runs: int
+) -> Situation:
+    is_waiting_for_runs = any(file.requests for files in cursor.waiting.values() for file in files.values())
+    if not is_waiting_for_runs:
+        return Situation(now, (), max_runs)
+    fail_ended_runs(context.instance)
+    runs = runs_in_progress(context.instance, pipeline.targets[0])
+    in_progress = {file for run in runs for file in pipeline.files_of(run)}
+    return Situation(now, in_progress, max(0, max_runs - len(runs)))
+
+
+class _Run(NamedTuple):
+    """A run to request: the files that it takes, with the SHA-256 of each where it was read."""
+
+    run_key: str
+    priority: int
+    files: list[tuple[Arrival, str]]
+
+    @property
+    def clients(self) -> set[str]:
+        return {arrival.directory.client for arrival, _ in self.files}
+
+
+def _runs(requests: Sequence[Request], known: Mapping[str, Mapping[str, Known]], ledger: Ledger) -> list[_Run]:
+    """The runs to request. Files that only look new, because they were touched, are noted in the ledger instead."""
+    may_read = MAX_READ_BYTES
+    same: list[tuple[str, str, FileVersion]] = []
+    runs = []
+    for request in requests:
+        files = []
+        for arrival in request.arrivals:
+            sha256 = ""
+            if arrival.version.size <= may_read:
+                may_read -= arrival.version.size
+                sha256 = sha256_of(arrival.directory.path / arrival.file) or ""
+            before = known.get(arrival.directory.client, {}).get(arrival.file)
+            if before is not None and before.sha256 == sha256:
+                same.append((arrival.directory.client, arrival.file, arrival.version))
+            else:
+                files.append((arrival, sha256))
+        if files:
+            runs.append(_Run(request.run_key, request.priority, files))
+    if same:
+        ledger.confirm_versions(same)
+    return runs
+
+
+def _run_requests(pipeline: DirectoryPipeline, runs: Sequence[_Run], partitions: Sequence[str]) -> list[dg.RunRequest]:
+    """One run over the partitions of its clients. `partitions`: all that there are, in Dagster's order."""
+    position = {client: number for number, client in enumerate(partitions)}
+    requests = []
+    for run in runs:
+        # Dagster knows runs over one partition and over a range. What lies between is left alone by the run.
+        clients = sorted(run.clients, key=position.__getitem__)
+        requests.append(
+            dg.RunRequest(
+                run_key=run.run_key,
+                asset_selection=list(pipeline.targets),
+                run_config=pipeline.run_config(run.files),
+                partition_key=clients[0] if len(clients) == 1 else None,
+                tags={ORIGIN_TAG: "file", "dagster/priority": str(run.priority), **range_tags(clients)},
+            )
+        )
+    return requests
+
+
+def _timeout_check(
+    pipeline: DirectoryPipeline, directories: Sequence[Directory], plan: Plan, cursor: Cursor
+) -> list[dg.AssetCheckEvaluation]:
+    """The check of silent directories, when it changes."""
+    silent = set(plan.cursor.timed_out)
+    if silent == set(cursor.timed_out):
+        return []
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=pipeline.targets[0],
+            check_name=pipeline.check,
+            passed=not silent,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"silent": [directory.client for directory in directories if directory.key in silent]},
+        )
+    ]
