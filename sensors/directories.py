@@ -6,6 +6,7 @@ complete. The rule is in `dedp_assets.landing.arrivals`. Waiting is an entry in 
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple, Protocol
@@ -26,7 +27,7 @@ from dedp_assets.landing.arrivals import (
 )
 from dedp_assets.landing.directories import Directory, Scanner
 from dedp_assets.landing.versions import FileVersion, sha256_of
-from dedp_assets.partition_runs import range_tags, runs_in_progress
+from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
 
 # A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
@@ -94,7 +95,7 @@ class DirectoryPipeline:
     targets: Sequence[dg.AssetKey]
     partitions: dg.DynamicPartitionsDefinition
     watched: Callable[[], Watched]
-    ledger: Callable[[dg.SensorEvaluationContext], Ledger]
+    ledger: Callable[[dg.SensorEvaluationContext], AbstractContextManager[Ledger]]
     run_config: Callable[[Sequence[tuple[Arrival, str]]], dg.RunConfig]
     files_of: Callable[[dg.DagsterRun], Iterable[tuple[str, str]]]
     check: str
@@ -137,13 +138,13 @@ def directory_sensor(
         due = directories_to_scan(watched.directories, cursor, now)
         scans = scanner.scan_all(due)
         try:
-            ledger = pipeline.ledger(context)
-            compared = files_to_compare(due, scans, cursor, _recheck(due, now))
-            known = ledger.known_files(compared)
-            situation = _situation(context, pipeline, cursor, now, max_runs)
-            plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
-            runs = _runs(plan.requests, known, ledger)
-            ledger.report(TickReport(watched.directories, plan, cursor, now, time.monotonic() - began))
+            with pipeline.ledger(context) as ledger:
+                compared = files_to_compare(due, scans, cursor, _recheck(due, now))
+                known = ledger.known_files(compared)
+                situation = _situation(context, pipeline, cursor, now, max_runs)
+                plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
+                runs = _runs(plan.requests, known, ledger)
+                ledger.report(TickReport(watched.directories, plan, cursor, now, time.monotonic() - began))
         except DedpError as error:
             # The cursor stays: the next tick finds the same files.
             return dg.SkipReason(str(error))
@@ -152,11 +153,11 @@ def directory_sensor(
             # Not at every tick: the log of each is a file of its own.
             for note in notes:
                 context.log.info(note)
-        partitions = context.instance.get_dynamic_partitions(str(pipeline.partitions.name)) if runs else []
-        new = sorted({client for run in runs for client in run.clients}.difference(partitions))
+        clients = sorted({client for run in runs for client in run.clients})
         return dg.SensorResult(
-            run_requests=_run_requests(pipeline, runs, [*partitions, *new]),
-            dynamic_partitions_requests=[pipeline.partitions.build_add_request(new)] if new else [],
+            run_requests=[_run_request(pipeline, run) for run in runs],
+            # Those that are there already stay as they are.
+            dynamic_partitions_requests=[pipeline.partitions.build_add_request(clients)] if clients else [],
             asset_events=_timeout_check(pipeline, watched.directories, plan, cursor),
             skip_reason=None if runs else "; ".join(notes[:20]) or f"nothing new in {len(due)} directories",
             cursor=plan.cursor.to_json(),
@@ -219,23 +220,16 @@ def _runs(requests: Sequence[Request], known: Mapping[str, Mapping[str, Known]],
     return runs
 
 
-def _run_requests(pipeline: DirectoryPipeline, runs: Sequence[_Run], partitions: Sequence[str]) -> list[dg.RunRequest]:
-    """One run over the partitions of its clients. `partitions`: all that there are, in Dagster's order."""
-    position = {client: number for number, client in enumerate(partitions)}
-    requests = []
-    for run in runs:
-        # Dagster knows runs over one partition and over a range. What lies between is left alone by the run.
-        clients = sorted(run.clients, key=position.__getitem__)
-        requests.append(
-            dg.RunRequest(
-                run_key=run.run_key,
-                asset_selection=list(pipeline.targets),
-                run_config=pipeline.run_config(run.files),
-                partition_key=clients[0] if len(clients) == 1 else None,
-                tags={ORIGIN_TAG: "file", "dagster/priority": str(run.priority), **range_tags(clients)},
-            )
-        )
-    return requests
+def _run_request(pipeline: DirectoryPipeline, run: _Run) -> dg.RunRequest:
+    # Not over the range of its clients: Dagster would show whatever lies between as failed when the run fails. A run of
+    # several clients has no partition, and the materializations that it records have theirs.
+    return dg.RunRequest(
+        run_key=run.run_key,
+        asset_selection=list(pipeline.targets),
+        run_config=pipeline.run_config(run.files),
+        partition_key=next(iter(run.clients)) if len(run.clients) == 1 else None,
+        tags={ORIGIN_TAG: "file", "dagster/priority": str(run.priority)},
+    )
 
 
 def _timeout_check(

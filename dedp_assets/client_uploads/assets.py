@@ -64,8 +64,8 @@ def uploads(
 ) -> Iterable[dg.Output[None]]:
     """Take the files that the sensor has found, or by hand all files of the run's clients that are not in the ledger.
 
-    One step does both, since a run's time is mostly its start. It records the materializations itself: a run for the
-    clients a and d is over the range a to d, and b and c have nothing new.
+    One step does both, since a run's time is mostly its start. A run that the sensor requests may be for any number of
+    clients, which no partition and no range of them says. So the step records each client's materializations itself.
     """
     clients = _watched.now().by_name
     problems: dict[str, list[str]] = {}

@@ -6,10 +6,12 @@ for JSON lines.
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from glob import glob, has_magic
+from functools import cached_property
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,9 +162,14 @@ class Clients:
     by_name: dict[str, Client] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    @cached_property
+    def directories(self) -> list[Directory]:
+        """The directories of all clients."""
+        return [client.directory for client in self.by_name.values()]
+
 
 class ClientFinder:
-    """Finds the directories that match the settings. Keep one: it makes each client's object once.
+    """Finds the directories that match the settings. Keep one: it looks again only where something has changed.
 
     Args:
         settle_seconds: How long a file must have been seen unchanged where the settings do not say it, in s.
@@ -171,6 +178,7 @@ class ClientFinder:
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
         self._made: dict[tuple[str, str, str], Client] = {}
+        self._last: tuple[UploadSettings, Path, _Stamps, Clients] | None = None
 
     def find(self, settings: UploadSettings, landing: Path) -> Clients:
         """The clients whose directories are there, and those that are named one by one.
@@ -179,6 +187,16 @@ class ClientFinder:
             settings: The rules, of which the first that names a client counts.
             landing: Where relative paths begin.
         """
+        if self._last is not None:
+            *asked, stamps, found = self._last
+            if asked == [settings, landing] and stamps is not None and stamps == _stamps(settings, landing):
+                return found
+        stamps = _stamps(settings, landing)
+        found = self._find(settings, landing)
+        self._last = settings, landing, stamps, found
+        return found
+
+    def _find(self, settings: UploadSettings, landing: Path) -> Clients:
         found = Clients()
         made = {}
         for rule in settings.directories:
@@ -189,17 +207,15 @@ class ClientFinder:
                 found.problems.append(f"{error.filename} can't be read: {error.strerror}")
                 continue
             for name, path in directories:
-                key = rule_key, name, path
-                client = made[key] = self._made.get(key) or self._client(rule, name, path)
-                problem = problem_of_client(name) if key not in self._made else ""
-                other = found.by_name.get(name)
+                problem = problem_of_client(name)
                 if problem:
                     shown = os.fsencode(path).decode(errors="backslashreplace")
                     found.problems.append(f"{shown} is not watched: its name {problem}")
-                    del made[key]
-                elif other is None:
-                    found.by_name[name] = client
-                elif other.directory.path != client.directory.path:
+                    continue
+                key = rule_key, name, path
+                client = made[key] = self._made.get(key) or self._client(rule, name, path)
+                other = found.by_name.setdefault(name, client)
+                if other.directory.path != client.directory.path:
                     found.problems.append(
                         f"{path} is not watched: the client {name} has the directory {other.directory.path} already; "
                         "give one of them another name with `client:`"
@@ -222,16 +238,48 @@ class ClientFinder:
         return Client(directory, rule.format(), rule.target)
 
 
+# When each folder was changed last in which directories are looked for, in ns since the epoch; None if they have to be
+# looked for in any case.
+_Stamps = tuple[tuple[str, int], ...] | None
+
+# A folder that changed a moment ago may change again within the same tick of the file system's clock.
+_SETTLED_NS = 2_000_000_000
+
+
+def _stamps(settings: UploadSettings, landing: Path) -> _Stamps:
+    stamps = []
+    for rule in settings.directories:
+        above, last = os.path.split(_pattern(rule, landing))
+        if has_magic(above):
+            return None
+        if has_magic(last):
+            try:
+                changed = os.stat(above).st_mtime_ns
+            except OSError:
+                return None
+            if not time.time_ns() - changed > _SETTLED_NS:
+                return None
+            stamps.append((above, changed))
+    return tuple(stamps)
+
+
+def _pattern(rule: Rule, landing: Path) -> str:
+    if os.path.isabs(rule.directory) or not has_magic(rule.directory):
+        return os.path.normpath(landing / rule.directory)
+    return os.path.normpath(os.path.join(escape(str(landing)), rule.directory))
+
+
 def _directories(rule: Rule, landing: Path) -> Iterator[tuple[str, str]]:
     """The client and the path of each directory that a rule stands for."""
-    pattern = os.path.normpath(landing / rule.directory)
-    if not has_magic(pattern):
+    pattern = _pattern(rule, landing)
+    if not has_magic(rule.directory):
         yield rule.client or os.path.basename(pattern), pattern
         return
     above, last = os.path.split(pattern)
-    parts = pattern.split(os.sep)
-    named_by = next(i for i, part in enumerate(parts) if has_magic(part))
-    for folder in glob(above) if has_magic(above) else [above]:
+    # The client is what the first wildcard stands for, counted from the end.
+    wild = [has_magic(part) for part in os.path.normpath(rule.directory).split(os.sep)]
+    named_by = wild.index(True) - len(wild)
+    for folder in sorted(glob(above)) if has_magic(above) else [above]:
         for path in _subfolders(folder, last):
             yield path.split(os.sep)[named_by], path
 
@@ -242,7 +290,7 @@ def _subfolders(folder: str, last: str) -> Iterable[str]:
         return [path] if os.path.isdir(path) else []
     try:
         with os.scandir(folder) as entries:
-            # Here, because to ask for 10,000 of them one by one takes longer than to scan them.
+            # Not one by one: to ask for 10,000 directories takes longer than to scan them.
             names = [each.name for each in entries if fnmatchcase(each.name, last) and each.is_dir()]
     except FileNotFoundError:
         return []

@@ -90,7 +90,10 @@ def write(
         # Most directories are as they were; with thousands of them, to compare each takes longer than to scan them.
         changed_clients = {*before.waiting, *before.failing, *plan.cursor.waiting, *plan.cursor.failing}
         changed_keys = {*before.timed_out} ^ {*plan.cursor.timed_out}
-        changed = [each for each in directories if each.client in changed_clients or each.key in changed_keys]
+        has_changed = changed_clients or changed_keys
+        changed = [
+            each for each in directories if has_changed and (each.client in changed_clients or each.key in changed_keys)
+        ]
     else:
         changed = list(directories)
     with connection, connection.cursor() as cursor:

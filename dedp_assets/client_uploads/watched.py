@@ -39,9 +39,7 @@ class WatchedClients:
         if self._finder is None:
             self._finder = ClientFinder(settings.settle_seconds())
         clients = self._finder.find(self._settings, settings.landing())
-        if self._problem:
-            clients.problems[:0] = self._problem.splitlines()
-        return clients
+        return Clients(clients.by_name, [*self._problem.splitlines(), *clients.problems]) if self._problem else clients
 
     def _refresh(self) -> None:
         path = settings_file()

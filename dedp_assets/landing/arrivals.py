@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from dedp_assets.landing.directories import Directory, Scan, digest_of, shown_name
+from dedp_assets.landing.directories import NOTHING, Directory, Scan, digest_of, shown_name
 from dedp_assets.landing.versions import FileVersion
 
 # How many files the cursor keeps between ticks. Further ones wait in their directories until some of these are taken.
@@ -183,6 +183,8 @@ class Plan:
 def directories_to_scan(directories: Iterable[Directory], cursor: Cursor, now: float) -> list[Directory]:
     """The directories to scan in a tick: all but those that failed a moment ago, and those that were given up."""
     given_up = set(cursor.timed_out)
+    if not given_up and not cursor.failing:
+        return list(directories)
     found = []
     for directory in directories:
         failing = cursor.failing.get(directory.client)
@@ -208,7 +210,7 @@ def files_to_compare(
     found = {}
     for directory in directories:
         scan = scans.get(directory.client)
-        if scan is not None and scan.files:
+        if scan is not None and scan is not NOTHING and scan.files:
             names = _files_to_compare(directory, scan, cursor, directory.client in again)
             if names:
                 found[directory.client] = names
@@ -259,6 +261,8 @@ def plan_arrivals(
     tick = _Tick(cursor, situation)
     for directory in directories:
         scan = scans.get(directory.client)
+        if scan is NOTHING and directory.timeout_seconds is None and directory.client not in cursor.failing:
+            continue  # as most of thousands of directories
         if scan is None:
             tick.keep(directory)
         elif scan.failure:

@@ -109,6 +109,10 @@ class Scan(NamedTuple):
     failure: str = ""
 
 
+# The scan of a directory in which nothing lies that matters.
+NOTHING = Scan()
+
+
 def scan_directory(directory: Directory) -> Scan:
     """List one directory. What is wrong with one file hides no other file.
 
@@ -145,7 +149,7 @@ def scan_directory(directory: Directory) -> Scan:
         return Scan(failure=f"{directory.path} does not exist")
     except OSError as error:
         return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
-    return Scan(files, markers, tuple(problems))
+    return Scan(files, markers, tuple(problems)) if files or markers or problems else NOTHING
 
 
 def _problem(entry: os.DirEntry[str], status: os.stat_result, root: Path) -> str:
@@ -210,12 +214,11 @@ class Scanner:
         """
         self._stuck = {path: worker for path, worker in self._stuck.items() if worker.is_alive()}
         found: dict[str, Scan] = {}
-        queue: deque[Directory] = deque()
-        for directory in directories:
-            if directory.path in self._stuck:
+        queue = deque(directories)
+        if self._stuck:
+            for directory in [each for each in queue if each.path in self._stuck]:
                 found[directory.client] = self._does_not_answer(directory)
-            else:
-                queue.append(directory)
+            queue = deque(each for each in queue if each.path not in self._stuck)
         began = time.monotonic()
         workers = [_Worker(self._scan, queue)]
         # One is enough as long as all directories answer.

@@ -1,15 +1,17 @@
 """What the client uploads watch: the directories that `uploads.yaml` names, or all below `$DEDP_LANDING/clients`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
+from psycopg2.extensions import connection as Connection
 
 from dedp_assets.client_uploads import contract, ledger, status
 from dedp_assets.client_uploads.arrival import Arrivals, arrival_of
 from dedp_assets.client_uploads.watched import WatchedClients
 from dedp_assets.landing.arrivals import Arrival, Known
 from dedp_assets.landing.versions import FileVersion
-from dedp_assets.resources.postgres import PostgresResource
 from sensors.directories import DirectoryPipeline, TickReport, Watched, directory_sensor
 
 _watched = WatchedClients()
@@ -17,30 +19,30 @@ _watched = WatchedClients()
 
 def _clients() -> Watched:
     clients = _watched.now()
-    return Watched([client.directory for client in clients.by_name.values()], clients.problems)
+    return Watched(clients.directories, clients.problems)
 
 
 class _Ledger:
-    """The ledger in PostgreSQL, by the resource of the tick."""
+    """The ledger in PostgreSQL."""
 
-    def __init__(self, postgres: PostgresResource) -> None:
-        self._postgres = postgres
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def known_files(self, asked: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, Known]]:
-        if not asked:
-            return {}
-        with self._postgres.connect() as connection:
-            ledger.ensure_tables(connection)
-            return ledger.known_files(connection, asked)
+        return ledger.known_files(self._connection, asked)
 
     def confirm_versions(self, same: Sequence[tuple[str, str, FileVersion]]) -> None:
-        with self._postgres.connect() as connection:
-            ledger.confirm_versions(connection, same)
+        ledger.confirm_versions(self._connection, same)
 
     def report(self, tick: TickReport) -> None:
-        with self._postgres.connect() as connection:
-            ledger.ensure_tables(connection)
-            status.write(connection, tick.directories, tick.plan, tick.now, tick.seconds, tick.before)
+        status.write(self._connection, tick.directories, tick.plan, tick.now, tick.seconds, tick.before)
+
+
+@contextmanager
+def _ledger(context: dg.SensorEvaluationContext) -> Iterator[_Ledger]:
+    with context.resources.postgres.connect() as connection:
+        ledger.ensure_tables(connection)
+        yield _Ledger(connection)
 
 
 def _run_config(files: Sequence[tuple[Arrival, str]]) -> dg.RunConfig:
@@ -48,8 +50,8 @@ def _run_config(files: Sequence[tuple[Arrival, str]]) -> dg.RunConfig:
 
 
 def _files_of(run: dg.DagsterRun) -> Iterator[tuple[str, str]]:
-    config = run.run_config.get("ops", {}).get("uploads", {}).get("config", {})
-    for file in config.get("files", []):
+    config: Any = run.run_config  # of any run of these assets, also one by hand without files
+    for file in config.get("ops", {}).get("uploads", {}).get("config", {}).get("files", []):
         yield file["client"], file["file"]
 
 
@@ -59,7 +61,7 @@ uploads_arrived = directory_sensor(
         targets=[contract.RECEIVED, contract.RECORDS],
         partitions=contract.CLIENTS,
         watched=_clients,
-        ledger=lambda context: _Ledger(context.resources.postgres),
+        ledger=_ledger,
         run_config=_run_config,
         files_of=_files_of,
         check="no_client_is_silent",
