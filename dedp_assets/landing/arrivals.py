@@ -272,14 +272,16 @@ def plan_arrivals(
         tick.watch_timeout(directory)
     chosen, left = _choose(tick.complete, situation)
     requests = _requests(chosen, cursor.began or now, cursor.requests)
-    waiting = tick.waiting
     for request in requests:
         for arrival in request.arrivals:
-            files = waiting[arrival.directory.client]
+            files = tick.waiting[arrival.directory.client]
             pause = RUN_GRACE_SECONDS * 2 ** min(arrival.requests, 10)
             files[arrival.file] = files[arrival.file]._replace(
                 requests=arrival.requests + 1, due=now + min(pause, LONGEST_PAUSE_SECONDS)
             )
+    for directory in _forget_some(directories, tick.waiting, tick.complete, now):
+        # Not all of its files are remembered: next time they are compared again.
+        tick.compared.pop(directory.key, None)
     return Plan(
         requests=requests,
         timed_out=tick.newly_timed_out,
@@ -289,7 +291,7 @@ def plan_arrivals(
             began=cursor.began or now,
             requests=cursor.requests + len(requests),
             compared=tick.compared,
-            waiting={client: files for client, files in waiting.items() if files},
+            waiting={client: files for client, files in tick.waiting.items() if files},
             failing=tick.failing,
             heard=tick.heard,
             timed_out=tuple(tick.timed_out),
@@ -305,7 +307,6 @@ class _Tick:
 
     def __init__(self, cursor: Cursor, situation: Situation) -> None:
         self._before, self._situation = cursor, situation
-        self._room = MAX_WAITING_FILES
         self.compared: dict[str, int] = {}
         self.waiting: dict[str, dict[str, Waiting]] = {}
         self.failing: dict[str, Failing] = {}
@@ -324,7 +325,6 @@ class _Tick:
             self.notes.append(self.failing[client].problem)
         if client in self._before.waiting:
             self.waiting[client] = dict(self._before.waiting[client])
-            self._room -= len(self.waiting[client])
         if key in self._before.compared:
             self.compared[key] = self._before.compared[key]
 
@@ -353,15 +353,11 @@ class _Tick:
             return
         before = self._before.waiting.get(client, {})
         new = [name for name in compared if name not in known or known[name].version != scan.files[name]]
-        # Those that wait already come first: what they have waited for must not be forgotten.
-        new.sort(key=lambda name: (name not in before, scan.files[name].modified_ns, name))
-        kept = {name: _watched(scan.files[name], before.get(name), now) for name in new[: max(0, self._room)]}
-        self._room -= len(kept)
-        if kept:
-            self.waiting[client] = kept
-        if len(kept) == len(new):
-            self.compared[directory.key] = digest_of(scan.files, kept)
-        for name, file in kept.items():
+        waiting = {name: _watched(scan.files[name], before.get(name), now) for name in sorted(new)}
+        if waiting:
+            self.waiting[client] = waiting
+        self.compared[directory.key] = digest_of(scan.files, waiting)
+        for name, file in waiting.items():
             self._judge(directory, scan, name, file)
 
     def _judge(self, directory: Directory, scan: Scan, name: str, file: Waiting) -> None:
@@ -448,6 +444,35 @@ def _requests(chosen: Sequence[Arrival], began: float, number: int) -> list[Requ
         Request(run, f"{began:.3f}:{number + i}", max(arrival.directory.priority for arrival in run))
         for i, run in enumerate(runs)
     ]
+
+
+def _forget_some(
+    directories: Sequence[Directory],
+    waiting: dict[str, dict[str, Waiting]],
+    complete: Iterable[Arrival],
+    now: float,
+) -> list[Directory]:
+    """Take out of `waiting` what the cursor has no room for; returns the directories of which something was forgotten.
+
+    Files that a run was requested for stay, then those that are complete. Of the others each gets its turn, long enough
+    to come to rest: files that are never completed must not keep the room from all that come after them.
+    """
+    if sum(map(len, waiting.values())) <= MAX_WAITING_FILES:
+        return []
+    is_complete = {(arrival.directory.client, arrival.file) for arrival in complete}
+    turn = int(now / max(60.0, 4 * max(directory.settle_seconds for directory in directories)))
+
+    def rank(place: tuple[str, str]) -> tuple[bool, bool, bytes]:
+        client, name = place
+        by_turn = hashlib.blake2b(f"{turn}/{client}/{name}".encode(errors="surrogateescape"), digest_size=8).digest()
+        return not waiting[client][name].requests, place not in is_complete, by_turn
+
+    places = sorted(((client, name) for client, files in waiting.items() for name in files), key=rank)
+    forgotten = places[MAX_WAITING_FILES:]
+    for client, name in forgotten:
+        del waiting[client][name]
+    clients = {client for client, _ in forgotten}
+    return [directory for directory in directories if directory.client in clients]
 
 
 def _jitter(client: str, tries: int) -> float:

@@ -280,6 +280,19 @@ def test_a_hundred_thousand_files_in_one_directory_are_all_taken_with_a_small_cu
     assert len(seen) == 20_001
 
 
+def test_files_that_are_never_completed_do_not_keep_others_from_being_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dedp_assets.landing.arrivals.MAX_WAITING_FILES", 10)
+    uploads = Uploads(directory("abandoned", completeness="marker"), directory("north"))
+    uploads.lies("abandoned", **{f"f{number}_csv": version() for number in range(200)})
+    uploads.lies("north", **{f"f{number}_csv": version() for number in range(20)})
+    seen: set[str] = set()
+    for _ in range(3000):
+        plan = uploads.tick()
+        uploads.take(plan)
+        seen |= set(taken(plan))
+    assert seen == {f"north/f{number}.csv" for number in range(20)}
+
+
 def test_the_cursor_for_ten_thousand_directories_stays_below_a_megabyte() -> None:
     day = 86400.0
     uploads = Uploads(
