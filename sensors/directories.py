@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 import dagster as dg
 
-from dedp_assets.errors import DedpError
 from dedp_assets.landing.arrivals import (
+    MAX_NOTES,
     Arrival,
     Cursor,
     Known,
@@ -29,6 +29,7 @@ from dedp_assets.landing.directories import Directory, Scanner
 from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
+from sensors.ticks import TickReport, counted, reporting_tick
 
 # A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
 MAX_READ_BYTES = 64 << 20
@@ -47,7 +48,7 @@ class Watched(NamedTuple):
     problems: Sequence[str]
 
 
-class TickReport(NamedTuple):
+class DirectoryTick(NamedTuple):
     """What a tick found, for metrics and tables.
 
     Attributes:
@@ -74,7 +75,7 @@ class Ledger(Protocol):
     def confirm_versions(self, same: Sequence[tuple[str, str, FileVersion]]) -> None:
         """Note that files (client, name) are in a new version that has the content of the one before."""
 
-    def report(self, tick: TickReport) -> None:
+    def report(self, tick: DirectoryTick) -> None:
         """Keep what a tick found."""
 
 
@@ -130,38 +131,33 @@ def directory_sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         required_resource_keys=required_resource_keys,
     )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    @reporting_tick
+    def sensor(context: dg.SensorEvaluationContext, report: TickReport) -> None:
         began, now = time.monotonic(), datetime.now(timezone.utc).timestamp()
         cursor, problem = Cursor.from_json(context.cursor)
+        if problem:
+            report.notes.append(f"{problem}; all directories are compared with the ledger again")
         watched = pipeline.watched()
-        notes = [f"{problem}; all directories are compared with the ledger again"] if problem else []
+        report.notes += watched.problems
         due = directories_to_scan(watched.directories, cursor, now)
         scans = scanner.scan_all(due)
-        try:
-            with pipeline.ledger(context) as ledger:
-                compared = files_to_compare(due, scans, cursor, _recheck(due, now))
-                known = ledger.known_files(compared)
-                situation = _situation(context, pipeline, cursor, now, max_runs)
-                plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
-                runs = _runs(plan.requests, known, ledger)
-                ledger.report(TickReport(watched.directories, plan, cursor, now, time.monotonic() - began))
-        except DedpError as error:
-            # The cursor stays: the next tick finds the same files.
-            return dg.SkipReason(str(error))
-        notes += [*watched.problems, *plan.notes]
-        if runs or plan.cursor.told != cursor.told:
-            # Not at every tick: the log of each is a file of its own.
-            for note in notes:
-                context.log.info(note)
+        with pipeline.ledger(context) as ledger:
+            compared = files_to_compare(due, scans, cursor, _recheck(due, now))
+            known = ledger.known_files(compared)
+            situation = _situation(context, pipeline, cursor, now, max_runs)
+            plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
+            runs = _runs(plan.requests, known, ledger)
+            ledger.report(DirectoryTick(watched.directories, plan, cursor, now, time.monotonic() - began))
         clients = sorted({client for run in runs for client in run.clients})
-        return dg.SensorResult(
-            run_requests=[_run_request(pipeline, run) for run in runs],
+        if clients:
             # Those that are there already stay as they are.
-            dynamic_partitions_requests=[pipeline.partitions.build_add_request(clients)] if clients else [],
-            asset_events=_timeout_check(pipeline, watched.directories, plan, cursor),
-            skip_reason=None if runs else "; ".join(notes[:20]) or f"nothing new in {len(due)} directories",
-            cursor=plan.cursor.to_json(),
-        )
+            report.new_partitions = [pipeline.partitions.build_add_request(clients)]
+        report.run_requests = [_run_request(pipeline, run) for run in runs]
+        report.asset_events += _timeout_check(pipeline, watched.directories, plan, cursor)
+        report.notes += plan.notes[:MAX_NOTES]
+        if not report.notes:
+            report.notes.append(f"nothing new in {counted(len(due), 'watched folder')}")
+        report.cursor = plan.cursor.to_json()
 
     return sensor
 

@@ -14,7 +14,10 @@ from dedp_assets.client_uploads.settings_file import Client
 from dedp_assets.client_uploads.taking import Source, Taken, take_file
 from dedp_assets.client_uploads.watched import WatchedClients
 from dedp_assets.delimited.header import UnreadableFile
-from dedp_assets.landing.copying import NotCopied
+from dedp_assets.errors import DedpError
+from dedp_assets.failures import named_failures
+from dedp_assets.landing.copies import StorageFailed
+from dedp_assets.landing.copying import NotCopied, StillBeingWritten
 from dedp_assets.landing.directories import scan_directory
 from dedp_assets.resources.postgres import PostgresResource
 
@@ -68,30 +71,28 @@ def uploads(
     clients, which no partition and no range of them says. So the step records each client's materializations itself.
     """
     clients = _watched.now().by_name
-    problems: dict[str, list[str]] = {}
-    with postgres.connect() as connection:
+    source = Source(context.run.tags.get(ORIGIN_TAG, "by hand"), context.run.run_id)
+    problems: list[DedpError] = []
+    with named_failures(context.log), postgres.connect() as connection:
         ledger.ensure_tables(connection)
         arrivals = config.files or _waiting_files(connection, clients, context.partition_keys)
-        source = Source(context.run.tags.get(ORIGIN_TAG, "by hand"), context.run.run_id)
-        for name, files in _by_client(arrivals).items():
-            done: list[Taken] = []
+        for client, files in _by_client(arrivals).items():
+            done = []
             for arrival in files:
                 try:
                     taken = _take(connection, clients, arrival, source)
-                except (NotCopied, UnreadableFile) as error:
-                    problems.setdefault(name, []).append(str(error))
-                    context.log.error(f"{name}: {error}")
-                else:
-                    if taken:
-                        done.append(taken)
-                        _log(context, taken)
+                except (NotCopied, StillBeingWritten, StorageFailed, UnreadableFile) as error:
+                    # One file stops no other.
+                    problems.append(error)
+                    context.log.error(f"{client}: {error}")
+                    continue
+                if taken:
+                    done.append(taken)
+                    _log(context, taken)
             if done:
-                _report(context, name, done)
+                _report(context, client, done)
     if problems:
-        raise dg.Failure(
-            "\n".join(f"{name}: {problem}" for name, each in problems.items() for problem in each),
-            metadata={"failed_clients": list(problems)},
-        )
+        raise dg.Failure("\n".join(map(str, problems)), allow_retries=any(problem.may_pass for problem in problems))
     yield from ()
 
 

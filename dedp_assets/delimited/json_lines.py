@@ -91,7 +91,7 @@ def _text(value: Any) -> str | None:
 
 def _checked(values: list[str | None], format: Format) -> list[str] | Rejection:
     checked = []
-    for (column, most), value in zip(format.columns, values, strict=True):
+    for (column, most, _), value in zip(format.columns, values, strict=True):
         if value is None:
             return Rejection("not a plain value", column)
         if not value.strip(" \t"):

@@ -20,10 +20,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 from zlib import crc32
 
-from dedp_assets.landing.versions import FileVersion
-
-# Names with these ends are drafts: their writer renames them when they are complete.
-DRAFT_ENDINGS = (".part", ".partial", ".filepart", ".tmp", ".temp", "~")
+from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
 
 # When a file counts as complete:
 # settled: we have seen it unchanged for `settle_seconds`.

@@ -12,7 +12,7 @@ from dedp_assets.client_uploads.arrival import Arrivals, arrival_of
 from dedp_assets.client_uploads.watched import WatchedClients
 from dedp_assets.landing.arrivals import Arrival, Known
 from dedp_assets.landing.versions import FileVersion
-from sensors.directories import DirectoryPipeline, TickReport, Watched, directory_sensor
+from sensors.directories import DirectoryPipeline, DirectoryTick, Watched, directory_sensor
 
 _watched = WatchedClients()
 
@@ -34,7 +34,7 @@ class _Ledger:
     def confirm_versions(self, same: Sequence[tuple[str, str, FileVersion]]) -> None:
         ledger.confirm_versions(self._connection, same)
 
-    def report(self, tick: TickReport) -> None:
+    def report(self, tick: DirectoryTick) -> None:
         status.write(self._connection, tick.directories, tick.plan, tick.now, tick.seconds, tick.before)
 
 
