@@ -97,7 +97,7 @@ def approaches(figures: Figures) -> list[Approach]:
             "an entry in the sensor's cursor",
             "by the next tick",
             "by the next tick",
-            f"No run exists while a file is awaited, so nothing can hold a slot. {here}",
+            f"No run exists while a file is awaited, so nothing can hold a slot. A tick begins every 5 s. {here}",
         ),
     ]
 
