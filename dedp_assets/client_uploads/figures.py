@@ -62,13 +62,24 @@ _FIRST = """
     WHERE dealt_with_at > now() - %(seconds)s * interval '1 second'
 """
 
+# Interval by interval, which sorts a few thousand waits at a time: to group a million rows takes twice as long.
 _INTERVALS = f"""
-    SELECT
-        date_bin(%(width)s * interval '1 second', dealt_with_at, timestamptz '2001-01-01 00:00Z') AS interval_start,
-        {_AGGREGATES}
-    FROM dedp.upload_files
-    WHERE dealt_with_at > now() - %(seconds)s * interval '1 second'
-    GROUP BY interval_start
+    SELECT interval_start, arrivals.*
+    FROM generate_series(
+        date_bin(
+            %(width)s * interval '1 second', now() - %(span)s * interval '1 second', timestamptz '2001-01-01 00:00Z'
+        ),
+        now(),
+        %(width)s * interval '1 second'
+    ) AS interval_start
+    CROSS JOIN LATERAL (
+        SELECT {_AGGREGATES}
+        FROM dedp.upload_files
+        WHERE dealt_with_at >= interval_start
+          AND dealt_with_at < interval_start + %(width)s * interval '1 second'
+          AND dealt_with_at > now() - %(seconds)s * interval '1 second'
+    ) AS arrivals (files)
+    WHERE arrivals.files > 0
     ORDER BY interval_start
 """
 
@@ -348,8 +359,11 @@ def _arrivals_of(row: tuple[Any, ...]) -> Arrivals:
 
 def _history(cursor: Cursor) -> History:
     cursor.execute(_FIRST, {"seconds": WINDOW_SECONDS})
-    width = interval_width(_row(cursor)[0] or 0.0)
-    cursor.execute(_INTERVALS, {"seconds": WINDOW_SECONDS, "width": width})
+    span = _row(cursor)[0]
+    if span is None:
+        return History()
+    width = interval_width(span)
+    cursor.execute(_INTERVALS, {"seconds": WINDOW_SECONDS, "span": span, "width": width})
     return History(width, tuple(Interval(start, _arrivals_of(tuple(rest))) for start, *rest in cursor.fetchall()))
 
 
