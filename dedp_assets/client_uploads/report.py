@@ -95,8 +95,8 @@ def approaches(figures: Figures) -> list[Approach]:
             "Here: one sensor over all directories",
             "0",
             "an entry in the sensor's cursor",
-            "by the next tick",
-            "by the next tick",
+            "not measured yet: by the next tick",
+            "not measured yet: by the next tick",
             f"No run exists while a file is awaited, so nothing can hold a slot. A tick begins every 5 s. {here}",
         ),
     ]

@@ -245,3 +245,17 @@ def test_without_tables_there_is_nothing_to_report(empty_dsn: str, instance: dg.
     postgres = PostgresResource(dsn=empty_dsn)
     with dg.build_schedule_context(instance=instance, resources={"postgres": postgres}) as context:
         assert uploads_report(context) == dg.SkipReason("no client has uploaded anything yet")
+
+
+def test_a_database_that_is_away_is_said_by_the_schedule_and_fails_the_run_with_one_sentence(
+    instance: dg.DagsterInstance,
+) -> None:
+    away = "postgresql://somebody:secret@127.0.0.1:1/somewhere"
+    with dg.build_schedule_context(instance=instance, resources={"postgres": PostgresResource(dsn=away)}) as context:
+        answer = uploads_report(context)
+    assert isinstance(answer, dg.SkipReason)
+    assert "PostgreSQL does not answer" in str(answer.skip_message)
+    with pytest.raises(dg.Failure, match="PostgreSQL does not answer") as raised:
+        report(dg.build_asset_context(instance=instance), postgres=PostgresResource(dsn=away))
+    assert raised.value.allow_retries
+    assert "secret" not in str(answer.skip_message) + str(raised.value.description)
