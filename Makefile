@@ -1,11 +1,13 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow test-model test-cluster check bench format clean
+.PHONY: help setup demo up down test test-harness test-slow test-model test-cluster check bench format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-dev
 BIN := $(VENV)/bin
+HARNESS := packages/dagster-scenario
+ORCHARD := $(HARNESS)/tests/foreign/orchard
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -15,7 +17,7 @@ setup: $(TOOLS) ## install everything into .venv; `make demo` and `make up` do w
 $(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
 	@./scripts/setup.sh
 
-$(TOOLS): $(INSTALLED) requirements-dev.txt
+$(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml
 	@./scripts/setup.sh dev
 
 demo: $(INSTALLED) ## the pipelines end to end, with their results checked
@@ -30,8 +32,12 @@ down: ## stop what `make up` started
 test: setup ## every test but those that take minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/cluster
 
-test-slow: setup ## what takes minutes: runs killed at every step, outages and bursts of the running system
-	@$(BIN)/python -m pytest -m slow tests/scenarios tests/dedp_assets tests/packaging
+test-harness: setup ## the tests of the harness, which is a package of its own
+	@cd $(HARNESS) && ../../$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
+
+test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
+	@$(BIN)/python -m pytest -m slow tests $(HARNESS)/tests
+	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 
 test-model: setup ## 10,000 schedules of each model: commits, files that land, ticks, runs, crashes, outages
 	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
@@ -42,14 +48,16 @@ test-cluster: setup ## the late-data integrator on a Spark cluster of separate p
 check: setup ## formatting, lint, types, and that every code location loads
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy dedp_assets sensors jobs
-	@MYPYPATH=benchmarks $(BIN)/mypy benchmarks
+	@MYPYPATH=.:$(HARNESS)/src $(BIN)/mypy dedp_assets sensors jobs tests scripts
+	@MYPYPATH=.:benchmarks:$(HARNESS)/src $(BIN)/mypy benchmarks
+	@MYPYPATH=$(HARNESS)/src $(BIN)/mypy --strict --allow-any-generics $(HARNESS)/src $(HARNESS)/tests/*.py $(HARNESS)/tests/world
+	@MYPYPATH=$(HARNESS)/src:$(ORCHARD)/src $(BIN)/mypy --strict --follow-imports silent $(ORCHARD)/tests
 	@said=$$(env -u DAGSTER_HOME $(BIN)/dagster definitions validate --workspace workspace.yaml 2>&1) \
 	    || { echo "$$said"; exit 1; }; \
 	    echo "$$said" | sed -n 's/.*\(Validation successful for code location [A-Za-z0-9_.]*\)\..*/\1/p'
 
 bench: setup ## the measured claims of benchmarks/README.md
-	@for script in load_rows refresh_totals import_locations scenario_ticks scenario_month \
+	@for script in load_rows refresh_totals import_locations uploads_tick scenario_ticks scenario_month \
 	    commit_tick late_partition backfill_days memory_of_a_day; do \
 	    echo "== $$script"; $(BIN)/python benchmarks/$$script.py || failed=1; \
 	done; test -z "$$failed"

@@ -15,11 +15,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import psycopg2
+from dagster_scenario import Scenario
+from dagster_scenario import runs as runs_
 from measuring import seconds
 
 from dedp_assets.resources import embedded_postgres
-from dedp_assets.testing import Scenario
-from dedp_assets.testing import runs as runs_
 
 AT_MOST = 4
 

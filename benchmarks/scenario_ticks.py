@@ -11,11 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+from dagster_scenario import Scenario
+from dagster_scenario.daemons import Chance, Daemons
+from dagster_scenario.locations import Locations
 from measuring import compare, seconds
-
-from dedp_assets.testing import Scenario
-from dedp_assets.testing.daemons import Chance, Daemons
-from dedp_assets.testing.locations import Locations
 
 LOCATIONS = ["jobs.devices_loader", "jobs.devices_aggregator"]
 MOST_MILLISECONDS = 80

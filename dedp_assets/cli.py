@@ -16,6 +16,7 @@ import psycopg2
 import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
+from dedp_assets.client_uploads.cli import metrics, uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
@@ -60,6 +61,8 @@ def dedp() -> None:
 
 dedp.add_command(generate)
 dedp.add_command(late)
+dedp.add_command(uploads)
+dedp.add_command(metrics)
 
 
 @dedp.command()

@@ -83,6 +83,8 @@ if [ "${1:-}" = dev ]; then
     echo "[setup] what tests and checks need, of requirements-dev.txt"
     uv=$(find_uv)
     install_packages requirements-dev.txt
+    install --no-build-isolation --editable packages/dagster-scenario || fail \
+        "the test harness could not be installed." "See the message above."
     touch .venv/.installed-dev
     exit
 fi
@@ -112,7 +114,7 @@ install --no-build-isolation --editable . || fail \
     "the project itself could not be installed." "See the message above."
 compile_imports dagster._cli dagster._cli.api dagster._daemon.cli dagster_webserver.cli dagster_postgres deltalake \
     pandas matplotlib.pyplot dedp_assets.cli dedp_assets.demo \
-    jobs.devices_loader jobs.devices_aggregator jobs.late_data_integrator
+    jobs.devices_loader jobs.devices_aggregator jobs.late_data_integrator jobs.client_uploads
 [ -z "$spark" ] || wait "$spark" || true
 spark=
 install_packages .venv/pyspark.txt

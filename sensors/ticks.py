@@ -20,13 +20,15 @@ class TickReport:
         cursor: the cursor to store. A tick starts with the cursor that the tick before it stored. Set the new cursor
             together with the run requests and events that belong to it.
         run_requests: the runs to start.
-        asset_events: the materializations to record.
+        asset_events: the materializations and the results of checks to record.
+        new_partitions: the partitions to add before the runs are requested.
         notes: what the message of the tick says. In a tick with run requests they go to its log instead.
     """
 
     cursor: str | None
     run_requests: list[dg.RunRequest] = field(default_factory=list)
-    asset_events: list[dg.AssetMaterialization] = field(default_factory=list)
+    asset_events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = field(default_factory=list)
+    new_partitions: list[dg.AddDynamicPartitionsRequest] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,6 +66,7 @@ def reporting_tick(
         return dg.SensorResult(
             run_requests=report.run_requests,
             asset_events=report.asset_events,
+            dynamic_partitions_requests=report.new_partitions,
             # Dagster shows the message of every tick without run requests. It records the events all the same.
             skip_reason=None if report.run_requests else "; ".join(report.notes),
             cursor=report.cursor,

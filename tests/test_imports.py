@@ -10,9 +10,13 @@ import dedp_assets
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 
+# The test harness, a distribution of its own beside the product.
+HARNESS = Path("packages") / "dagster-scenario" / "src"
+
 # What each kind of module may import of ours, besides its own package. A module is of the first kind that fits:
-# jobs, sensors, harness: by their place; entry point: the commands, `make up` and the demo; settings, and the resources
-# built from them; pipeline: below a package of dedp_assets that has a contract.py; shared: all else in dedp_assets.
+# jobs, sensors, harness: by their place; deprecated: the names of the harness at their old place; entry point: the
+# commands, `make up` and the demo; settings, and the resources built from them; pipeline: below a package of
+# dedp_assets that has a contract.py; shared: all else in dedp_assets.
 MAY_IMPORT = {
     "jobs": {"sensors", "pipeline", "settings", "shared"},
     "sensors": {"sensors", "pipeline", "settings", "shared"},
@@ -21,23 +25,24 @@ MAY_IMPORT = {
     "settings": {"settings", "shared"},
     "shared": {"shared"},
     "harness": {"harness"},
+    "deprecated": {"harness"},
 }
 
 # Imports that break the rules, each with the reason why it is allowed. One that no longer exists fails the test.
-KNOWN_EXCEPTIONS = {
-    (
-        "dedp_assets.testing.world.postgres",
-        "dedp_assets.resources.embedded_postgres",
-    ): "starts the server of the scenario's world as the product starts its own",
-}
+KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
 def modules_of(root: Path) -> Iterator[tuple[str, Path]]:
     """Every module of ours below a folder: its name and its path."""
-    for package in ("dedp_assets", "sensors", "jobs"):
-        for path in sorted((root / package).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+    for above in (root, root / HARNESS):
+        for package in ("dedp_assets", "sensors", "jobs", "dagster_scenario"):
+            yield from modules_below(above, package)
+
+
+def modules_below(above: Path, package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((above / package).rglob("*.py")):
+        parts = path.relative_to(above).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 def imported_by(module: str, path: Path) -> Iterator[str]:
@@ -72,8 +77,10 @@ def kind_of(module: str, pipelines: Collection[str]) -> tuple[str, str | None]:
     first, last = below.split(".")[0], below.split(".")[-1]
     if top in ("jobs", "sensors"):
         return top, None
-    if first in ("testing", "pytest_plugin"):
+    if top == "dagster_scenario":
         return "harness", None
+    if first == "testing":
+        return "deprecated", None
     pipeline = first if first in pipelines else None
     if first in ("demo", "local_stack") or last == "cli":
         return "entry point", pipeline
@@ -123,7 +130,7 @@ def test_the_walk_over_imports_sees_those_that_are_there() -> None:
     # Inside a function, relative, and for the type checker alone.
     assert ("dedp_assets.cli", "dedp_assets.demo") in found
     assert ("dedp_assets.generator.run", "dedp_assets.generator.errors") in found
-    assert ("dedp_assets.testing.expectations", "dedp_assets.testing.scenario") in found
+    assert ("dagster_scenario.expectations", "dagster_scenario.scenario") in found
 
 
 # Writes a statement into a module of the tree; returns the imports that break the rules then.
@@ -141,8 +148,9 @@ def broken_by(tmp_path: Path) -> BrokenBy:
         "dedp_assets/resources/clock.py",
         "dedp_assets/settings.py",
         "dedp_assets/resources_from_settings.py",
-        "dedp_assets/testing/scenario.py",
-        "dedp_assets/pytest_plugin.py",
+        "packages/dagster-scenario/src/dagster_scenario/scenario.py",
+        "packages/dagster-scenario/src/dagster_scenario/plugin.py",
+        "dedp_assets/testing.py",
         "dedp_assets/tides/contract.py",
         "dedp_assets/tides/cli.py",
         "dedp_assets/tides/measuring.py",
@@ -157,7 +165,8 @@ def broken_by(tmp_path: Path) -> BrokenBy:
         path.touch()
 
     def broken_by(importer: str, statement: str) -> list[tuple[str, str]]:
-        (tmp_path / f"{importer.replace('.', '/')}.py").write_text(statement)
+        above = tmp_path / HARNESS if importer.startswith("dagster_scenario") else tmp_path
+        (above / f"{importer.replace('.', '/')}.py").write_text(statement)
         return sorted(broken_rules(tmp_path))
 
     return broken_by
@@ -183,9 +192,10 @@ def broken_by(tmp_path: Path) -> BrokenBy:
         ),
         ("dedp_assets.resources.clock", "from ..cli import main", "dedp_assets.cli"),
         ("dedp_assets.tides.measuring", "from dedp_assets.cli import main", "dedp_assets.cli"),
-        ("dedp_assets.tides.measuring", "from dedp_assets.testing import scenario", "dedp_assets.testing.scenario"),
-        ("dedp_assets.testing.scenario", "from dedp_assets import days", "dedp_assets.days"),
-        ("dedp_assets.pytest_plugin", "from dedp_assets.settings import home", "dedp_assets.settings"),
+        ("dedp_assets.tides.measuring", "from dagster_scenario import scenario", "dagster_scenario.scenario"),
+        ("dagster_scenario.scenario", "from dedp_assets import days", "dedp_assets.days"),
+        ("dagster_scenario.plugin", "from dedp_assets.settings import home", "dedp_assets.settings"),
+        ("dedp_assets.days", "from dedp_assets.testing import Scenario", "dedp_assets.testing"),
         ("dedp_assets.settings", "from dedp_assets.winds import contract", "dedp_assets.winds.contract"),
     ],
 )
@@ -205,7 +215,8 @@ def test_an_import_against_the_rules_is_found_in_any_pipeline(
         ("dedp_assets.tides.harbour.assets", "from ..contract import X\nfrom .gauge import Y\nimport dedp_assets.days"),
         ("dedp_assets.resources.clock", "from dedp_assets import days"),
         ("dedp_assets.resources_from_settings", "from dedp_assets import settings\nfrom .resources import clock"),
-        ("dedp_assets.pytest_plugin", "import pytest\nfrom dedp_assets.testing.scenario import Scenario"),
+        ("dagster_scenario.plugin", "import pytest\nfrom dagster_scenario.scenario import Scenario"),
+        ("dedp_assets.testing", "from dagster_scenario.scenario import Scenario"),
     ],
 )
 def test_an_import_by_the_rules_is_not(broken_by: BrokenBy, importer: str, statement: str) -> None:

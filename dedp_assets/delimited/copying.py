@@ -1,7 +1,7 @@
 """Copies the clean lines of a file into any table, and sets the other lines aside for the quarantine."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -16,6 +16,10 @@ from dedp_assets.delimited.quarantine import Quarantine
 
 _COPY_BYTES = 1 << 20
 _SHOWN_IN_MESSAGE = 60
+
+
+# Tells the clean lines of a file from the others, in the file's order.
+Classify = Callable[[Readable, Format], Iterator[CleanLines | RejectedLine]]
 
 
 class CopyReport(NamedTuple):
@@ -62,6 +66,8 @@ def copy_lines(
     *,
     key: Mapping[str, str] | None = None,
     line_number: str | None = None,
+    columns: Sequence[str] | None = None,
+    classify: Classify = classify,
 ) -> CopyReport:
     """Copy the clean lines of a file into a table, and add the other lines to the quarantine.
 
@@ -76,6 +82,8 @@ def copy_lines(
         quarantine: The place for all other lines.
         key: Columns that have the same value in every row of this file, with these values.
         line_number: The column for the number of the line in the file, if the table has one. The header is line 1.
+        columns: The columns of the table for those of the format, if they have other names in the table.
+        classify: Tells the clean lines from the others. By default those of delimited text with a header.
 
     Returns:
         How many lines were copied, and the file's SHA-256 and size.
@@ -87,9 +95,9 @@ def copy_lines(
     """
     hashed = _HashedStream(stream)
     clean = _CleanStream(classify(hashed, format), quarantine, _as_rows(format, key or {}, line_number is not None))
-    columns = [*(key or {}), *([] if line_number is None else [line_number]), *format.names]
+    into = [*(key or {}), *([] if line_number is None else [line_number]), *(columns or format.names)]
     copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {}, ENCODING 'UTF8')").format(
-        table, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Literal(format.delimiter)
+        table, sql.SQL(", ").join(map(sql.Identifier, into)), sql.Literal(format.delimiter)
     )
     cursor.copy_expert(copy, clean, size=_COPY_BYTES)  # type: ignore[arg-type]  # it never calls readline
     if not clean.lines:

@@ -200,6 +200,18 @@ def _classify_line(raw: bytes, number: int, format: Format) -> CleanLines | Reje
     return CleanLines(number, text + "\n", line.removesuffix(text))
 
 
+def blocks_of_lines(stream: Readable) -> Iterator[bytes | RejectedLine]:
+    """Read a file without a header in blocks of whole lines.
+
+    Args:
+        stream: The file from its first byte on.
+
+    Returns:
+        Blocks that end with a line feed, and each overlong line as a rejected line without its number.
+    """
+    return _Lines(stream).blocks()
+
+
 class _Lines:
     """Reads a stream as a header and then blocks of whole lines. A line may have at most MAX_LINE_BYTES."""
 

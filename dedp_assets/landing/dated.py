@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dedp_assets.days import day_of
-from dedp_assets.landing.versions import FileVersion
+from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
 
 # Takes the place of a day where the undated file is meant.
 UNDATED = ""
-
-# Writers use names with these endings while they write, and rename the file at the end. No tick reports such a name.
-_DRAFTS = (".part", ".partial", ".filepart", ".tmp", ".temp", "~")
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def _misnamed(landing: DatedFolder, day: str, names: list[str]) -> list[str]:
     return [
         f"{_shown(os.path.join(day, name))} is ignored: expected the name {expected}, and plain CSV in it"
         for name in wrong
-        if not name.endswith(_DRAFTS) and os.path.isfile(landing.path / day / name)
+        if not name.endswith(DRAFT_ENDINGS) and os.path.isfile(landing.path / day / name)
     ]
 
 

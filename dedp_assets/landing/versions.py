@@ -19,6 +19,9 @@ from typing import BinaryIO, NamedTuple
 
 _CHUNK_BYTES = 1 << 20
 
+# Names with these ends are drafts. Their writer renames them when they are complete.
+DRAFT_ENDINGS = (".part", ".partial", ".filepart", ".tmp", ".temp", "~")
+
 
 class FileVersion(NamedTuple):
     """One version of a file: size in bytes, times of modification and of change in ns since the epoch, inode."""

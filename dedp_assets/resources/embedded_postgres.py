@@ -77,7 +77,7 @@ def server_lease(folder: Path) -> Iterator[str]:
     with open(folder / "users.lock", "w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
-            server = _start(folder / "data")
+            server = _started(folder / "data")
             url = _database_url(server)
         except (psycopg2.Error, subprocess.SubprocessError, RuntimeError, ValueError, OSError) as error:
             raise PostgresNotStarted(_failure(folder / "data", error)) from error
@@ -96,6 +96,21 @@ def binary(name: str) -> Path:
     """Return the path of a program of PostgreSQL, such as `psql`."""
     postgres_server = _library()
     return Path(postgres_server.POSTGRES_VERSIONS[postgres_server.TARGET_POSTGRES_VERSION] / name)
+
+
+def _started(data: Path) -> Any:
+    """Start the server, again if a signal has killed one of its programs.
+
+    Root starts them as another user, which takes a fork. In a process that uses gRPC, one fork in some hundreds ends
+    with SIGSEGV before the program begins.
+    """
+    for _ in range(4):
+        try:
+            return _start(data)
+        except subprocess.CalledProcessError as error:
+            if error.returncode >= 0:
+                raise
+    return _start(data)
 
 
 def _start(data: Path) -> Any:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dagster_scenario import Scenario
 
 from dedp_assets import settings
 from dedp_assets.cli import dedp
 from dedp_assets.late_data_integrator import contract, tables
 from dedp_assets.resources_from_settings import LakeFromSettings
-from dedp_assets.testing import Scenario
 from tests.cluster.spark_cluster import Cluster
 
 COUNTS = contract.DEVICE_COUNTS.to_user_string()

@@ -272,6 +272,7 @@ def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home: Path) -> N
     assert local_stack.running_pid() is None
 
 
+@pytest.mark.slow
 def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
     dsn: str, own_home: Path, monkeypatch: pytest.MonkeyPatch, left_running: LeftRunning
 ) -> None:

@@ -32,6 +32,7 @@ def new_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield home
 
 
+@pytest.mark.slow  # whoever runs `make test` has seen `make demo`, which checks its results
 def test_the_demo_passes_and_leaves_nothing_running(new_home: Path, left_running: LeftRunning) -> None:
     demo = subprocess.run([DEDP, "demo"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert demo.returncode == 0, demo.stdout + demo.stderr

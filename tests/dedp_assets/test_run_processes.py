@@ -14,9 +14,9 @@ import psutil
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
+from dagster_scenario import Scenario
 
 from dedp_assets import run_processes
-from dedp_assets.testing import Scenario
 from jobs import devices_aggregator, devices_loader, late_data_integrator
 
 # A code location whose one asset kills its own process in the middle.

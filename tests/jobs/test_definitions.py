@@ -15,15 +15,17 @@ import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 
 import dedp_assets
+from dedp_assets.client_uploads import contract as uploads
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
-from jobs import devices_aggregator, devices_loader, late_data_integrator
+from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 LOCATIONS = {
     "jobs.devices_loader": devices_loader.defs,
     "jobs.devices_aggregator": devices_aggregator.defs,
     "jobs.late_data_integrator": late_data_integrator.defs,
+    "jobs.client_uploads": client_uploads.defs,
 }
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
@@ -116,6 +118,7 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         ("jobs.devices_loader", "aggregator"),
         ("jobs.devices_aggregator", "loader"),
         ("jobs.late_data_integrator", "isolated_sequencer"),
+        ("jobs.client_uploads", "isolated_sequencer"),
     ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
@@ -194,7 +197,11 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         for key in graph.materializable_asset_keys:
             assert key not in made_by
             made_by[key] = location
-    assert made_by == {**ASSETS, **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator")}
+    assert made_by == {
+        **ASSETS,
+        **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator"),
+        **dict.fromkeys([uploads.RECEIVED, uploads.RECORDS, uploads.REPORT], "jobs.client_uploads"),
+    }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
     assert aggregator.get(contract.DEVICES_RAW).parent_keys == {contract.DEVICES_FILE}
@@ -273,7 +280,8 @@ def test_the_assets_of_the_lake_share_their_days_and_follow_by_themselves() -> N
 
 
 def test_no_schedule_stands_between_a_file_and_its_load(location: str) -> None:
-    assert not LOCATIONS[location].schedules
+    schedules = {schedule.name for schedule in LOCATIONS[location].schedules or ()}
+    assert schedules == ({"uploads_report"} if location == "jobs.client_uploads" else set())
 
 
 def test_the_tables_of_the_lake_say_what_columns_they_have() -> None:

@@ -40,7 +40,7 @@ from sensors.landed_files.planning import Request, TickInputs, compares_copies, 
 from sensors.pipelines import devices_aggregator
 from sensors.reconciliation import Waiting
 
-_SCHEDULES = int(os.environ.get("FILE_SCHEDULES", "250"))
+_SCHEDULES = int(os.environ.get("FILE_SCHEDULES", "100"))
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
 SETTLE = 2.0

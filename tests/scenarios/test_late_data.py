@@ -10,12 +10,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster_scenario import Scenario
 from deltalake import DeltaTable
 
 from dedp_assets import settings
 from dedp_assets.cli import dedp
 from dedp_assets.late_data_integrator import assets, contract
-from dedp_assets.testing import Scenario
 from tests.lake import Device, count_anew, read_counts, read_states
 
 LOCATION = "jobs.late_data_integrator"

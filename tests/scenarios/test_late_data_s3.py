@@ -115,7 +115,9 @@ def devices(day: str | date, **columns: pa.Array) -> pa.Table:
     return pa.table({**columns, "event_time": [day] * rows})
 
 
-@pytest.mark.parametrize("typed", [str, date.fromisoformat], ids=["as text", "as date"])
+@pytest.mark.parametrize(
+    "typed", [pytest.param(str, marks=pytest.mark.slow), date.fromisoformat], ids=["as text", "as date"]
+)
 def test_the_workers_of_spark_read_an_object_store_as_spark_reads_a_folder(
     lake: Lake, tmp_path: Path, typed: Callable[[str], str | date]
 ) -> None:

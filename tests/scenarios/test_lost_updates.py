@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster_scenario import Scenario
 
-from dedp_assets.testing import Scenario
 from sensors.automation import automation_sensor, on_input_change
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")

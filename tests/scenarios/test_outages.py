@@ -3,15 +3,16 @@
 Dagster's own storage is up all the time here. What is away is the database that files are loaded into.
 """
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from dagster_scenario import Scenario
+from dagster_scenario.world.files import Folder
+from dagster_scenario.world.postgres import PostgresServer
 
 from dedp_assets import settings
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.testing import Scenario
-from dedp_assets.testing.world.files import Folder
-from dedp_assets.testing.world.postgres import PostgresServer
 
 LOADER, AGGREGATOR = "jobs.devices_loader", "jobs.devices_aggregator"
 FILE, RAW, TOTALS = (
@@ -20,10 +21,10 @@ FILE, RAW, TOTALS = (
 DAY = "2024-01-02"
 
 # Shorter and longer than all the retries of a run together, and longer than any pause between two of them.
-OUTAGES: dict[str, dict[str, float]] = {
-    "two minutes": {"minutes": 2},
-    "three hours": {"hours": 3},
-    "two days": {"days": 2},
+OUTAGES = {
+    "two minutes": timedelta(minutes=2),
+    "three hours": timedelta(hours=3),
+    "two days": timedelta(days=2),
 }
 outages = pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
 
@@ -69,11 +70,11 @@ def totals(database: PostgresServer) -> dict[str, int]:
 
 @outages
 def test_a_file_that_lands_while_postgresql_is_away_is_loaded_soon_after_it_is_back(
-    scenario: Scenario, landing: Folder, database: PostgresServer, outage: dict[str, float]
+    scenario: Scenario, landing: Folder, database: PostgresServer, outage: timedelta
 ) -> None:
     database.stop()
     landing.drop(f"{DAY}/dataset.csv", devices("1", "2"))
-    scenario.advance(**outage)
+    scenario.advance(seconds=outage.total_seconds())
     database.start()
     scenario.advance(minutes=SOON_MINUTES)
     assert totals(database) == {"first": 1, "1": 1, "2": 1}
@@ -82,11 +83,11 @@ def test_a_file_that_lands_while_postgresql_is_away_is_loaded_soon_after_it_is_b
 
 @outages
 def test_a_corrected_file_that_lands_while_postgresql_is_away_takes_the_place_of_the_earlier_load(
-    scenario: Scenario, landing: Folder, database: PostgresServer, outage: dict[str, float]
+    scenario: Scenario, landing: Folder, database: PostgresServer, outage: timedelta
 ) -> None:
     database.stop()
     landing.rewrite("2024-01-01/dataset.csv", devices("corrected"))
-    scenario.advance(**outage)
+    scenario.advance(seconds=outage.total_seconds())
     database.start()
     scenario.advance(minutes=SOON_MINUTES)
     assert totals(database) == {"corrected": 1}

@@ -8,11 +8,11 @@ from typing import Any
 
 import psycopg2
 import pytest
+from dagster_scenario import Scenario
+from dagster_scenario.world.files import Folder
 
 from dedp_assets import settings
 from dedp_assets.isolated_sequencer import contract
-from dedp_assets.testing import Scenario
-from dedp_assets.testing.world.files import Folder
 
 LOADER, AGGREGATOR = "jobs.devices_loader", "jobs.devices_aggregator"
 FILE, RAW, TOTALS = (
@@ -136,10 +136,10 @@ def test_a_file_is_rewritten_while_it_is_being_loaded(sequencer: Scenario, landi
 @pytest.mark.parametrize(
     "point",
     [
-        {"at": "start"},
+        pytest.param({"at": "start"}, marks=pytest.mark.slow),
         {"before": "dedp_assets.isolated_sequencer.aggregator.loading._attach"},
         {"after": "dedp_assets.isolated_sequencer.aggregator.assets.load_file"},
-        {"at": "end"},
+        pytest.param({"at": "end"}, marks=pytest.mark.slow),
     ],
     ids=["start", "within the load", "after the load", "end"],
 )

@@ -216,7 +216,7 @@ def test_a_consumer_that_is_added_later_gets_every_day_that_is_there(instance: d
     assert World(instance).tick() == {"raw": [D1, D2, D3], "totals": [D1, D2, D3]}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
 def test_whatever_the_schedule_nothing_is_lost_and_runs_are_bounded(instance: dg.DagsterInstance, seed: int) -> None:
     """Updates, ticks, and requested runs that start (and read) and end at any time, over three days."""
     chance = random.Random(seed)

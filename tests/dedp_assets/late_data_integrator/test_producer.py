@@ -157,7 +157,7 @@ def test_an_input_without_devices_is_refused(tmp_path: Path) -> None:
         "2024-01-02", "--input", tmp_path / "nothing"
     )
     assert f"{tmp_path} has no devices; expected lines such as" in refused("2024-01-02", "--input", tmp_path)
-    assert "--rows is for generated devices" in refused("2024-01-02", "--input", tmp_path, "--rows", 5)
+    assert "--rows is only for generated devices" in refused("2024-01-02", "--input", tmp_path, "--rows", 5)
     assert not Path(contract.uri(contract.DEVICES)).exists()
 
 

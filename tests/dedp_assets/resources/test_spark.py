@@ -155,7 +155,7 @@ def test_a_server_that_does_not_start_says_why_and_where_its_log_is(tmp_path: Pa
     limited = ["sh", "-c", 'ulimit -v 1000000; exec "$@"', "sh", sys.executable, "-c", _START, str(tmp_path)]
     said = subprocess.run(limited, capture_output=True, text=True, check=True).stdout
     assert "did not start" in said
-    assert f"{tmp_path}/last-server.log, which ends with:" in said
+    assert f"{tmp_path}/last-server.log, and ends with:" in said
     assert (tmp_path / "last-server.log").read_text().splitlines()[-1] in said
     assert [path.name for path in tmp_path.iterdir()] == ["last-server.log"]
 

@@ -1,5 +1,6 @@
 """No order of commits, cleanups and ticks loses a change."""
 
+import os
 import shutil
 from collections.abc import Callable
 from itertools import count
@@ -138,7 +139,11 @@ def differing(rows: Rows, others: Rows) -> set[str]:
 
 
 CommitsOverTime.TestCase.settings = hypothesis_settings(
-    max_examples=60, stateful_step_count=15, deadline=None, derandomize=True, database=None
+    max_examples=int(os.environ.get("MODEL_INTERLEAVINGS", "30")),
+    stateful_step_count=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
 )
 
 

@@ -1,0 +1,194 @@
+"""`uploads/received` and `uploads/records`: what clients have uploaded, copied, loaded and accounted for."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+import dagster as dg
+from psycopg2.extensions import connection as Connection
+
+from dedp_assets.client_uploads import contract, ledger
+from dedp_assets.client_uploads.arrival import Arrival, Arrivals, metadata_of
+from dedp_assets.client_uploads.settings_file import Client
+from dedp_assets.client_uploads.status import silent_clients
+from dedp_assets.client_uploads.taking import Source, Taken, take_file
+from dedp_assets.client_uploads.watched import WatchedClients
+from dedp_assets.delimited.header import UnreadableFile
+from dedp_assets.errors import DedpError
+from dedp_assets.failures import named_failures
+from dedp_assets.landing.copies import StorageFailed
+from dedp_assets.landing.copying import NotCopied, StillBeingWritten
+from dedp_assets.landing.directories import scan_directory
+from dedp_assets.resources.postgres import PostgresResource
+
+# By this tag a sensor or a schedule says what has started a run.
+ORIGIN_TAG = "dedp/origin"
+
+_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("client", "text", "Whose file the row comes from."),
+        dg.TableColumn("file", "text", "The name of the file in the client's directory."),
+        dg.TableColumn("line_number", "bigint", "The line of the file; 1 is its first line, in CSV the header."),
+        dg.TableColumn("id", "text", "As it stands in the file; never empty."),
+        dg.TableColumn("name", "text", "As it stands in the file; never empty."),
+        dg.TableColumn("value", "text", "As it stands in the file; never empty."),
+    ]
+)
+
+_watched = WatchedClients()
+
+
+@dg.multi_asset(
+    name="uploads",
+    specs=[
+        dg.AssetSpec(
+            contract.RECEIVED,
+            skippable=True,
+            description="A client's files, copied whole to internal storage, each version once.",
+            kinds={"csv", "file"},
+            owners=["team:client-uploads"],
+        ),
+        dg.AssetSpec(
+            contract.RECORDS,
+            deps=[contract.RECEIVED],
+            skippable=True,
+            description="The good lines of all files of a client. The others are in dedp.upload_quarantine.",
+            kinds={"postgres", "table"},
+            owners=["team:client-uploads"],
+            metadata={"dagster/table_name": "dedp.upload_records", "dagster/column_schema": _COLUMNS},
+        ),
+    ],
+    partitions_def=contract.CLIENTS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="client_uploads",
+    retry_policy=_RETRIES,
+)
+def uploads(
+    context: dg.AssetExecutionContext, config: Arrivals, postgres: PostgresResource
+) -> Iterable[dg.Output[None]]:
+    """Take the files that the sensor has found, or by hand all files of the run's clients that are not in the ledger.
+
+    One step does both, since a run's time is mostly its start. A run that the sensor requests may be for any number of
+    clients, which no partition and no range of them says. So the step records each client's materializations itself.
+    """
+    clients = _watched.now().by_name
+    source = Source(context.run.tags.get(ORIGIN_TAG, "by hand"), context.run.run_id)
+    problems: list[DedpError] = []
+    with named_failures(context.log), postgres.connect() as connection:
+        ledger.ensure_tables(connection)
+        arrivals = config.files or _waiting_files(connection, clients, context.partition_keys)
+        for client, files in _by_client(arrivals).items():
+            done = []
+            for arrival in files:
+                try:
+                    taken = _take(connection, clients, arrival, source)
+                except (NotCopied, StillBeingWritten, StorageFailed, UnreadableFile) as error:
+                    # One file stops no other.
+                    problems.append(error)
+                    context.log.error(f"{client}: {error}")
+                    continue
+                if taken:
+                    done.append(taken)
+                    _log(context, taken)
+            if done:
+                _report(context, client, done)
+    if problems:
+        raise dg.Failure("\n".join(map(str, problems)), allow_retries=any(problem.may_pass for problem in problems))
+    yield from ()
+
+
+def _by_client(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
+    found: dict[str, list[Arrival]] = {}
+    for arrival in arrivals:
+        found.setdefault(arrival.client, []).append(arrival)
+    return found
+
+
+def _waiting_files(connection: Connection, clients: dict[str, Client], names: Iterable[str]) -> list[Arrival]:
+    """All files of some clients that are not in the ledger in their present version."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    found = []
+    for name in names:
+        if name not in clients:
+            continue
+        directory = clients[name].directory
+        scan = scan_directory(directory)
+        known = ledger.known_files(connection, {name: list(scan.files)}).get(name, {})
+        for file, version in sorted(scan.files.items()):
+            if version.size and not (file in known and known[file].version == version):
+                found.append(
+                    Arrival(
+                        client=name,
+                        directory=str(directory.path),
+                        file=file,
+                        pattern=directory.pattern_of(file) or "",
+                        # Not the version that was seen: nobody has seen it unchanged for long enough yet.
+                        version="0:0:0:0",
+                        size_bytes=version.size,
+                        modified_at=now,
+                        first_seen_at=now,
+                        waited_seconds=0.0,
+                        sha256="",
+                    )
+                )
+    return found
+
+
+def _take(connection: Connection, clients: dict[str, Client], arrival: Arrival, source: Source) -> Taken | None:
+    client = clients.get(arrival.client)
+    if client is None:
+        raise NotCopied(
+            f"{arrival.directory}/{arrival.file}: the settings do not name the client {arrival.client} any more"
+        )
+    return take_file(connection, arrival, client, contract.copy_of(arrival.client, arrival.file), source)
+
+
+def _log(context: dg.AssetExecutionContext, taken: Taken) -> None:
+    arrival, outcome = taken
+    said = f"{arrival.client}/{arrival.file}: {outcome.state}"
+    if outcome.state == "refused":
+        context.log.warning(f"{said}: {outcome.reason}")
+    else:
+        context.log.info(
+            f"{said}, {outcome.lines_read:,} lines read, {outcome.rows_loaded:,} loaded, "
+            f"{outcome.rows_quarantined:,} quarantined"
+        )
+
+
+def _report(context: dg.AssetExecutionContext, client: str, done: list[Taken]) -> None:
+    """Record the materializations of one client, with the details of its files."""
+    last = done[-1].arrival
+    version = {"dagster/data_version": last.sha256}
+    received: dict[str, Any] = {
+        **metadata_of(last),
+        "files": len(done),
+        "arrivals": dg.MetadataValue.json([taken.arrival.model_dump() for taken in done[:100]]),
+        "longest_wait_seconds": max(taken.arrival.waited_seconds for taken in done),
+    }
+    selected = context.selected_asset_keys
+    if contract.RECEIVED in selected:
+        context.log_event(dg.AssetMaterialization(contract.RECEIVED, partition=client, metadata=received, tags=version))
+    states = Counter(taken.outcome.state for taken in done)
+    if contract.RECORDS in selected and states["loaded"] + states["refused"]:
+        records: dict[str, Any] = {
+            "files_loaded": states["loaded"],
+            "files_refused": states["refused"],
+            "lines_read": sum(taken.outcome.lines_read for taken in done),
+            "dagster/partition_row_count": sum(taken.outcome.rows_loaded for taken in done),
+            "rows_quarantined": sum(taken.outcome.rows_quarantined for taken in done),
+            "refusals": dg.MetadataValue.json(
+                {taken.arrival.file: taken.outcome.reason for taken in done if taken.outcome.state == "refused"}
+            ),
+        }
+        context.log_event(dg.AssetMaterialization(contract.RECORDS, partition=client, metadata=records, tags=version))
+
+
+@dg.asset_check(asset=contract.RECEIVED, name=contract.SILENCE_CHECK)
+def no_client_is_silent(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """No client with a time-out has been silent for longer, as the last tick found. The sensor reports it as well."""
+    with postgres.connect() as connection:
+        ledger.ensure_tables(connection)
+        silent = silent_clients(connection)
+    return dg.AssetCheckResult(passed=not silent, severity=dg.AssetCheckSeverity.WARN, metadata={"silent": silent})

@@ -1,0 +1,300 @@
+"""Many directories that files arrive in: what lies in each of them now.
+
+A directory that can't be read, or does not answer at all (a network mount whose server is gone), costs the others
+nothing: it is reported, and the scan goes on without it.
+"""
+
+import os
+import re
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import cache, cached_property
+from hashlib import blake2b
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+from zlib import crc32
+
+from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
+
+# When a file counts as complete:
+# settled: we have seen it unchanged for `settle_seconds`.
+# marker: a marker file that is not older than the file says so.
+# renamed: at first sight. Its writer promises to write under a draft's name, or elsewhere, and to rename.
+Completeness = Literal["settled", "marker", "renamed"]
+
+
+@dataclass(frozen=True)
+class Directory:
+    """One watched directory.
+
+    Attributes:
+        client: Whose directory it is. A client has one directory, and a directory one client.
+        path: Where it is.
+        patterns: Shell patterns of the names of files to take, such as `*.csv`. The first that matches counts.
+        completeness: When a file is complete.
+        settle_seconds: For `settled`: how long a file must have been seen unchanged, in s.
+        marker: For `marker`: the name of the marker. `_SUCCESS` is one for all files; in `{file}.done`, `{file}` stands
+            for the name of the file that it is for.
+        priority: Of several complete files, those of a higher priority are taken first.
+        timeout_seconds: Report the directory when nothing has arrived for so long, in s. None: never.
+        gives_up: Whether the directory is not watched any more after that.
+    """
+
+    client: str
+    path: Path
+    patterns: tuple[str, ...] = ("*.csv",)
+    completeness: Completeness = "settled"
+    settle_seconds: float = 2.0
+    marker: str = "_SUCCESS"
+    priority: int = 0
+    timeout_seconds: float | None = None
+    gives_up: bool = False
+
+    def pattern_of(self, name: str) -> str | None:
+        """The pattern that a file's name matches, or None if the file is not meant to be taken."""
+        if name.startswith(".") or name.endswith(DRAFT_ENDINGS):
+            return None
+        match = _matcher(self.patterns)(name)
+        return self.patterns[(match.lastindex or 1) - 1] if match else None
+
+    def marker_of(self, name: str) -> str:
+        """The name of the marker that says that a file is complete."""
+        return self.marker.replace("{file}", name)
+
+    @cached_property
+    def key(self) -> str:
+        """A short name for the directory and its settings. New settings make a new key, and so a new beginning."""
+        settings = (self.client, str(self.path), self.patterns, self.timeout_seconds, self.gives_up)
+        return blake2b(repr(settings).encode(errors="surrogateescape"), digest_size=6).hexdigest()
+
+    @cached_property
+    def marker_ending(self) -> str | None:
+        """How the names of the markers end if each file has its own; None if there is one for all."""
+        _, braces, ending = self.marker.partition("{file}")
+        return ending if braces else None
+
+    def is_marker(self, name: str) -> bool:
+        """Whether a name is that of a marker."""
+        return name == self.marker if self.marker_ending is None else name.endswith(self.marker_ending)
+
+
+@cache
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
+    # One group for each pattern: which one has matched tells the pattern.
+    return re.compile("|".join(f"({translate(pattern)})" for pattern in patterns)).match
+
+
+class Scan(NamedTuple):
+    """What a directory held when it was scanned.
+
+    Attributes:
+        files: The version of each file whose name matches a pattern, by name.
+        markers: When each marker was changed last, in ns since the epoch, by name.
+        problems: What is wrong with single files, in words.
+        failure: Why the directory could not be scanned, in words, or "".
+    """
+
+    files: Mapping[str, FileVersion] = MappingProxyType({})
+    markers: Mapping[str, int] = MappingProxyType({})
+    problems: tuple[str, ...] = ()
+    failure: str = ""
+
+
+# The scan of a directory in which nothing lies that matters.
+NOTHING = Scan()
+
+
+def scan_directory(directory: Directory) -> Scan:
+    """List one directory. What is wrong with one file hides no other file.
+
+    Args:
+        directory: The directory, which need not exist.
+
+    Returns:
+        Its files, or why it can't be read.
+    """
+    files: dict[str, FileVersion] = {}
+    markers: dict[str, int] = {}
+    problems: list[str] = []
+    has_markers = directory.completeness == "marker"
+    matches = _matcher(directory.patterns)
+    try:
+        with os.scandir(directory.path) as entries:
+            for entry in entries:
+                name = entry.name
+                if has_markers and directory.is_marker(name):
+                    markers[name] = entry.stat().st_ctime_ns
+                elif not name.startswith(".") and not name.endswith(DRAFT_ENDINGS) and matches(name):
+                    try:
+                        status = entry.stat()
+                        problem = _problem(entry, status, directory.path)
+                    except OSError as error:
+                        # A file that has just been deleted or renamed is no problem; a link to nothing is.
+                        problem = _problem_of_broken(entry, error)
+                    else:
+                        if not problem:
+                            files[name] = FileVersion.of(status)
+                    if problem:
+                        problems.append(f"{shown_name(name)} {problem}")
+    except FileNotFoundError:
+        return Scan(failure=f"{directory.path} does not exist")
+    except OSError as error:
+        return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
+    return Scan(files, markers, tuple(problems)) if files or markers or problems else NOTHING
+
+
+def _problem(entry: os.DirEntry[str], status: os.stat_result, root: Path) -> str:
+    """Why a file can't be taken, or "". A folder is no file, and nobody expects it to be taken."""
+    name = entry.name
+    if not name.isascii() and not _is_text(name):
+        return "has a name that is not UTF-8; rename it"
+    if entry.is_symlink() and not _leads_inside(Path(entry.path), root):
+        return f"is a link that leads out of {root}; put the file itself there"
+    if stat.S_ISREG(status.st_mode):
+        return ""
+    return "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
+
+
+def _problem_of_broken(entry: os.DirEntry[str], error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is a link to nothing" if os.path.islink(entry.path) else ""
+    return f"can't be read: {error.strerror}"
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _leads_inside(link: Path, root: Path) -> bool:
+    return link.resolve().is_relative_to(root.resolve())
+
+
+def shown_name(name: str) -> str:
+    """A file's name that can be printed and stored: bytes that are not UTF-8 stand as \\xNN."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
+
+class Scanner:
+    """Scans directories one after the other, and leaves those behind that do not answer.
+
+    Nothing can end a thread that hangs in the file system. So the thread stays, and its directory counts as failing
+    until the thread returns; other threads scan the rest. Keep one scanner for the life of the process.
+
+    Args:
+        scan: Scans one directory.
+        patience_seconds: A directory that does not answer for so long is left behind, in s.
+    """
+
+    def __init__(self, scan: Callable[[Directory], Scan] = scan_directory, patience_seconds: float = 2.0) -> None:
+        self._scan, self._patience_seconds = scan, patience_seconds
+        self._stuck: dict[Path, _Worker] = {}
+
+    def scan_all(self, directories: Iterable[Directory], budget_seconds: float = 20.0) -> dict[str, Scan]:
+        """Scan directories, in this order.
+
+        Args:
+            directories: What to scan.
+            budget_seconds: Stop after so long, in s.
+
+        Returns:
+            What was found, by client. A client whose directory was not reached in time is missing.
+        """
+        self._stuck = {path: worker for path, worker in self._stuck.items() if worker.is_alive()}
+        found: dict[str, Scan] = {}
+        queue = deque(directories)
+        if self._stuck:
+            for directory in [each for each in queue if each.path in self._stuck]:
+                found[directory.client] = self._does_not_answer(directory)
+            queue = deque(each for each in queue if each.path not in self._stuck)
+        began = time.monotonic()
+        workers = [_Worker(self._scan, queue)]
+        # One is enough as long as all directories answer.
+        workers[0].start()
+        while workers:
+            workers[0].join(timeout=min(0.2, self._patience_seconds / 4))
+            for worker in [worker for worker in workers if not worker.is_alive()]:
+                found |= worker.found
+                workers.remove(worker)
+            is_over = time.monotonic() - began > budget_seconds
+            if is_over:
+                queue.clear()
+            for worker in list(workers):
+                silent = worker.stuck_on(self._patience_seconds)
+                if silent is not None:
+                    found |= worker.abandon()
+                    found[silent.client] = self._does_not_answer(silent)
+                    self._stuck[silent.path] = worker
+                    workers.remove(worker)
+                    # Twice as many each time: a mount with hundreds of directories hangs for all of them.
+                    for _ in range(2 if queue else 0):
+                        workers.append(_Worker(self._scan, queue))
+                        workers[-1].start()
+        return found
+
+    def _does_not_answer(self, directory: Directory) -> Scan:
+        return Scan(failure=f"{directory.path} has not answered for {self._patience_seconds:g} s; is its mount alive?")
+
+
+class _Worker(threading.Thread):
+    """Scans directories from a queue that it shares with other workers."""
+
+    def __init__(self, scan: Callable[[Directory], Scan], queue: deque[Directory]) -> None:
+        super().__init__(name="directory scan", daemon=True)
+        self.found: dict[str, Scan] = {}
+        self._scan, self._queue = scan, queue
+        self._current: tuple[Directory, float] | None = None
+        self._is_abandoned = False
+
+    def run(self) -> None:
+        queue, found = self._queue, self.found
+        while not self._is_abandoned:
+            try:
+                directory = queue.popleft()
+            except IndexError:
+                break
+            self._current = directory, time.monotonic()
+            scan = self._scan(directory)
+            if not self._is_abandoned:
+                found[directory.client] = scan
+        self._current = None
+
+    def stuck_on(self, patience_seconds: float) -> Directory | None:
+        """The directory that has not answered for so long, if there is one."""
+        current = self._current
+        if current is None or time.monotonic() - current[1] < patience_seconds:
+            return None
+        return current[0]
+
+    def abandon(self) -> dict[str, Scan]:
+        """Do not scan any more after the directory that is being scanned. Returns what was found before."""
+        self._is_abandoned = True
+        return dict(self.found)
+
+
+def digest_of(files: Mapping[str, FileVersion], without: Iterable[str] = ()) -> int:
+    """A number of 64 bits that changes when any of the files does, whatever their order.
+
+    It may differ between releases of Python. Then each directory is compared once more, which changes nothing.
+
+    Args:
+        files: The files by name.
+        without: Names to leave out.
+    """
+    left_out = set(without)
+    # hash() of numbers is the same in every process; of text it is not.
+    numbers = (
+        hash((crc32(name.encode(errors="surrogateescape")), *version))
+        for name, version in files.items()
+        if name not in left_out
+    )
+    return sum(numbers) & 0xFFFFFFFFFFFFFFFF

@@ -1,0 +1,19 @@
+"""Code location of the client uploads: hundreds of directories, one table."""
+
+import dagster as dg
+
+from dedp_assets.client_uploads.assets import no_client_is_silent, uploads
+from dedp_assets.client_uploads.report_asset import report
+from dedp_assets.resources_from_settings import NotifierFromSettings, PostgresFromSettings
+from dedp_assets.run_processes import in_process_executor
+from sensors.pipelines.client_uploads import uploads_arrived
+from sensors.pipelines.client_uploads_report import uploads_report
+
+defs = dg.Definitions(
+    assets=[uploads, report],
+    asset_checks=[no_client_is_silent],
+    sensors=[uploads_arrived],
+    schedules=[uploads_report],
+    resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
+    executor=in_process_executor,
+)

@@ -1,0 +1,122 @@
+"""Everything that the harness takes from Dagster's private modules, and nothing else does.
+
+Dagster has no public way to step its daemons. What stands here is what its own daemon tests use. A release of
+Dagster may move any of it: `SUPPORTED` says which releases are known to work, and `moved()` which names are gone.
+"""
+
+from dagster import AutomationCondition
+from dagster._core.decorator_utils import has_at_least_one_parameter
+from dagster._core.definitions.declarative_automation.automation_condition import AutomationResult
+from dagster._core.definitions.declarative_automation.serialized_objects import get_serializable_true_subset
+from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
+from dagster._core.definitions.dependency import NodeHandle
+from dagster._core.definitions.executor_definition import in_process_executor, multi_or_in_process_executor
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.definitions.timestamp import TimestampWithTimezone
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.build_resources import wrap_resources_for_execution
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
+from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.instance.config import dagster_instance_config_schema
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
+from dagster._core.remote_representation.code_location import InProcessCodeLocation
+from dagster._core.remote_representation.external import RemoteSchedule, RemoteSensor
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, InstigatorType, TickData, TickStatus
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log.schema import PendingStepsTable
+from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.utils import make_new_backfill_id
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget, WorkspaceFileTarget
+from dagster._daemon.controller import create_daemon_of_type
+from dagster._daemon.daemon import DagsterDaemon, SpanMarker
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._utils.schedules import cron_string_iterator, schedule_execution_time_iterator
+from dagster.components.definitions import LazyDefinitions
+from dagster_shared.error import SerializableErrorInfo
+
+from dagster_scenario._supported import SUPPORTED, moved
+
+# What is computed once for each object while a scenario is open; it depends on the object alone.
+REMEMBERED: list[tuple[type, str]] = [
+    (RemoteSensor, "get_remote_origin_id"),
+    (RemoteSchedule, "get_remote_origin_id"),
+    (AutomationCondition, "has_rule_condition"),
+    (AutomationCondition, "get_node_unique_ids"),
+]
+
+__all__ = [
+    "REMEMBERED",
+    "SUPPORTED",
+    "ActiveExecution",
+    "AutomationResult",
+    "CheckRunHealthResult",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "ConsolidatedSqliteEventLogStorage",
+    "DagsterDaemon",
+    "DagsterStorage",
+    "DagsterUserCodeProcessError",
+    "DecoratedOpFunction",
+    "EventLogEntry",
+    "InMemoryJob",
+    "InProcessCodeLocation",
+    "InProcessCodeLocationOrigin",
+    "InProcessExecutor",
+    "InProcessWorkspaceLoadTarget",
+    "InstanceRef",
+    "InstigatorState",
+    "InstigatorTick",
+    "InstigatorType",
+    "JobSubsetSelector",
+    "LaunchRunContext",
+    "LazyDefinitions",
+    "LoadableTargetOrigin",
+    "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "NodeHandle",
+    "PartitionBackfill",
+    "PartitionsByAssetSelector",
+    "PartitionsSelector",
+    "PendingStepsTable",
+    "RemoteSchedule",
+    "RemoteSensor",
+    "RetryMode",
+    "RunLauncher",
+    "SerializableErrorInfo",
+    "SpanMarker",
+    "SqliteRunStorage",
+    "SqliteScheduleStorage",
+    "TickData",
+    "TickStatus",
+    "TimestampWithTimezone",
+    "WorkerStatus",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
+    "create_daemon_of_type",
+    "cron_string_iterator",
+    "dagster_instance_config_schema",
+    "execute_run",
+    "get_job_execution_data_from_run_request",
+    "get_serializable_true_subset",
+    "has_at_least_one_parameter",
+    "in_process_executor",
+    "make_new_backfill_id",
+    "moved",
+    "multi_or_in_process_executor",
+    "partition_loading_context",
+    "schedule_execution_time_iterator",
+    "submit_asset_run",
+    "wrap_resources_for_execution",
+]

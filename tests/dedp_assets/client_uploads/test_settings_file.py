@@ -1,0 +1,166 @@
+"""`uploads.yaml`: which directories it names, and what a wrong setting gets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dedp_assets.client_uploads.settings_file import (
+    DEFAULT,
+    ClientFinder,
+    Clients,
+    Rule,
+    SettingsProblem,
+    UploadSettings,
+    read_settings,
+)
+from dedp_assets.client_uploads.watched import WatchedClients
+
+
+def found(landing: Path, *rules: Rule) -> Clients:
+    return ClientFinder(2.0).find(UploadSettings(directories=list(rules)), landing)
+
+
+def folders(landing: Path, *names: str) -> None:
+    for name in names:
+        (landing / name).mkdir(parents=True)
+
+
+def test_without_settings_each_directory_below_clients_is_a_client(tmp_path: Path) -> None:
+    folders(tmp_path, "clients/north", "clients/south", "clients/.hidden", "others/x")
+    (tmp_path / "clients" / "readme.txt").touch()
+    clients = ClientFinder(2.0).find(DEFAULT, tmp_path)
+    assert {name: client.directory.path for name, client in clients.by_name.items()} == {
+        "north": tmp_path / "clients" / "north",
+        "south": tmp_path / "clients" / "south",
+    }
+    assert clients.by_name["north"].directory.patterns == ("*.csv", "*.json")
+    assert clients.by_name["north"].format.header == "id,name,value"
+    assert clients.problems == []
+
+
+def test_a_new_client_needs_no_edit(tmp_path: Path) -> None:
+    folders(tmp_path, "clients/north")
+    finder = ClientFinder(2.0)
+    first = finder.find(DEFAULT, tmp_path)
+    # As on a machine where nothing has happened for a while: what was found is not looked for again.
+    os.utime(tmp_path / "clients", (1, 1))
+    again = finder.find(DEFAULT, tmp_path)
+    assert finder.find(DEFAULT, tmp_path) is again
+    folders(tmp_path, "clients/south")
+    assert set(first.by_name) == {"north"}
+    assert set(finder.find(DEFAULT, tmp_path).by_name) == {"north", "south"}
+
+
+def test_what_the_first_wildcard_stands_for_is_the_client(tmp_path: Path) -> None:
+    folders(tmp_path, "[a]/eu-north/in", "[a]/eu-south/in", "[a]/us-north/in", "[a]/eu-empty")
+    clients = found(tmp_path / "[a]", Rule(directory="eu-*/in"))
+    assert set(clients.by_name) == {"eu-north", "eu-south"}
+
+
+def test_a_directory_that_is_named_is_watched_before_it_is_there(tmp_path: Path) -> None:
+    clients = found(tmp_path, Rule(directory="partner/outbox", client="partner"), Rule(directory="/srv/sftp/acme"))
+    assert {name: str(client.directory.path) for name, client in clients.by_name.items()} == {
+        "partner": f"{tmp_path}/partner/outbox",
+        "acme": "/srv/sftp/acme",
+    }
+
+
+def test_of_two_rules_the_first_counts_and_two_directories_of_one_client_are_named(tmp_path: Path) -> None:
+    folders(tmp_path, "clients/north", "archive/north")
+    clients = found(
+        tmp_path,
+        Rule(directory="clients/north", priority=5),
+        Rule(directory="clients/*"),
+        Rule(directory="archive/north"),
+    )
+    assert clients.by_name["north"].directory.priority == 5
+    assert clients.problems == [
+        f"{tmp_path}/archive/north is not watched: the client north has the directory {tmp_path}/clients/north "
+        "already; give one of them another name with `client:`"
+    ]
+
+
+def test_a_directory_whose_name_can_be_no_partition_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    folders(tmp_path, "clients/a...b", "clients/line\nbreak", "clients/good")
+    os.mkdir(os.fsencode(tmp_path) + b"/clients/caf\xe9")
+    clients = ClientFinder(2.0).find(DEFAULT, tmp_path)
+    assert set(clients.by_name) == {"good"}
+    assert len(clients.problems) == 3
+    assert any("caf\\xe9 is not watched: its name is not UTF-8" in problem for problem in clients.problems)
+
+
+def test_every_setting_is_read() -> None:
+    text = """
+    directories:
+      - directory: clients/*
+        patterns: ["*.csv", "*.txt"]
+        completeness: marker
+        marker: "{file}.done"
+        settle: 30s
+        priority: 7
+        timeout: 7d
+        after_timeout: give up
+        delimiter: ";"
+        columns: {id: sku, value: price}
+        target: uploads/received
+    """
+    (rule,) = read_settings(text, "uploads.yaml").directories
+    assert (rule.settle, rule.timeout, rule.priority, rule.marker) == (30, 7 * 86400, 7, "{file}.done")
+    assert rule.format().header == "sku;name;price"
+    assert rule.target == "uploads/received"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("directories: [", "uploads.yaml:1: this is not YAML"),
+        ("", "uploads.yaml:1: the file: "),
+        ("directories: []", "uploads.yaml:1: directories: "),
+        (
+            "directories:\n- directory: a\n  prio: 1",
+            "uploads.yaml:3: directories.0.prio: unknown setting; known here: ",
+        ),
+        ("folders: 1", "uploads.yaml:1: folders: unknown setting; known here: directories"),
+        ("directories:\n- directory: a\n  timeout: soon", "uploads.yaml:3: directories.0.timeout: "),
+        ("directories:\n- directory: a\n  timeout: -5", "uploads.yaml:3: directories.0.timeout: "),
+        ("directories:\n- directory: a\n  priority: high", "uploads.yaml:3: directories.0.priority: "),
+        ("directories:\n- directory: a\n  completeness: later", "uploads.yaml:3: directories.0.completeness: "),
+        ("directories:\n- directory: a/*\n  client: b", "expected a directory without wildcards"),
+        ("directories:\n- directory: a\n  client: b...c", "three dots"),
+        ("directories:\n- directory: a\n  marker: x/y", "the marker is 'x/y'; expected a file name"),
+        ("directories:\n- directory: a\n  delimiter: ';;'", "the delimiter is ';;'; expected one ASCII character"),
+        ("directories:\n- directory: a\n  columns: {id: x, name: x}", "a column stands twice"),
+        ("directories:\n- directory: a\n  columns: {idd: x}", "uploads.yaml:3: directories.0.columns"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_line(text: str, problem: str) -> None:
+    with pytest.raises(SettingsProblem) as raised:
+        read_settings(text, "uploads.yaml")
+    assert problem in str(raised.value)
+
+
+def test_settings_that_are_wrong_leave_the_last_good_ones_in_force_also_after_a_restart(own_home: Path) -> None:
+    file = own_home / "uploads.yaml"
+    folders(own_home / "landing", "clients/north", "vip/acme")
+    watched = WatchedClients()
+    assert set(watched.now().by_name) == {"north"}
+    file.write_text("directories: [{directory: vip/*}]")
+    assert set(watched.now().by_name) == {"acme"}
+    file.write_text("directories: [{directory: clients/*, settel: 3}]")
+    for each in (watched, WatchedClients()):
+        clients = each.now()
+        assert set(clients.by_name) == {"acme"}
+        assert clients.problems[0].startswith(f"{file}:1: directories.0.settel: unknown setting")
+        assert clients.problems[1] == "the last good settings stay in force"
+    file.write_text("directories: [{directory: clients/*}]")
+    assert set(watched.now().by_name) == {"north"}
+    assert watched.now().problems == []
+    file.unlink()
+    assert set(watched.now().by_name) == {"north"}
+
+
+def test_settings_of_another_place(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDP_UPLOADS", str(tmp_path / "elsewhere.yaml"))
+    (tmp_path / "elsewhere.yaml").write_text(f"directories: [{{directory: {tmp_path}/x}}]")
+    assert set(WatchedClients().now().by_name) == {"x"}

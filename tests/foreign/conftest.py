@@ -1,6 +1,0 @@
-"""`orchard` is a project of its own, with its own pytest settings; it is not collected with the tests of this one.
-
-tests/dedp_assets/testing/test_foreign_project.py installs it and runs its tests as its team would.
-"""
-
-collect_ignore = ["orchard"]
