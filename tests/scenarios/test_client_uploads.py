@@ -27,6 +27,7 @@ def uploads(scenario: Scenario, dsn: str, own_home: Path, monkeypatch: pytest.Mo
     scenario.start("2024-01-03 08:00")
     (own_home / "landing" / "clients").mkdir(parents=True)
     scenario.load("jobs.client_uploads")
+    scenario.turn_off("uploads_report")  # each minute; it has stories of its own
     scenario.advance(minutes=1)
     return scenario
 
