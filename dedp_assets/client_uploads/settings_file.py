@@ -21,7 +21,7 @@ from dedp_assets.client_uploads.contract import COLUMNS
 from dedp_assets.delimited.format import Column, Format
 from dedp_assets.errors import PermanentError
 from dedp_assets.generator.yaml_lines import YamlProblem, read_yaml
-from dedp_assets.landing.directories import Completeness, Directory
+from dedp_assets.landing.directories import Completeness, Directory, is_text
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -139,9 +139,7 @@ def problem_of_client(client: str) -> str:
     """Why a directory's name can't be the name of a client, in words, or ""."""
     if not client.strip() or len(client) > _LONGEST_CLIENT:
         return f"has {len(client)} characters; expected 1 to {_LONGEST_CLIENT}"
-    try:
-        client.encode()
-    except UnicodeEncodeError:
+    if not is_text(client):
         return "is not UTF-8"
     return "has a control character, a slash or three dots in it" if _NOT_IN_A_CLIENT.search(client) else ""
 
@@ -207,7 +205,7 @@ class ClientFinder:
                 found.problems.append(f"{error.filename} can't be read: {error.strerror}")
                 continue
             for name, path in directories:
-                problem = problem_of_client(name)
+                problem = problem_of_client(name) or ("" if is_text(path) else "is not UTF-8")
                 if problem:
                     shown = os.fsencode(path).decode(errors="backslashreplace")
                     found.problems.append(f"{shown} is not watched: its name {problem}")

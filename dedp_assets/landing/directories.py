@@ -152,7 +152,7 @@ def scan_directory(directory: Directory) -> Scan:
 def _problem(entry: os.DirEntry[str], status: os.stat_result, root: Path) -> str:
     """Why a file can't be taken, or "". A folder is no file, and nobody expects it to be taken."""
     name = entry.name
-    if not name.isascii() and not _is_text(name):
+    if not name.isascii() and not is_text(name):
         return "has a name that is not UTF-8; rename it"
     if entry.is_symlink() and not _leads_inside(Path(entry.path), root):
         return f"is a link that leads out of {root}; put the file itself there"
@@ -167,7 +167,8 @@ def _problem_of_broken(entry: os.DirEntry[str], error: OSError) -> str:
     return f"can't be read: {error.strerror}"
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8. Other names can't be stored in a table or in a run's config."""
     try:
         name.encode()
     except UnicodeEncodeError:

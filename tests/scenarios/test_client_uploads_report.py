@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dagster_scenario import Scenario
 
 from dedp_assets.client_uploads import contract
-from dedp_assets.testing import Scenario
 
 REPORT = "uploads/report"
 

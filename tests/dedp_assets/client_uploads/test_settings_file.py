@@ -90,6 +90,14 @@ def test_a_directory_whose_name_can_be_no_partition_is_named_and_stops_no_other(
     assert any("caf\\xe9 is not watched: its name is not UTF-8" in problem for problem in clients.problems)
 
 
+def test_a_deeper_folder_whose_name_is_no_text_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    folders(tmp_path, "clients/north", "clients/south/in")
+    os.mkdir(os.fsencode(tmp_path) + b"/clients/north/caf\xe9")
+    clients = found(tmp_path, Rule(directory="clients/*/*"))
+    assert set(clients.by_name) == {"south"}
+    assert "caf\\xe9 is not watched: its name is not UTF-8" in clients.problems[0]
+
+
 def test_every_setting_is_read() -> None:
     text = """
     directories:
