@@ -11,7 +11,7 @@ import dagster as dg
 import psycopg2
 
 from dedp_assets import local_stack, settings
-from dedp_assets.demo import late_data, sequencer
+from dedp_assets.demo import late_data, sequencer, uploads
 from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 
@@ -37,7 +37,9 @@ def run_demo() -> bool:
             database.autocommit = True
             try:
                 timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS])
-                passed = timeline.play([late_data.act(timeline), sequencer.act(timeline, database)])
+                passed = timeline.play(
+                    [late_data.act(timeline), sequencer.act(timeline, database), uploads.act(timeline, database)]
+                )
             except DemoFailed:
                 click.echo(f"\n{local_stack.log_tail(stack.log)}", err=True)
                 raise

@@ -9,7 +9,7 @@ from dedp_assets.late_data_integrator import contract, producer, state, tables
 from dedp_assets.resources.object_store import read_text, storage_options
 from dedp_assets.resources_from_settings import LakeFromSettings
 
-DAYS = [date(2024, 1, day) for day in range(1, 8)]
+DAYS = [date(2024, 1, day) for day in range(1, 6)]
 LATE = [date(2024, 1, 2), date(2024, 1, 3)]
 ROWS = 100
 ASSETS = [contract.DEVICES, contract.DEVICE_COUNTS, contract.BACKFILLING_CONFIGURATION]
@@ -22,8 +22,8 @@ def act(timeline: Timeline) -> Act:
 
 def _closed_days(timeline: Timeline) -> Act:
     headline(
-        "Late data, 1 of 2: somebody else commits seven days to a Delta table. "
-        "Spark processes the six days that are closed."
+        "Late data, 1 of 2: somebody else commits five days to a Delta table. "
+        "Spark processes the four days that are closed."
     )
     for day in DAYS:
         _commit(timeline, day)

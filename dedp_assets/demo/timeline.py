@@ -15,6 +15,8 @@ _PATIENCE_SECONDS = 120
 # An act starts something, and yields functions that tell whether it can go on. At its end it returns whether all of its
 # results are right.
 Act = Generator[Callable[[], bool], None, bool]
+# A part of an act, which returns a number to go on with.
+Counted = Generator[Callable[[], bool], None, int]
 
 
 class DemoFailed(PermanentError):
@@ -98,7 +100,8 @@ class Timeline:
             if self._seen_runs.get(run.run_id) == run.status:
                 continue
             if run.run_id not in self._seen_runs:
-                cause = run.tags.get("dagster/sensor_name", "the command line")
+                tags = run.tags
+                cause = tags.get("dagster/sensor_name") or tags.get("dagster/schedule_name") or "the command line"
                 yield f"requested      run {run.run_id[:8]} by {cause}: {_assets_of(run)} {_partitions_of(run)}"
             self._seen_runs[run.run_id] = run.status
             if run.status == dg.DagsterRunStatus.FAILURE:
