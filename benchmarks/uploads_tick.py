@@ -17,6 +17,7 @@ import dagster as dg
 from measuring import compare, seconds
 
 from dedp_assets.client_uploads import contract
+from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres import PostgresResource
 from sensors.pipelines.client_uploads import uploads_arrived
@@ -30,7 +31,7 @@ class Tree:
         for path in self.paths:
             path.mkdir(parents=True)
         self.folder, self.instance, self.cursor, self.files = folder, instance, "", 0
-        self.postgres = PostgresResource(dsn=dsn)
+        self.resources = {"postgres": PostgresResource(dsn=dsn), "notifier": NotifierResource()}
 
     def upload(self, count: int) -> None:
         """One new file in each of so many directories."""
@@ -42,7 +43,7 @@ class Tree:
     def tick(self) -> int:
         """Evaluate the sensor; returns how many runs it requests."""
         os.environ["DEDP_HOME"] = str(self.folder)
-        context = dg.build_sensor_context(self.instance, self.cursor, resources={"postgres": self.postgres})
+        context = dg.build_sensor_context(self.instance, self.cursor, resources=self.resources)
         result = uploads_arrived.evaluate_tick(context)
         self.cursor = str(result.cursor)
         return len(result.run_requests or ())

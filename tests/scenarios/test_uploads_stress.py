@@ -14,6 +14,7 @@ import pytest
 
 from dedp_assets.client_uploads.assets import uploads
 from dedp_assets.client_uploads.contract import CLIENTS
+from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.resources.postgres import PostgresResource
 from jobs.client_uploads import defs
 from sensors.pipelines.client_uploads import uploads_arrived
@@ -36,7 +37,10 @@ class System:
         began = time.monotonic()
         repository = defs.get_repository_def()
         context = dg.build_sensor_context(
-            self.instance, self.cursor, resources={"postgres": self.postgres}, repository_def=repository
+            self.instance,
+            self.cursor,
+            resources={"postgres": self.postgres, "notifier": NotifierResource()},
+            repository_def=repository,
         )
         for_clients = self.instance.get_dynamic_partitions(str(CLIENTS.name))
         if not for_clients:
