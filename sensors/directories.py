@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple, Protocol
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from dedp_assets.errors import DedpError
 from dedp_assets.landing.arrivals import (
@@ -29,6 +30,7 @@ from dedp_assets.landing.arrivals import (
 )
 from dedp_assets.landing.directories import Directory, Scanner
 from dedp_assets.landing.versions import FileVersion, sha256_of
+from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
 from sensors.ticks import TickReport, counted, reporting_tick
@@ -41,9 +43,6 @@ RECHECK_SECONDS = 500
 _LOOP_SECONDS = 5
 # After a message that could not be sent, no other is tried for so long.
 NOTIFY_PAUSE_SECONDS = 300
-
-# Says in the UI what has started a run.
-ORIGIN_TAG = "dedp/origin"
 
 
 class Watched(NamedTuple):
@@ -95,6 +94,7 @@ class DirectoryPipeline:
         ledger: Opens the ledger, with the resources of the tick.
         run_config: What a run is told: the files that it takes, with the SHA-256 of each where it is known.
         files_of: The files that a run takes, as client and name, from the run's config.
+        workflow: The job that its runs are runs of, of these assets only.
         check: A check of the first target that fails while a directory is silent for longer than its limit.
         notify: Tells people of a directory that is silent. It raises DedpError if it can't, and is called again.
     """
@@ -105,6 +105,7 @@ class DirectoryPipeline:
     ledger: Callable[[dg.SensorEvaluationContext], AbstractContextManager[Ledger]]
     run_config: Callable[[Sequence[tuple[Arrival, str]]], dg.RunConfig]
     files_of: Callable[[dg.DagsterRun], Iterable[tuple[str, str]]]
+    workflow: UnresolvedAssetJobDefinition
     check: str
     notify: Callable[[dg.SensorEvaluationContext, TimedOut], None]
 
@@ -133,7 +134,7 @@ def directory_sensor(
     @dg.sensor(
         name=name,
         description=description,
-        target=dg.AssetSelection.assets(*pipeline.targets),
+        target=pipeline.workflow,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
         required_resource_keys=required_resource_keys,
@@ -232,7 +233,7 @@ def _run_request(pipeline: DirectoryPipeline, run: _Run) -> dg.RunRequest:
         asset_selection=list(pipeline.targets),
         run_config=pipeline.run_config(run.files),
         partition_key=next(iter(run.clients)) if len(run.clients) == 1 else None,
-        tags={ORIGIN_TAG: "file", "dagster/priority": str(run.priority)},
+        tags={**origin_tag("file"), "dagster/priority": str(run.priority)},
     )
 
 

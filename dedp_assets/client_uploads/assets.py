@@ -20,10 +20,8 @@ from dedp_assets.failures import named_failures
 from dedp_assets.landing.copies import StorageFailed
 from dedp_assets.landing.copying import NotCopied, StillBeingWritten
 from dedp_assets.landing.directories import scan_directory
+from dedp_assets.origin import ORIGIN_TAG
 from dedp_assets.resources.postgres import PostgresResource
-
-# By this tag a sensor or a schedule says what has started a run.
-ORIGIN_TAG = "dedp/origin"
 
 _RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 _COLUMNS = dg.TableSchema(
