@@ -28,7 +28,8 @@ from dedp_assets.landing.arrivals import (
     files_to_compare,
     plan_arrivals,
 )
-from dedp_assets.landing.directories import Directory, Scanner
+from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
+from dedp_assets.landing.object_folders import scan_anywhere, sha256_of_object
 from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
@@ -129,7 +130,7 @@ def directory_sensor(
         required_resource_keys: The resources that the ledger needs.
         scanner: Scans the directories.
     """
-    scanner = scanner or Scanner()
+    scanner = scanner or Scanner(scan_anywhere)
 
     @dg.sensor(
         name=name,
@@ -210,10 +211,12 @@ def _runs(requests: Sequence[Request], known: Mapping[str, Mapping[str, Known]],
         files = []
         for arrival in request.arrivals:
             sha256 = ""
-            if arrival.version.size <= may_read:
-                may_read -= arrival.version.size
-                sha256 = sha256_of(arrival.directory.path / arrival.file) or ""
             before = known.get(arrival.directory.client, {}).get(arrival.file)
+            # An object that is not in the ledger is not downloaded twice, here and by the run.
+            is_asked = before is not None or not isinstance(arrival.directory.path, ObjectFolder)
+            if is_asked and arrival.version.size <= may_read:
+                may_read -= arrival.version.size
+                sha256 = _sha256(arrival)
             if before is not None and before.sha256 == sha256:
                 same.append((arrival.directory.client, arrival.file, arrival.version))
             else:
@@ -223,6 +226,14 @@ def _runs(requests: Sequence[Request], known: Mapping[str, Mapping[str, Known]],
     if same:
         ledger.confirm_versions(same)
     return runs
+
+
+def _sha256(arrival: Arrival) -> str:
+    """The SHA-256 of a file, or "" if it can't be read any more."""
+    folder = arrival.directory.path
+    if isinstance(folder, ObjectFolder):
+        return sha256_of_object(folder, arrival.file) or ""
+    return sha256_of(folder / arrival.file) or ""
 
 
 def _run_request(pipeline: DirectoryPipeline, run: _Run) -> dg.RunRequest:
