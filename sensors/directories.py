@@ -5,10 +5,12 @@ complete. The rule is in `dedp_assets.landing.arrivals`. Waiting is an entry in 
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import dagster as dg
@@ -26,6 +28,7 @@ from dedp_assets.landing.arrivals import (
     TimedOut,
     directories_to_scan,
     files_to_compare,
+    in_scan_order,
     plan_arrivals,
 )
 from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
@@ -34,7 +37,7 @@ from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
-from sensors.ticks import TickReport, counted, reporting_tick
+from sensors.ticks import TickReport, counted, noting_errors, reporting_tick
 
 # A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
 MAX_READ_BYTES = 64 << 20
@@ -119,6 +122,7 @@ def directory_sensor(
     max_runs: int = 4,
     required_resource_keys: set[str] | None = None,
     scanner: Scanner | None = None,
+    first: Callable[[], Collection[Path | ObjectFolder]] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that takes the files of any number of directories, each version once.
 
@@ -129,8 +133,11 @@ def directory_sensor(
         max_runs: How many of its runs may be queued or under way at once. More files wait, the most urgent first.
         required_resource_keys: The resources that the ledger needs.
         scanner: Scans the directories.
+        first: Names directories in which something has changed, as a watcher of a file system or of a queue knows them.
+            They are scanned first; everything else is decided as without it. It may name too few, too many, or raise a
+            DedpError, which the tick notes.
     """
-    scanner = scanner or Scanner(scan_anywhere)
+    scanner, turns = scanner or Scanner(scan_anywhere), count()
 
     @dg.sensor(
         name=name,
@@ -149,7 +156,10 @@ def directory_sensor(
         watched = pipeline.watched()
         report.notes += watched.problems
         due = directories_to_scan(watched.directories, cursor, now)
-        scans = scanner.scan_all(due)
+        hint: Collection[Path | ObjectFolder] = ()
+        with noting_errors(report.notes):
+            hint = first() if first else ()
+        scans = scanner.scan_all(in_scan_order(due, hint, next(turns)))
         with pipeline.ledger(context) as ledger:
             compared = files_to_compare(due, scans, cursor, _recheck(due, now))
             known = ledger.known_files(compared)
