@@ -4,9 +4,11 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.client_uploads.workflow import WORKFLOW
 from dedp_assets.resources_from_settings import NotifierFromSettings, PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.pipelines.client_uploads import uploads_arrived
+from sensors.pipelines.client_uploads_quarantine import uploads_quarantine_watched
 from sensors.pipelines.client_uploads_report import uploads_report
 
 with warnings.catch_warnings():
@@ -18,7 +20,8 @@ with warnings.catch_warnings():
 defs = dg.Definitions(
     assets=[uploads, report],
     asset_checks=[no_client_is_silent],
-    sensors=[uploads_arrived],
+    jobs=[WORKFLOW],
+    sensors=[uploads_arrived, uploads_quarantine_watched],
     schedules=[uploads_report],
     resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
     executor=in_process_executor,

@@ -5,13 +5,16 @@ complete. The rule is in `dedp_assets.landing.arrivals`. Waiting is an entry in 
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from dedp_assets.errors import DedpError
 from dedp_assets.landing.arrivals import (
@@ -25,13 +28,16 @@ from dedp_assets.landing.arrivals import (
     TimedOut,
     directories_to_scan,
     files_to_compare,
+    in_scan_order,
     plan_arrivals,
 )
-from dedp_assets.landing.directories import Directory, Scanner
+from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
+from dedp_assets.landing.object_folders import scan_anywhere, sha256_of_object
 from dedp_assets.landing.versions import FileVersion, sha256_of
+from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
-from sensors.ticks import TickReport, counted, reporting_tick
+from sensors.ticks import TickReport, counted, noting_errors, reporting_tick
 
 # A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
 MAX_READ_BYTES = 64 << 20
@@ -41,9 +47,6 @@ RECHECK_SECONDS = 500
 _LOOP_SECONDS = 5
 # After a message that could not be sent, no other is tried for so long.
 NOTIFY_PAUSE_SECONDS = 300
-
-# Says in the UI what has started a run.
-ORIGIN_TAG = "dedp/origin"
 
 
 class Watched(NamedTuple):
@@ -95,6 +98,7 @@ class DirectoryPipeline:
         ledger: Opens the ledger, with the resources of the tick.
         run_config: What a run is told: the files that it takes, with the SHA-256 of each where it is known.
         files_of: The files that a run takes, as client and name, from the run's config.
+        workflow: The job that its runs are runs of, of these assets only.
         check: A check of the first target that fails while a directory is silent for longer than its limit.
         notify: Tells people of a directory that is silent. It raises DedpError if it can't, and is called again.
     """
@@ -105,6 +109,7 @@ class DirectoryPipeline:
     ledger: Callable[[dg.SensorEvaluationContext], AbstractContextManager[Ledger]]
     run_config: Callable[[Sequence[tuple[Arrival, str]]], dg.RunConfig]
     files_of: Callable[[dg.DagsterRun], Iterable[tuple[str, str]]]
+    workflow: UnresolvedAssetJobDefinition
     check: str
     notify: Callable[[dg.SensorEvaluationContext, TimedOut], None]
 
@@ -117,6 +122,7 @@ def directory_sensor(
     max_runs: int = 4,
     required_resource_keys: set[str] | None = None,
     scanner: Scanner | None = None,
+    first: Callable[[], Collection[Path | ObjectFolder]] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that takes the files of any number of directories, each version once.
 
@@ -127,13 +133,16 @@ def directory_sensor(
         max_runs: How many of its runs may be queued or under way at once. More files wait, the most urgent first.
         required_resource_keys: The resources that the ledger needs.
         scanner: Scans the directories.
+        first: Names directories in which something has changed, as a watcher of a file system or of a queue knows them.
+            They are scanned first; everything else is decided as without it. It may name too few, too many, or raise a
+            DedpError, which the tick notes.
     """
-    scanner = scanner or Scanner()
+    scanner, turns = scanner or Scanner(scan_anywhere), count()
 
     @dg.sensor(
         name=name,
         description=description,
-        target=dg.AssetSelection.assets(*pipeline.targets),
+        target=pipeline.workflow,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
         required_resource_keys=required_resource_keys,
@@ -147,7 +156,10 @@ def directory_sensor(
         watched = pipeline.watched()
         report.notes += watched.problems
         due = directories_to_scan(watched.directories, cursor, now)
-        scans = scanner.scan_all(due)
+        hint: Collection[Path | ObjectFolder] = ()
+        with noting_errors(report.notes):
+            hint = first() if first else ()
+        scans = scanner.scan_all(in_scan_order(due, hint, next(turns)))
         with pipeline.ledger(context) as ledger:
             compared = files_to_compare(due, scans, cursor, _recheck(due, now))
             known = ledger.known_files(compared)
@@ -209,10 +221,12 @@ def _runs(requests: Sequence[Request], known: Mapping[str, Mapping[str, Known]],
         files = []
         for arrival in request.arrivals:
             sha256 = ""
-            if arrival.version.size <= may_read:
-                may_read -= arrival.version.size
-                sha256 = sha256_of(arrival.directory.path / arrival.file) or ""
             before = known.get(arrival.directory.client, {}).get(arrival.file)
+            # An object that is not in the ledger is not downloaded twice, here and by the run.
+            is_asked = before is not None or not isinstance(arrival.directory.path, ObjectFolder)
+            if is_asked and arrival.version.size <= may_read:
+                may_read -= arrival.version.size
+                sha256 = _sha256(arrival)
             if before is not None and before.sha256 == sha256:
                 same.append((arrival.directory.client, arrival.file, arrival.version))
             else:
@@ -224,6 +238,14 @@ def _runs(requests: Sequence[Request], known: Mapping[str, Mapping[str, Known]],
     return runs
 
 
+def _sha256(arrival: Arrival) -> str:
+    """The SHA-256 of a file, or "" if it can't be read any more."""
+    folder = arrival.directory.path
+    if isinstance(folder, ObjectFolder):
+        return sha256_of_object(folder, arrival.file) or ""
+    return sha256_of(folder / arrival.file) or ""
+
+
 def _run_request(pipeline: DirectoryPipeline, run: _Run) -> dg.RunRequest:
     # Not over the range of its clients: Dagster would show whatever lies between as failed when the run fails. A run of
     # several clients has no partition, and the materializations that it records have theirs.
@@ -232,7 +254,7 @@ def _run_request(pipeline: DirectoryPipeline, run: _Run) -> dg.RunRequest:
         asset_selection=list(pipeline.targets),
         run_config=pipeline.run_config(run.files),
         partition_key=next(iter(run.clients)) if len(run.clients) == 1 else None,
-        tags={ORIGIN_TAG: "file", "dagster/priority": str(run.priority)},
+        tags={**origin_tag("file"), "dagster/priority": str(run.priority)},
     )
 
 

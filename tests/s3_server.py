@@ -6,9 +6,10 @@ A test module gets the fixtures by `pytest_plugins = ["tests.s3_server"]`.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
+import boto3
 import pytest
 import requests
 
@@ -58,6 +59,18 @@ def s3_environment(s3_server: str) -> dict[str, str]:
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_ALLOW_HTTP": "true",
     }
+
+
+@pytest.fixture
+def s3_put(s3_server: str, s3_bucket: str) -> Callable[[str, bytes], None]:
+    """Writes an object of the test's bucket, as other programs do."""
+    client = boto3.client("s3", endpoint_url=s3_server)
+    bucket = s3_bucket.removeprefix("s3://")
+
+    def put(key: str, content: bytes) -> None:
+        client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    return put
 
 
 @pytest.fixture

@@ -19,11 +19,10 @@ from dedp_assets.errors import DedpError
 from dedp_assets.failures import named_failures
 from dedp_assets.landing.copies import StorageFailed
 from dedp_assets.landing.copying import NotCopied, StillBeingWritten
-from dedp_assets.landing.directories import scan_directory
+from dedp_assets.landing.object_folders import scan_anywhere
+from dedp_assets.origin import ORIGIN_TAG
+from dedp_assets.resources.object_store import StorageProblem
 from dedp_assets.resources.postgres import PostgresResource
-
-# By this tag a sensor or a schedule says what has started a run.
-ORIGIN_TAG = "dedp/origin"
 
 _RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 _COLUMNS = dg.TableSchema(
@@ -84,7 +83,7 @@ def uploads(
             for arrival in files:
                 try:
                     taken = _take(connection, clients, arrival, source)
-                except (NotCopied, StillBeingWritten, StorageFailed, UnreadableFile) as error:
+                except (NotCopied, StillBeingWritten, StorageFailed, StorageProblem, UnreadableFile) as error:
                     # One file stops no other.
                     problems.append(error)
                     context.log.error(f"{client}: {error}")
@@ -114,7 +113,7 @@ def _waiting_files(connection: Connection, clients: dict[str, Client], names: It
         if name not in clients:
             continue
         directory = clients[name].directory
-        scan = scan_directory(directory)
+        scan = scan_anywhere(directory)
         known = ledger.known_files(connection, {name: list(scan.files)}).get(name, {})
         for file, version in sorted(scan.files.items()):
             if version.size and not (file in known and known[file].version == version):

@@ -21,7 +21,9 @@ from dedp_assets.client_uploads.contract import COLUMNS
 from dedp_assets.delimited.format import Column, Format
 from dedp_assets.errors import PermanentError
 from dedp_assets.generator.yaml_lines import YamlProblem, read_yaml
-from dedp_assets.landing.directories import Completeness, Directory, is_text
+from dedp_assets.landing.directories import Completeness, Directory, ObjectFolder, is_text
+from dedp_assets.landing.object_folders import SHORTEST_SETTLE_OF_OBJECTS
+from dedp_assets.resources.object_store import is_object_store, problem_of_uri
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -48,7 +50,7 @@ class Rule(BaseModel):
 
     Attributes:
         directory: A path, absolute or below the landing folder. With `*`, `?` or `[...]` it stands for all directories
-            that match, also those that are made later.
+            that match, also those that are made later. Or the URI of a prefix in an object store, without wildcards.
         client: The client's name. By default the name of the directory, or the part that the first wildcard stands for.
         patterns: Names of the files to take.
         completeness: `settled` (seen unchanged for `settle`), `marker`, or `renamed`.
@@ -79,6 +81,10 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "Rule":
+        if is_object_store(self.directory):
+            problem = problem_of_uri(self.directory)
+            if problem or has_magic(self.directory):
+                raise ValueError(problem or f"{self.directory} has a wildcard; expected the URI of one directory")
         if self.client is not None:
             if has_magic(self.directory):
                 raise ValueError("a client's name belongs to one directory; expected a directory without wildcards")
@@ -222,12 +228,14 @@ class ClientFinder:
         return found
 
     def _client(self, rule: Rule, name: str, path: str) -> Client:
+        settle_seconds = self._settle_seconds if rule.settle is None else rule.settle
+        is_object = is_object_store(path)
         directory = Directory(
             client=name,
-            path=Path(path),
+            path=ObjectFolder(path) if is_object else Path(path),
             patterns=tuple(rule.patterns),
             completeness=rule.completeness,
-            settle_seconds=self._settle_seconds if rule.settle is None else rule.settle,
+            settle_seconds=max(settle_seconds, SHORTEST_SETTLE_OF_OBJECTS) if is_object else settle_seconds,
             marker=rule.marker,
             priority=rule.priority,
             timeout_seconds=rule.timeout,
@@ -262,6 +270,8 @@ def _stamps(settings: UploadSettings, landing: Path) -> _Stamps:
 
 
 def _pattern(rule: Rule, landing: Path) -> str:
+    if is_object_store(rule.directory):
+        return rule.directory.rstrip("/")
     if os.path.isabs(rule.directory) or not has_magic(rule.directory):
         return os.path.normpath(landing / rule.directory)
     return os.path.normpath(os.path.join(escape(str(landing)), rule.directory))

@@ -11,8 +11,11 @@ from dedp_assets.client_uploads.arrival import Arrival
 from dedp_assets.client_uploads.ledger import Outcome
 from dedp_assets.client_uploads.loading import load_copy
 from dedp_assets.client_uploads.settings_file import Client
-from dedp_assets.landing.copying import SeenSince, copy_when_settled
+from dedp_assets.landing.copying import CopiedFile, SeenSince, copy_when_settled
+from dedp_assets.landing.directories import ObjectFolder
+from dedp_assets.landing.object_folders import copy_object
 from dedp_assets.landing.versions import FileVersion
+from dedp_assets.resources.object_store import is_object_store
 
 
 class Taken(NamedTuple):
@@ -47,9 +50,9 @@ def take_file(connection: Connection, arrival: Arrival, client: Client, copy: Pa
 
     Raises:
         NotCopied: The file is gone, or can't be read.
+        StorageProblem: The object store does not answer.
         UnreadableFile: The copy can't be read.
     """
-    path = Path(arrival.directory) / arrival.file
     with connection, connection.cursor() as cursor:
         ledger.lock_file(cursor, arrival.client, arrival.file)
         wanted = "received" if client.target == "uploads/received" else "loaded"
@@ -58,8 +61,7 @@ def take_file(connection: Connection, arrival: Arrival, client: Client, copy: Pa
             (arrival.version, "refused"),
         ]:
             return None
-        seen = SeenSince({path: FileVersion.from_text(arrival.version)})
-        copied = copy_when_settled(path, copy, settle_seconds=client.directory.settle_seconds, seen=seen)
+        copied = _copied(arrival, client, copy)
         arrival = arrival.model_copy(
             update={
                 "version": copied.version.to_text(),
@@ -76,3 +78,12 @@ def take_file(connection: Connection, arrival: Arrival, client: Client, copy: Pa
             outcome = load_copy(cursor, arrival.client, arrival.file, copy, client.format, copied.sha256)
         ledger.record(cursor, arrival, outcome, origin=source.origin, run_id=source.run_id)
         return Taken(arrival, outcome)
+
+
+def _copied(arrival: Arrival, client: Client, copy: Path) -> CopiedFile:
+    complete, settle_seconds = FileVersion.from_text(arrival.version), client.directory.settle_seconds
+    if is_object_store(arrival.directory):
+        folder = ObjectFolder(arrival.directory)
+        return copy_object(folder, arrival.file, copy, settle_seconds=settle_seconds, complete=complete)
+    path = Path(arrival.directory) / arrival.file
+    return copy_when_settled(path, copy, settle_seconds=settle_seconds, seen=SeenSince({path: complete}))

@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
-from dedp_assets.landing.directories import NOTHING, Directory, Scan, digest_of, shown_name
+from dedp_assets.landing.directories import NOTHING, Directory, ObjectFolder, Scan, digest_of, shown_name
 from dedp_assets.landing.versions import FileVersion
 
 # How many files the cursor keeps between ticks. Further ones wait in their directories until some of these are taken.
@@ -27,6 +28,8 @@ FIRST_PAUSE_SECONDS = 10.0
 # A run that was asked for has so long to write its files into the ledger before they are asked for again.
 RUN_GRACE_SECONDS = 60.0
 MAX_NOTES = 20
+# A prime number that is larger than any number of directories: its multiples come to every place of their list.
+_TURN_STEP = 1_000_003
 
 _CURSOR_VERSION = 1
 
@@ -196,6 +199,30 @@ def directories_to_scan(directories: Iterable[Directory], cursor: Cursor, now: f
             continue
         found.append(directory)
     return found
+
+
+def in_scan_order(
+    directories: Sequence[Directory], first: Collection[Path | ObjectFolder], turn: int
+) -> list[Directory]:
+    """In which order a tick scans, in case its time is not enough for all. It decides nothing else.
+
+    Each turn begins elsewhere, and each fourth one goes without the hint. So every directory has its turn, also if the
+    same ones are named again and again.
+
+    Args:
+        directories: What to scan.
+        first: A hint: where something has changed. Places that are not watched mean nothing.
+        turn: The number of the tick, from 0.
+    """
+    is_without = turn % 4 == 3
+    # Counted by themselves, or with an even number of directories half of them would never be the first of such a turn.
+    number = turn // 4 if first and is_without else turn
+    begin = number * _TURN_STEP % len(directories) if directories else 0
+    in_turn = [*directories[begin:], *directories[:begin]]
+    if not first or is_without:
+        return in_turn
+    named = set(first)
+    return sorted(in_turn, key=lambda directory: directory.path not in named)
 
 
 def files_to_compare(

@@ -35,9 +35,12 @@ class AnotherFile(PermanentError):
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """One complete version of a file, as it was copied. `line_count` includes the header."""
+    """One complete version of a file, as it was copied.
 
-    source: Path
+    `source` is its path, or the URI of an object. `line_count` includes the header.
+    """
+
+    source: Path | str
     version: FileVersion
     size_bytes: int
     line_count: int
@@ -130,13 +133,13 @@ def _copy_when_settled(
                 raise NotCopied(f"{source} is empty; expected a header and at least one line")
             if beginning and not stream_begins_with(stream, beginning.version.size, beginning.sha256):
                 raise AnotherFile(f"{source} is not the file that was copied before: its beginning is another")
-            with _private_draft(destination) as draft:
+            with private_draft(destination) as draft:
                 copied = _copy(stream, draft, source, before)
                 # Checked before the copy gets its name: a file that changed meanwhile may be half old and half new.
                 if _is_unchanged(stream, before):
                     with replacing(destination, CopyRecord(str(source), before, copied.sha256)):
                         os.replace(draft, destination)
-                    _sync_folder(destination.parent)
+                    sync_folder(destination.parent)
                     return copied
         if time.monotonic() > give_up:
             raise _still_being_written(source, f"it changed during every copy for {patience:g} s")
@@ -186,7 +189,7 @@ def _still_being_written(source: Path, what: str) -> StillBeingWritten:
 
 
 @contextmanager
-def _private_draft(destination: Path) -> Iterator[Path]:
+def private_draft(destination: Path) -> Iterator[Path]:
     """A path beside the destination that only this process writes to. Drafts of killed processes are deleted."""
     with lock_of(destination.parent):
         draft = destination.with_name(f".{destination.name}.part")
@@ -212,7 +215,8 @@ def _copy(stream: BinaryIO, draft: Path, source: Path, version: FileVersion) -> 
     return CopiedFile(source, version, size, lines + (last != b"\n"), sha256.hexdigest())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

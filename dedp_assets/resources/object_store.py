@@ -6,9 +6,10 @@ Credentials come from the environment's standard variables, by way of dagster-de
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from dedp_assets.errors import PermanentError, SettingError, TransientError
@@ -16,6 +17,7 @@ from dedp_assets.whole_files import write_whole
 
 if TYPE_CHECKING:
     from dagster_deltalake.config import AzureConfig, GcsConfig, S3Config
+    from deltalake.fs import DeltaStorageHandler
 
     Config: TypeAlias = S3Config | GcsConfig | AzureConfig
 
@@ -148,6 +150,90 @@ def read_text(uri: str) -> str | None:
         raise DamagedFile(
             f"{uri} is not UTF-8 text (byte {error.start}), and we write only UTF-8; find out who has overwritten it"
         ) from error
+
+
+class StoredObject(NamedTuple):
+    """What a store says of an object: its size in bytes, and when it was written, in ns since the epoch.
+
+    Stores tell the time in whole seconds. Their ETag would tell more; delta-rs does not hand it on.
+    """
+
+    size: int
+    modified_ns: int
+
+
+def list_objects(uri: str) -> dict[str, StoredObject]:
+    """List the objects below a URI up to the next slash, as a folder lists its files. No such object: no entry.
+
+    Args:
+        uri: Without a slash at its end.
+
+    Raises:
+        StorageProblem: The store does not answer, the bucket does not exist, or we may not list it.
+        SettingError: See `storage_options`.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        found = _folder(uri).get_file_info_selector(FileSelector("", recursive=False))
+    except OSError as error:
+        raise StorageProblem(f"{uri} can't be listed: {reason(error)}; {_what_to_check(uri)}") from error
+    # The object with no name is the folder itself, as some programs make one.
+    return {
+        each.path: StoredObject(each.size, each.mtime_ns) for each in found if each.type == FileType.File and each.path
+    }
+
+
+def stat_object(uri: str, name: str) -> StoredObject | None:
+    """Ask for one object of a folder. Returns None if it does not exist; raises the errors of `list_objects`."""
+    from pyarrow.fs import FileType
+
+    try:
+        (found,) = _folder(uri).get_file_info([name])
+    except OSError as error:
+        raise StorageProblem(f"{uri}/{name} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
+    return StoredObject(found.size, found.mtime_ns) if found.type == FileType.File else None
+
+
+def read_object(uri: str, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
+    """Read one object of a folder, a part at a time. Each part is a request: it may be of a later version."""
+    try:
+        stream = _folder(uri).open_input_file(name)
+        while chunk := stream.read(chunk_bytes):
+            yield chunk
+    except OSError as error:
+        raise StorageProblem(f"{uri}/{name} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
+
+
+def is_object_store(uri: str) -> bool:
+    """Whether a text is the URI of an object store, and not a path."""
+    return not _is_local(uri)
+
+
+def problem_of_uri(uri: str) -> str:
+    """Why a URI can't be that of a folder in an object store, in words, or ""."""
+    parts = urlsplit(uri)
+    if parts.scheme not in (*_S3_SCHEMES, "gs", *_AZURE_SCHEMES):
+        # Not the URI itself: it may hold a password.
+        return f"begins with {parts.scheme}://; expected a path, or s3://, gs:// or abfss://"
+    if not parts.netloc:
+        return f"{uri} names no bucket; expected such as s3://bucket/folder/"
+    if parts.query or parts.fragment:
+        return f"{uri} has a ? or a # in it; expected such as s3://bucket/folder/"
+    return ""
+
+
+def _folder(uri: str) -> "DeltaStorageHandler":
+    return _cached_folder(uri, tuple(sorted(storage_options(uri).items())))
+
+
+@lru_cache(1024)
+def _cached_folder(uri: str, options: tuple[tuple[str, str], ...]) -> "DeltaStorageHandler":
+    # Kept, with its connections: a new one for each tick would greet the store anew.
+    from deltalake.fs import DeltaStorageHandler
+
+    # Few retries: the next tick, or the next try of the run, asks again.
+    return DeltaStorageHandler(uri, {**dict(options), "max_retries": "3"})
 
 
 def reason(error: Exception) -> str:

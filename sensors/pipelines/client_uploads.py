@@ -11,6 +11,7 @@ from psycopg2.extensions import connection as Connection
 from dedp_assets.client_uploads import contract, ledger, status
 from dedp_assets.client_uploads.arrival import Arrivals, arrival_of
 from dedp_assets.client_uploads.watched import WatchedClients
+from dedp_assets.client_uploads.workflow import WORKFLOW
 from dedp_assets.landing.arrivals import Arrival, Known, TimedOut
 from dedp_assets.landing.versions import FileVersion
 from dedp_assets.notifications.notification import Notification
@@ -79,6 +80,7 @@ uploads_arrived = directory_sensor(
         ledger=_ledger,
         run_config=_run_config,
         files_of=_files_of,
+        workflow=WORKFLOW,
         check=contract.SILENCE_CHECK,
         notify=_notify,
     ),

@@ -6,7 +6,9 @@ import dagster as dg
 
 from dedp_assets.client_uploads import contract
 from dedp_assets.client_uploads.figures import read_version
+from dedp_assets.client_uploads.workflow import WORKFLOW
 from dedp_assets.errors import DedpError
+from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.resources.postgres import PostgresResource
 
@@ -14,7 +16,7 @@ from dedp_assets.resources.postgres import PostgresResource
 @dg.schedule(
     name="uploads_report",
     cron_schedule="* * * * *",
-    target=dg.AssetSelection.assets(contract.REPORT),
+    target=WORKFLOW,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Makes the report again if files were dealt with, or if the state of a directory has changed.",
 )
@@ -37,7 +39,9 @@ def uploads_report(context: dg.ScheduleEvaluationContext, postgres: PostgresReso
         return dg.SkipReason("a report is being made")
     now = context.scheduled_execution_time or datetime.now(timezone.utc)
     # A report that fails is not asked for again each minute, but once an hour, or when there is something new.
-    return dg.RunRequest(run_key=f"{version}:{now:%Y-%m-%dT%H}", tags={"dedp/origin": "schedule"})
+    return dg.RunRequest(
+        run_key=f"{version}:{now:%Y-%m-%dT%H}", asset_selection=[contract.REPORT], tags=origin_tag("schedule")
+    )
 
 
 def reported_version(instance: dg.DagsterInstance) -> str:

@@ -15,6 +15,7 @@ from dedp_assets.client_uploads.settings_file import (
     read_settings,
 )
 from dedp_assets.client_uploads.watched import WatchedClients
+from dedp_assets.landing.directories import ObjectFolder
 
 
 def found(landing: Path, *rules: Rule) -> Clients:
@@ -96,6 +97,44 @@ def test_a_deeper_folder_whose_name_is_no_text_is_named_and_stops_no_other(tmp_p
     clients = found(tmp_path, Rule(directory="clients/*/*"))
     assert set(clients.by_name) == {"south"}
     assert "caf\\xe9 is not watched: its name is not UTF-8" in clients.problems[0]
+
+
+def test_a_directory_may_be_a_prefix_in_an_object_store(tmp_path: Path) -> None:
+    clients = found(
+        tmp_path,
+        Rule(directory="s3://bucket/suppliers/north/"),
+        Rule(directory="abfss://box@account.dfs.core.windows.net/in", client="south", settle=30),
+        Rule(directory="gs://west"),
+    )
+    assert {
+        name: (client.directory.path, client.directory.settle_seconds) for name, client in clients.by_name.items()
+    } == {
+        "north": (ObjectFolder("s3://bucket/suppliers/north"), 2.0),
+        "south": (ObjectFolder("abfss://box@account.dfs.core.windows.net/in"), 30),
+        "west": (ObjectFolder("gs://west"), 2.0),
+    }
+
+
+def test_an_object_settles_for_longer_than_the_stores_clock_ticks(tmp_path: Path) -> None:
+    clients = ClientFinder(0.2).find(UploadSettings(directories=[Rule(directory="s3://bucket/north")]), tmp_path)
+    assert clients.by_name["north"].directory.settle_seconds == 2.0
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("ftp://user:secret@host/x", "begins with ftp://; expected a path, or s3://, gs:// or abfss://"),
+        ("s3:///x", "names no bucket"),
+        ("s3://bucket/*", "has a wildcard; expected the URI of one directory"),
+        ("s3://bucket/x?versionId=1", "has a ? or a # in it"),
+    ],
+)
+def test_a_uri_that_cannot_be_watched_is_named_without_its_password(uri: str, problem: str) -> None:
+    with pytest.raises(SettingsProblem) as raised:
+        read_settings(f"directories:\n  - directory: {uri}\n", "uploads.yaml")
+    assert str(raised.value).startswith("uploads.yaml:2: directories.0: ")
+    assert problem in str(raised.value)
+    assert "secret" not in str(raised.value)
 
 
 def test_every_setting_is_read() -> None:
