@@ -4,7 +4,7 @@ Dagster has no public way to step its daemons. What stands here is what its own 
 Dagster may move any of it: `SUPPORTED` says which releases are known to work, and `moved()` which names are gone.
 """
 
-from dagster import AutomationCondition
+from dagster import AutomationCondition, Executor
 from dagster._core.decorator_utils import has_at_least_one_parameter
 from dagster._core.definitions.declarative_automation.automation_condition import AutomationResult
 from dagster._core.definitions.declarative_automation.serialized_objects import get_serializable_true_subset
@@ -15,13 +15,15 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAssetSelector, PartitionsSelector
 from dagster._core.definitions.timestamp import TimestampWithTimezone
-from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._core.errors import DagsterSubprocessError, DagsterUserCodeProcessError
 from dagster._core.events.log import EventLogEntry
-from dagster._core.execution.api import execute_run
+from dagster._core.execution.api import execute_plan_iterator, execute_run
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.execution.submit_asset_runs import get_job_execution_data_from_run_request, submit_asset_run
 from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.instance.config import dagster_instance_config_schema
@@ -36,6 +38,7 @@ from dagster._core.storage.event_log.schema import PendingStepsTable
 from dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
+from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -43,11 +46,17 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget, Wo
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.daemon import DagsterDaemon, SpanMarker
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster._utils.schedules import cron_string_iterator, schedule_execution_time_iterator
 from dagster.components.definitions import LazyDefinitions
 from dagster_shared.error import SerializableErrorInfo
 
 from dagster_scenario._supported import SUPPORTED, moved
+
+# How an executor records a step that ended without an event of its own; a release of 1.13 has renamed it.
+after_error = getattr(Executor, "log_failure_or_retry_event_after_error", None) or getattr(
+    Executor, "get_failure_or_retry_event_after_error", None
+)
 
 # What is computed once for each object while a scenario is open; it depends on the object alone.
 REMEMBERED: list[tuple[type, str]] = [
@@ -68,6 +77,7 @@ __all__ = [
     "ConsolidatedSqliteEventLogStorage",
     "DagsterDaemon",
     "DagsterStorage",
+    "DagsterSubprocessError",
     "DagsterUserCodeProcessError",
     "DecoratedOpFunction",
     "EventLogEntry",
@@ -76,6 +86,7 @@ __all__ = [
     "InProcessCodeLocationOrigin",
     "InProcessExecutor",
     "InProcessWorkspaceLoadTarget",
+    "InstanceConcurrencyContext",
     "InstanceRef",
     "InstigatorState",
     "InstigatorTick",
@@ -92,21 +103,25 @@ __all__ = [
     "PendingStepsTable",
     "RemoteSchedule",
     "RemoteSensor",
+    "ResolvedRunConfig",
     "RetryMode",
     "RunLauncher",
     "SerializableErrorInfo",
     "SpanMarker",
     "SqliteRunStorage",
     "SqliteScheduleStorage",
+    "StepDependencyConfig",
     "TickData",
     "TickStatus",
     "TimestampWithTimezone",
     "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
+    "after_error",
     "create_daemon_of_type",
     "cron_string_iterator",
     "dagster_instance_config_schema",
+    "execute_plan_iterator",
     "execute_run",
     "get_job_execution_data_from_run_request",
     "get_serializable_true_subset",
@@ -117,6 +132,7 @@ __all__ = [
     "multi_or_in_process_executor",
     "partition_loading_context",
     "schedule_execution_time_iterator",
+    "serializable_error_info_from_exc_info",
     "submit_asset_run",
     "wrap_resources_for_execution",
 ]

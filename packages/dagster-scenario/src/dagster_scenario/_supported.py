@@ -30,6 +30,12 @@ _ATTRIBUTES = [
     ("dagster._core.scheduler.instigation", "InstigatorState", "with_data"),
     ("dagster._core.execution.backfill", "PartitionBackfill", "from_asset_partitions"),
     ("dagster._core.execution.plan.active", "ActiveExecution", "sleep_til_ready"),
+    ("dagster._core.execution.plan.active", "ActiveExecution", "get_steps_to_execute"),
+    ("dagster._core.execution.plan.active", "ActiveExecution", "concurrency_event_iterator"),
+    ("dagster._core.execution.plan.active", "ActiveExecution", "plan_events_iterator"),
+    ("dagster._core.execution.plan.active", "ActiveExecution", "verify_complete"),
+    ("dagster._core.execution.plan.plan", "ExecutionPlan", "build_subset_plan"),
+    ("dagster._core.execution.plan.plan", "ExecutionPlan", "get_steps_to_execute_by_level"),
     (
         "dagster._core.definitions.declarative_automation.automation_condition",
         "AutomationResult",

@@ -23,6 +23,8 @@ from dagster_scenario.timeline import Run, Timeline
 
 # How long after a slot of a pool was freed a step that waits for one looks again. Dagster's steps look every 1 to 15 s.
 _CLAIMS_AFTER = timedelta(seconds=1)
+# How far apart two computations of one moment may be.
+_SAME = timedelta(milliseconds=1)
 
 
 class Execution:
@@ -66,7 +68,16 @@ class Execution:
         worker = runs_.worker_here()
         if worker is not None:
             worker.watch.moved()
-            worker.step = runs_.step_after(entry, worker.step)
+            before, worker.step = worker.step, runs_.step_after(entry, worker.step)
+            if worker.step is not None and worker.step != before:
+                self._say_what_it_starts_beside(worker)
+
+    def _say_what_it_starts_beside(self, step: runs_.Worker) -> None:
+        run = self._workers.get(step.run_id)
+        beside = [other.step for other in run.steps if other is not step and other.step] if run else []
+        if run is not None and beside:
+            text = f"{step.step}, while {', '.join(beside)} {'runs' if len(beside) == 1 else 'run'}"
+            self._timeline.add(timeline_.STEP_STARTED, text, run=self._record(run).number, subject=step.step or "")
 
     def slot_claimed(self, pool: str, claimed: bool) -> None:
         """The run in whose thread this is called has asked for a slot of a pool, and has got it or not."""
@@ -153,7 +164,10 @@ class Execution:
             nothing_new = set(worker.waits_for.values()) == {self._slot_changes}
             worker.wait(FOR_EVER if nothing_new and worker.only_claims else until)
         else:
-            self._timeline.add(timeline_.WAITING, f"{run.what} waits {seconds:g} s for its retry", run=run.number)
+            # Beside other steps it comes here again whenever one of them has ended.
+            if worker.retry_at is None or abs(until - worker.retry_at) > _SAME:
+                self._timeline.add(timeline_.WAITING, f"{run.what} waits {seconds:g} s for its retry", run=run.number)
+            worker.retry_at = until
             worker.wait(until)
         return True
 
@@ -258,7 +272,7 @@ class Execution:
         for worker in sorted(held, key=lambda worker: self._record(worker).number):
             run = self._record(worker)
             self._timeline.add(timeline_.RESUMED, run.what, run=run.number)
-            self._go_on(worker, worker.release)
+            self._go_on(worker, lambda worker=worker: worker.release(target))  # type: ignore[misc]
 
     def _watch(self, fault: Fault) -> None:
         for op in self._locations.op_definitions(fault.target):
@@ -283,6 +297,7 @@ class Execution:
                 raise fault.error
             if fault.kind == HOLD:
                 self._timeline.add(timeline_.HELD, f"{run.what}, {point}", run=run.number)
+                worker.held_at = frozenset({op, *names})
                 worker.wait(None)
             elif fault.duration is not None:
                 worker.wait(self._clock.instant + fault.duration)

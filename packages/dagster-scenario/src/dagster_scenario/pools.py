@@ -21,6 +21,8 @@ def steps_sleep_until_ready() -> Iterator[None]:
 
     A retry's time is a sum of floating-point numbers, which may lie a fraction of a microsecond after the moment that
     was meant. A step that has slept until that moment is ready.
+
+    While other steps are under way, it sleeps until one of them has ended, or until then.
     """
     execution = dagster_.ActiveExecution
     original = execution.sleep_til_ready
@@ -28,9 +30,15 @@ def steps_sleep_until_ready() -> Iterator[None]:
     def sleep_til_ready(self: Any) -> None:
         retries = self._waiting_to_retry
         moments = [*retries.values(), *_next_looks(self._instance_concurrency_context)]
+        worker = worker_here()
+        if worker is not None and self.has_in_flight_steps:
+            # One whose time has come and that is not under way waits for those that are.
+            moments = [moment for moment in moments if moment > time.time()]
+            if not moments:
+                worker.wait_for_steps()
         if not moments:
             return
-        if worker := worker_here():
+        if worker is not None:
             worker.only_claims = not retries
         time.sleep(max(0.0, min(moments) - time.time()))
         now = time.time()

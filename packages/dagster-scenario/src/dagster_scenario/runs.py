@@ -4,6 +4,8 @@ A run goes on until it ends, sleeps, or comes to a point where the scenario hold
 other runs, events and ticks can happen while it is under way, in an order that the scenario alone decides.
 
 A run may start threads of its own. They belong to it: they sleep in simulated time and come to its faults.
+
+Steps that a run executes side by side are workers too. They move when their run has its turn, one at a time.
 """
 
 import ctypes
@@ -93,6 +95,15 @@ class Worker:
         self.waits_for: dict[str, int] = {}
         # Whether it waits for nothing but slots of pools.
         self.only_claims = False
+        # When it last said that it waits for a step's retry, until when.
+        self.retry_at: datetime | None = None
+        # The steps of the run that are under way in threads of their own, in the order in which they were started.
+        self.steps: list[Worker] = []
+        self._steps_to_start: list[Worker] = []
+        # Whether, when it is a step, it has told something that its run has not heard.
+        self.has_news = False
+        # What it is held at, when it is a step: the names that a fault could have for it.
+        self.held_at: frozenset[str] = frozenset()
 
     # For the scenario
 
@@ -103,26 +114,36 @@ class Worker:
     @property
     def until(self) -> datetime | None:
         """When it is the first time that one of its threads has slept enough; None when none of them sleeps."""
-        return min((wait.until for wait in self._waits if wait.until is not None), default=None)
+        return min((until for _, wait in self._all_waits() if (until := wait.until) is not None), default=None)
 
     @property
     def held(self) -> bool:
         """Whether one of its threads waits for the scenario to let it go on."""
-        return any(wait.until is None for wait in self._waits)
+        return any(wait.until is None for _, wait in self._all_waits())
 
     def wake(self, now: datetime) -> None:
         """Let its threads go on that have slept enough, one after another."""
-        while due := [wait for wait in self._waits if wait.until is not None and wait.until <= now]:
-            self._let_go(min(due, key=lambda wait: wait.until or now))
+        while due := [
+            (until, worker, wait) for worker, wait in self._all_waits() if (until := wait.until) and until <= now
+        ]:
+            _, worker, wait = min(due, key=lambda found: found[0])
+            worker._let_go(wait)
+            self._settle()
 
-    def release(self) -> None:
-        """Let its threads go on that are held."""
-        for wait in [wait for wait in self._waits if wait.until is None]:
-            self._let_go(wait)
+    def release(self, target: str | None = None) -> None:
+        """Let its threads go on that are held; of steps side by side those alone that are held at the target."""
+        held = [(worker, wait) for worker, wait in self._all_waits() if wait.until is None]
+        for worker, wait in held:
+            if worker is self or target is None or target in worker.held_at:
+                worker._let_go(wait)
+                self._settle()
 
     def interrupt(self) -> None:
         """End it where it is as a terminated one, which Dagster records as canceled."""
         self._ending = dg.DagsterExecutionInterruptedError()
+        self._steps_to_start.clear()
+        for step in self.steps:
+            step.interrupt()
         while self._waits and not self.done:
             self._let_go(self._waits[0])
 
@@ -134,6 +155,7 @@ class Worker:
         self._ending = Abandoned()
         if self._thread.ident is None:
             return []
+        left = [line for step in self.steps for line in step.abandon()]
         for insist in (False, True):
             if not insist and not self._waits:
                 # It is not at a point where it could be told.
@@ -146,8 +168,8 @@ class Worker:
                 self._news.acquire(timeout=0.05)
                 self._let_all_go()
             if self._is_over():
-                return []
-        return self.stack()
+                return left
+        return left + self.stack()
 
     def place(self) -> str:
         """The line of the project's code that it is at."""
@@ -172,9 +194,20 @@ class Worker:
         if self._ending is not None:
             raise self._ending
 
+    def start_step(self, name: str, execute: Callable[[], None]) -> "Worker":
+        """Called in the thread of the run: a step is to be executed in a thread of its own, from the next wait on."""
+        step = Worker(self.run, execute, self._stuck_after)
+        step._thread.name = f"step {name}"
+        self._steps_to_start.append(step)
+        return step
+
+    def wait_for_steps(self) -> None:
+        """Called in the thread of the run: give the turn back until a step has news or has ended."""
+        self.wait(FOR_EVER)
+
     def look_at(self, moment: datetime) -> None:
         """Let what waits for a slot of a pool look for one at this moment."""
-        for wait in self._waits:
+        for wait in self._waits if self.waits_for else []:
             if wait.until == FOR_EVER:
                 wait.until = moment
 
@@ -212,7 +245,35 @@ class Worker:
             wait.turn.release()
 
     def _move(self, begin: Callable[[], None]) -> None:
-        """Begin, and come back when it has ended or waits."""
+        """Begin, and come back when it has ended or waits, and each of its steps has ended or waits."""
+        self._move_alone(begin)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Start the steps that are to be started, and let the run hear those that have news or have ended."""
+        while not self.done:
+            if self._steps_to_start:
+                step = self._steps_to_start.pop(0)
+                self.steps.append(step)
+                step.start()
+                continue
+            waits = [wait for wait in self._waits if wait.thread is self._thread]
+            if not waits or not any(step.done or step.has_news for step in self.steps):
+                return
+            for step in self.steps:
+                step.has_news = False
+            self.steps = [step for step in self.steps if not step.done]
+            self._waits.remove(waits[0])
+            self._move_alone(waits[0].turn.release)
+        # Of a run that has ended by an error, Dagster ends the steps too.
+        for step in self.steps:
+            step.interrupt()
+
+    def _all_waits(self) -> "list[tuple[Worker, _Wait]]":
+        """What its threads and those of its steps wait for."""
+        return [(worker, wait) for worker in (self, *self.steps) for wait in list(worker._waits)]
+
+    def _move_alone(self, begin: Callable[[], None]) -> None:
         before, Worker.moving = Worker.moving, self
         self.watch.moved()
         try:
@@ -308,12 +369,16 @@ class Job(dagster_.InMemoryJob):
     def __init__(
         self, definition: dg.JobDefinition, repository: dg.RepositoryDefinition, prepare: Prepare | None
     ) -> None:
-        super().__init__(definition.with_executor_def(in_this_process(definition.executor_def)))
+        super().__init__(definition.with_executor_def(in_this_process(definition.executor_def, worker_here)))
         self._repository, self._prepare = repository, prepare
+        self._prepared: dg.JobDefinition | None = None
 
     def get_definition(self) -> dg.JobDefinition:
-        job = super().get_definition()
-        return self._prepare(job, self._repository) if self._prepare else job
+        # The same one for all steps of a run, whatever is stubbed while it is under way.
+        if self._prepared is None:
+            job = super().get_definition()
+            self._prepared = self._prepare(job, self._repository) if self._prepare else job
+        return self._prepared
 
     def get_repository_definition(self) -> dg.RepositoryDefinition:
         return self._repository

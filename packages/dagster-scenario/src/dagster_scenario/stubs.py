@@ -16,6 +16,7 @@ import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
 from dagster_scenario.errors import ScenarioError
+from dagster_scenario.executors import AROUND
 from dagster_scenario.faults import around_of
 
 
@@ -210,13 +211,15 @@ class _StubbedIOManager(dg.IOManager):
             with ExitStack() as stack:
                 yield cls(stand_ins, lambda: _made(resource, context, stack))
 
-        return dg.IOManagerDefinition(
+        definition = dg.IOManagerDefinition(
             resource_fn=resource_fn,
             config_schema=resource.config_schema,
             required_resource_keys=resource.required_resource_keys,
             input_config_schema=getattr(resource, "input_config_schema", None),
             output_config_schema=getattr(resource, "output_config_schema", None),
         )
+        setattr(definition, AROUND, resource)
+        return definition
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> Any:
         stub = self._stand_ins.stub_at(context)

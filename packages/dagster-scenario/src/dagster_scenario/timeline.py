@@ -20,14 +20,20 @@ from dagster_scenario.tracebacks import message_of, trace_of
 
 WORLD, DAEMON, DOWN, UP, SENSOR, SCHEDULE = "world", "daemon", "daemons down", "daemons up", "sensor", "schedule"
 REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED = "requested", "started", "materialized", "observed", "checked"
-STEP_FAILED, SUCCEEDED, FAILED, CANCELED = "step failed", "succeeded", "failed", "canceled"
+STEP_STARTED, STEP_FAILED, SUCCEEDED, FAILED, CANCELED = (
+    "step started",
+    "step failed",
+    "succeeded",
+    "failed",
+    "canceled",
+)
 KILLED, HELD, RESUMED, WAITING, BACKFILL, MARK = "killed", "held", "resumed", "waiting", "backfill", "mark"
 PARTITION_ADDED, PARTITION_REMOVED, FRESHNESS = "partition added", "partition removed", "freshness"
 
 # Something is going on while these happen; a tick without any of them is an idle one.
 ACTIVITY = frozenset(
     {REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED, STEP_FAILED, SUCCEEDED, FAILED, CANCELED, KILLED, RESUMED}
-    | {BACKFILL, FRESHNESS, PARTITION_ADDED, PARTITION_REMOVED}
+    | {STEP_STARTED, BACKFILL, FRESHNESS, PARTITION_ADDED, PARTITION_REMOVED}
 )
 
 _RUN_ID = re.compile(r"(?:[Rr]un )?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")

@@ -36,6 +36,7 @@ _SHAPES = {
     "check-failed": ("check did not pass", '<rect x="1" y="1" width="12" height="12" rx="2.5"/>'
                                            '<path d="M4.4 4.4 9.6 9.6M9.6 4.4 4.4 9.6" class="cut"/>'),
     "succeeded": ("succeeded", '<path d="M2.5 7.6 5.6 10.6 11.5 3.8" class="hollow"/>'),
+    "step-started": ("step started", '<path d="M4 2.6 11 7 4 11.4Z" class="hollow"/>'),
     "step-failed": ("step failed", '<path d="M3 3 11 11M11 3 3 11" class="hollow"/>'),
     "failed": ("failed", '<circle cx="7" cy="7" r="6.2"/><path d="M4.6 4.6 9.4 9.4M9.4 4.6 4.6 9.4" class="cut"/>'),
     "killed": ("killed", '<path d="M8.6.4 2.4 8h3.8L5 13.6 11.6 5.8H7.6Z"/>'),

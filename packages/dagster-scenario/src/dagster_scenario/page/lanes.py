@@ -347,7 +347,7 @@ def _locations_of_assets(assets_of: dict[int, list[str]], runs: dict[int, Run]) 
 
 def _asset_of(event: Event, assets: list[str]) -> str:
     """The asset among these that an event of a run is about; none for what is about the run as a whole."""
-    if event.kind == timeline_.STEP_FAILED:
+    if event.kind in (timeline_.STEP_STARTED, timeline_.STEP_FAILED):
         return next((asset for asset in assets if asset.replace("/", "__") == event.subject), "")
     return event.asset
 
