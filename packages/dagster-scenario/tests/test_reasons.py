@@ -208,3 +208,23 @@ def test_a_timeline_of_many_runs_is_shortened_to_what_matters(scenario: Scenario
 def test_a_short_timeline_is_not_shortened(scenario: Scenario) -> None:
     scenario.happened("it rains")
     assert scenario.timeline.shortened() == list(scenario.timeline.lines())
+
+
+def test_the_condition_of_an_asset_with_dynamic_partitions_is_explained(scenario: Scenario) -> None:
+    partitions = dg.DynamicPartitionsDefinition(name="customers")
+
+    @dg.asset(
+        deps=[dg.AssetSpec("orders")],
+        partitions_def=partitions,
+        automation_condition=dg.AutomationCondition.eager(),
+    )
+    def report() -> None: ...
+
+    automation = dg.AutomationConditionSensorDefinition(
+        "automation", target="*", default_status=dg.DefaultSensorStatus.RUNNING
+    )
+    scenario.load(dg.Definitions(assets=[report], sensors=[automation]))
+    scenario.add_partitions("customers", "a")
+    scenario.run_until_quiet()
+    with pytest.raises(AssertionError, match="the condition of report for a, as it was at"):
+        scenario.expect("report").materialized("a")

@@ -58,3 +58,12 @@ def _there(settings: object, folder: Path) -> dict[str, object]:
     if isinstance(settings, dict):
         return {key: _there(value, folder) for key, value in settings.items()}
     return str(folder) if settings == "ELSEWHERE" else settings  # type: ignore[return-value]
+
+
+def test_settings_of_a_launcher_that_can_resume_runs_are_taken() -> None:
+    settings = {
+        "run_launcher": {"module": "dagster_docker", "class": "DockerRunLauncher"},
+        "run_monitoring": {"enabled": True, "max_resume_run_attempts": 3},
+    }
+    with Scenario(settings=settings) as scenario:
+        assert scenario.instance.run_monitoring_enabled

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dagster_scenario import _dagster as dagster_
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset
@@ -214,7 +215,11 @@ class AssetExpectation(Expectation):
             lines.append(f"  no run was requested{f' for {named}' if named else ''}")
             lines += [f"  {line}" for line in self._looks()]
             since_when = since.at if since else None
-            reasons = self._scenario.evaluations.explain(self._asset.name, unrequested[0], since_when)
+            # Which dynamic partitions there are, and which have begun, stands in the instance and depends on the time.
+            with dagster_.partition_loading_context(
+                effective_dt=self._scenario.now, dynamic_partitions_store=self._scenario.instance
+            ):
+                reasons = self._scenario.evaluations.explain(self._asset.name, unrequested[0], since_when)
             lines += [f"  {line}" for line in reasons]
         for event in self._events(timeline_.MATERIALIZED, since):
             if expected and found.count(event.partition or "") > expected.count(event.partition or ""):

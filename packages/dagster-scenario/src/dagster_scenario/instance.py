@@ -55,6 +55,12 @@ def make_instance(folder: Path, settings: Mapping[str, Any] | str | Path | None)
         "module": "dagster._core.storage.noop_compute_log_manager",
         "class": "NoOpComputeLogManager",
     }
+    monitoring = config.get("run_monitoring")
+    if isinstance(monitoring, Mapping):
+        # The project's launcher may be able to resume a run in another container. Here a run ends with its process.
+        config["run_monitoring"] = {
+            name: value for name, value in monitoring.items() if name != "max_resume_run_attempts"
+        }
     config["telemetry"] = {"enabled": False}
     # Looking for old ticks to delete would be a tenth of every tick.
     config["retention"] = {kind: {"purge_after_days": -1} for kind in ("schedule", "sensor", "auto_materialize")}
