@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import psycopg2
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from dedp_assets.client_uploads.assets import uploads
 from dedp_assets.client_uploads.contract import CLIENTS
@@ -47,7 +48,9 @@ class System:
             self.instance.add_dynamic_partitions(
                 str(CLIENTS.name), [f"client{number:04}" for number in range(CLIENT_COUNT)]
             )
-        result = uploads_arrived.evaluate_tick(context)
+        # As the daemon does it: Dagster looks up the partition of a request.
+        with partition_loading_context(dynamic_partitions_store=self.instance):
+            result = uploads_arrived.evaluate_tick(context)
         for request in result.run_requests or ():
             dg.materialize(
                 [uploads],

@@ -65,7 +65,8 @@ def test_ticks_can_be_asked_for_as_in_any_instance(scenario: Scenario) -> None:
     (requested,) = instance.get_ticks(*ids, statuses=[TickStatus.SUCCESS])
     assert requested.timestamp == looks[1]
     assert requested.run_ids == [scenario.timeline.run(1).id]
-    assert [tick.timestamp for tick in instance.get_tick_summaries(*ids, limit=2)] == looks[:-3:-1]
+    if hasattr(instance, "get_tick_summaries"):  # since Dagster 1.13
+        assert [tick.timestamp for tick in instance.get_tick_summaries(*ids, limit=2)] == looks[:-3:-1]
 
 
 def test_the_exact_mode_can_be_asked_for_from_the_beginning() -> None:

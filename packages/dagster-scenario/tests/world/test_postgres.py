@@ -78,7 +78,7 @@ def test_what_is_executed_is_there_for_queries_and_for_other_clients(server: Pos
     assert server.query("SELECT * FROM orders ORDER BY id") == rows
     assert server.query("SELECT note FROM orders WHERE note LIKE '100 %'") == [("100 %",)]
     assert server.query("SELECT id FROM orders WHERE id > %s", 5) == []
-    engine = sqlalchemy.create_engine(server.dsn)
+    engine = sqlalchemy.create_engine(server.dsn.replace("postgresql://", "postgresql+psycopg2://"))
     with engine.connect() as connection:
         assert [tuple(row) for row in connection.execute(sqlalchemy.text("SELECT * FROM orders ORDER BY id"))] == rows
     engine.dispose()
