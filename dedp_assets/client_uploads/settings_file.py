@@ -22,7 +22,6 @@ from dedp_assets.delimited.format import Column, Format
 from dedp_assets.errors import PermanentError
 from dedp_assets.generator.yaml_lines import YamlProblem, read_yaml
 from dedp_assets.landing.directories import Completeness, Directory, ObjectFolder, is_text
-from dedp_assets.landing.object_folders import SHORTEST_SETTLE_OF_OBJECTS
 from dedp_assets.resources.object_store import is_object_store, problem_of_uri
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
@@ -229,13 +228,12 @@ class ClientFinder:
 
     def _client(self, rule: Rule, name: str, path: str) -> Client:
         settle_seconds = self._settle_seconds if rule.settle is None else rule.settle
-        is_object = is_object_store(path)
         directory = Directory(
             client=name,
-            path=ObjectFolder(path) if is_object else Path(path),
+            path=ObjectFolder(path) if is_object_store(path) else Path(path),
             patterns=tuple(rule.patterns),
             completeness=rule.completeness,
-            settle_seconds=max(settle_seconds, SHORTEST_SETTLE_OF_OBJECTS) if is_object else settle_seconds,
+            settle_seconds=settle_seconds,
             marker=rule.marker,
             priority=rule.priority,
             timeout_seconds=rule.timeout,

@@ -115,11 +115,6 @@ def test_a_directory_may_be_a_prefix_in_an_object_store(tmp_path: Path) -> None:
     }
 
 
-def test_an_object_settles_for_longer_than_the_stores_clock_ticks(tmp_path: Path) -> None:
-    clients = ClientFinder(0.2).find(UploadSettings(directories=[Rule(directory="s3://bucket/north")]), tmp_path)
-    assert clients.by_name["north"].directory.settle_seconds == 2.0
-
-
 @pytest.mark.parametrize(
     ("uri", "problem"),
     [
