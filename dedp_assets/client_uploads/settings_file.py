@@ -100,12 +100,29 @@ class Rule(BaseModel):
         return Format(self.delimiter, tuple(Column(self.columns.get(name, name)) for name in COLUMNS))  # type: ignore[call-overload]
 
 
+class QuarantineLimits(BaseModel):
+    """When too many lines are in quarantine.
+
+    Attributes:
+        share: An incident begins above this share of the lines, from 0 to 1, and ends at half of it.
+        lines: Fewer lines begin no incident: of three lines, one is a third.
+        window: How far back lines count: seconds, or a text such as `5m`, `2h` or `1d`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(default=0.2, gt=0, lt=1)
+    lines: int = Field(default=100, ge=1)
+    window: _Seconds = 3600.0
+
+
 class UploadSettings(BaseModel):
     """The whole file."""
 
     model_config = ConfigDict(extra="forbid")
 
     directories: list[Rule] = Field(min_length=1)
+    quarantine: QuarantineLimits = QuarantineLimits()
 
 
 DEFAULT = UploadSettings(directories=[Rule(directory="clients/*")])
@@ -134,10 +151,16 @@ def read_settings(text: str, name: str) -> UploadSettings:
             setting = ".".join(map(str, place)) or "the file"
             said = str(each["ctx"]["error"]) if each["type"] == "value_error" else each["msg"]
             if each["type"] == "extra_forbidden":
-                known = UploadSettings if len(place) == 1 else Rule
-                said = f"unknown setting; known here: {', '.join(known.model_fields)}"
+                said = f"unknown setting; known here: {', '.join(_known_at(place))}"
             lines.append((yaml.line_of(place), f"{setting}: {said}"))
         raise SettingsProblem("\n".join(f"{name}:{line}: {said}" for line, said in sorted(lines))) from None
+
+
+def _known_at(place: tuple[int | str, ...]) -> Iterable[str]:
+    """The settings that may stand where an unknown one does."""
+    if len(place) == 1:
+        return UploadSettings.model_fields
+    return (QuarantineLimits if place[0] == "quarantine" else Rule).model_fields
 
 
 def problem_of_client(client: str) -> str:
