@@ -205,15 +205,15 @@ def numbers(figures: Figures) -> dict[str, int | float]:
         "files_waiting": overview.waiting,
     }
     if total.success_rate is not None:
-        found |= {"success_rate": total.success_rate, "refusal_rate": 1 - total.success_rate}
+        found |= {"success_rate": round(total.success_rate, 4), "refusal_rate": round(1 - total.success_rate, 4)}
     if total.waits:
         found |= {
-            "wait_mean_seconds": total.waits.mean,
-            "wait_p50_seconds": total.waits.p50,
-            "wait_p95_seconds": total.waits.p95,
+            "wait_mean_seconds": round(total.waits.mean, 3),
+            "wait_p50_seconds": round(total.waits.p50, 3),
+            "wait_p95_seconds": round(total.waits.p95, 3),
         }
     if tick:
-        found |= {"tick_seconds": tick.seconds, "queue_depth": tick.queue_depth, "timeouts": tick.timeouts}
+        found |= {"tick_seconds": round(tick.seconds, 4), "queue_depth": tick.queue_depth, "timeouts": tick.timeouts}
     return found
 
 
