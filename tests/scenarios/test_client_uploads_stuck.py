@@ -41,21 +41,31 @@ def query(dsn: str, sql: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+@pytest.mark.parametrize(
+    ("place", "mounted"),
+    [
+        ("clients/{client}", "clients/south"),
+        ("clients/{client}/in", "clients/south/in"),
+        ("clients/{client}/in", "clients/south"),
+    ],
+    ids=["the directory", "the directory below a wildcard", "the folder above it"],
+)
 def test_a_mount_that_hangs_holds_up_no_other_client_and_is_taken_up_again(
-    uploads: Scenario, dsn: str, own_home: Path, stuck_mount: Callable[[Path], StuckMount]
+    uploads: Scenario, dsn: str, own_home: Path, stuck_mount: Callable[[Path], StuckMount], place: str, mounted: str
 ) -> None:
+    (own_home / "uploads.yaml").write_text(f"directories: [{{directory: {place.format(client='*')}}}]\n")
     for client in ("north", "south", "west"):
-        folder = own_home / "landing" / "clients" / client
+        folder = own_home / "landing" / place.format(client=client)
         folder.mkdir(parents=True)
         (folder / "orders.csv").write_text(GOOD)
-    mount = stuck_mount(own_home / "landing" / "clients" / "south")
+    mount = stuck_mount(own_home / "landing" / mounted)
     uploads.advance(minutes=5, every_tick=True)
     assert query(dsn, "SELECT client, file FROM dedp.upload_files ORDER BY 1") == [
         ("north", "orders.csv"),
         ("west", "orders.csv"),
     ]
     assert query(dsn, "SELECT client FROM dedp.upload_directories WHERE state = 'failing'") == [("south",)]
-    assert "clients/south has not answered for 2 s; is its mount alive?" in str(uploads.timeline)
+    assert f"{place.format(client='south')} has not answered for 2 s; is its mount alive?" in str(uploads.timeline)
     mount.end()
     uploads.advance(minutes=15, every_tick=True)
     assert query(dsn, "SELECT client, count(*) FROM dedp.upload_records GROUP BY 1 ORDER BY 1") == [
