@@ -32,7 +32,7 @@ from dedp_assets.landing.arrivals import (
     plan_arrivals,
 )
 from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
-from dedp_assets.landing.object_folders import scan_anywhere, sha256_of_object
+from dedp_assets.landing.object_folders import AnyFolders, sha256_of_object
 from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
@@ -137,7 +137,7 @@ def directory_sensor(
             They are scanned first; everything else is decided as without it. It may name too few, too many, or raise a
             DedpError, which the tick notes.
     """
-    scanner, turns = scanner or Scanner(scan_anywhere), count()
+    scanner, turns = scanner or Scanner(AnyFolders().scan), count()
 
     @dg.sensor(
         name=name,

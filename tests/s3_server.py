@@ -74,6 +74,18 @@ def s3_put(s3_server: str, s3_bucket: str) -> Callable[[str, bytes], None]:
 
 
 @pytest.fixture
+def s3_delete(s3_server: str, s3_bucket: str) -> Callable[[str], None]:
+    """Deletes an object of the test's bucket."""
+    client = boto3.client("s3", endpoint_url=s3_server)
+    bucket = s3_bucket.removeprefix("s3://")
+
+    def delete(key: str) -> None:
+        client.delete_object(Bucket=bucket, Key=key)
+
+    return delete
+
+
+@pytest.fixture
 def s3_bucket(s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The URI of the test's own bucket, such as `s3://test-1`. The environment is set for its use."""
     for name in os.environ:

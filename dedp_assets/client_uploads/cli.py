@@ -1,11 +1,13 @@
 """`dedp uploads` and `dedp metrics`: the watched directories and the figures, in the terminal and for Prometheus."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from dedp_assets.client_uploads.figures import Overview, read_arrivals, read_overview
+from dedp_assets.client_uploads.contract import report_file
+from dedp_assets.client_uploads.figures import DAY_SECONDS, Arrivals, Overview, read_arrivals, read_overview
 from dedp_assets.client_uploads.status import DirectoryStatus
 from dedp_assets.client_uploads.wording import counted, duration, in_utc, printable
 from dedp_assets.resources.postgres import connect
@@ -19,7 +21,9 @@ _COLOURS = {"failing": "red", "given up": "red", "silent": "yellow", "healthy": 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def uploads(as_json: bool) -> None:
-    """Show the directories of client uploads as the last tick of the sensor found them.
+    """Show the directories of client uploads as the last tick of the sensor found them, and what became of the files.
+
+    A directory is:
 
     \b
     failing   it can't be scanned; it is tried again, ever more seldom
@@ -27,15 +31,15 @@ def uploads(as_json: bool) -> None:
     given up  the same, and it is not watched any more
     healthy   none of these
 
-    waiting: files that are not loaded yet. failures: tries to scan it that failed, one after the other. This starts
-    nothing and changes no table.
+    waiting: files that are not loaded yet. failures: tries to scan it that failed, one after the other. A directory
+    is healthy also if its files are refused: the last line counts those. This starts nothing and changes no table.
     """
     with connect(database_dsn()) as connection:
-        overview = read_overview(connection)
+        overview, last_day = read_overview(connection), read_arrivals(connection, DAY_SECONDS)
     if as_json:
-        click.echo(json.dumps(_as_json(overview), indent=2))
+        click.echo(json.dumps(_as_json(overview, last_day), indent=2))
     else:
-        for line in [*_table(overview.directories), in_short(overview)]:
+        for line in [*_table(overview.directories), in_short(overview), *files_in_short(last_day)]:
             click.echo(line)
 
 
@@ -73,6 +77,19 @@ def in_short(overview: Overview) -> str:
     )
 
 
+def files_in_short(last_day: Arrivals) -> list[str]:
+    """The line below that: what became of the files of the last day. None if there were none."""
+    if not last_day.files:
+        return []
+    states = (("loaded", last_day.loaded), ("only received", last_day.received), ("refused", last_day.refused))
+    line = f"Files of the last day: {', '.join(f'{number:,} {state}' for state, number in states if number)}."
+    if last_day.rows_quarantined:
+        line += f" Of {counted(last_day.lines_read, 'line')}, {last_day.rows_quarantined:,} are in quarantine."
+    if last_day.refused or last_day.rows_quarantined:
+        line += f" {report_file()} says why."
+    return [line]
+
+
 def _table(directories: tuple[DirectoryStatus, ...]) -> list[str]:
     if not directories:
         return []
@@ -104,7 +121,7 @@ def _line(cells: tuple[str, ...], widths: list[int], colour: str) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _as_json(overview: Overview) -> dict[str, Any]:
+def _as_json(overview: Overview, last_day: Arrivals) -> dict[str, Any]:
     tick = overview.tick
     return {
         "directories": [
@@ -119,4 +136,5 @@ def _as_json(overview: Overview) -> dict[str, Any]:
             "queue_depth": tick.queue_depth,
             "timeouts": tick.timeouts,
         },
+        "last_day": {name: value for name, value in asdict(last_day).items() if name != "waits"},
     }

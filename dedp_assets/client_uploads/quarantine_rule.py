@@ -1,16 +1,14 @@
-"""A rule over what was loaded: too many of the last hour's lines are in quarantine. Somebody is told once."""
+"""A rule over what was loaded: too many of the last lines are in quarantine. Somebody is told once per incident.
+
+How many are too many, and how far back lines count, is a setting (`QuarantineLimits`).
+"""
 
 from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection
 from pydantic import BaseModel
 
-# An incident begins when more than this share of the lines is in quarantine, and ends at half of it. Without the gap
-# between the two, a share that moves around the limit would be an incident again and again.
-LIMIT = 0.2
-# Fewer lines begin no incident: of three lines, one is a third.
-FEWEST_LINES = 100
-HOUR_SECONDS = 3600
+from dedp_assets.client_uploads.settings_file import QuarantineLimits
 
 _LINES = """
     SELECT coalesce(sum(lines_read), 0)::bigint, coalesce(sum(rows_quarantined), 0)::bigint
@@ -38,22 +36,24 @@ class Incident(BaseModel):
     is_told: bool = False
 
 
-def lines_of_last_hour(connection: Connection) -> Lines:
-    """The lines of all files that were dealt with in the last hour, by the database's clock."""
+def last_lines(connection: Connection, seconds: float) -> Lines:
+    """The lines of all files that were dealt with in the last `seconds`, by the database's clock."""
     with connection, connection.cursor() as cursor:
-        cursor.execute(_LINES, [HOUR_SECONDS])
+        cursor.execute(_LINES, [seconds])
         read, quarantined = cursor.fetchone() or (0, 0)
     return Lines(read, quarantined)
 
 
-def judge(lines: Lines, incident: Incident | None, now: str) -> Incident | None:
+def judge(lines: Lines, incident: Incident | None, now: str, limits: QuarantineLimits) -> Incident | None:
     """Whether there is an incident now: the one that goes on, a new one, or None.
 
     Args:
-        lines: Of the last hour.
+        lines: Of the window.
         incident: The one that was there before, if there was one.
         now: As ISO 8601. A new incident begins now.
+        limits: By the settings.
     """
     if incident is not None:
-        return incident if lines.share > LIMIT / 2 else None
-    return Incident(since=now) if lines.read >= FEWEST_LINES and lines.share > LIMIT else None
+        # Without the gap, a share that moves around the limit would be an incident again and again.
+        return incident if lines.share > limits.share / 2 else None
+    return Incident(since=now) if lines.read >= limits.lines and lines.share > limits.share else None

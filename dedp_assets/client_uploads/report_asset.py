@@ -28,6 +28,7 @@ class ReportNotWritten(PermanentError):
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="client_uploads",
     kinds={"html"},
+    owners=["team:client-uploads"],
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
 )
 def report(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult[None]:

@@ -21,8 +21,7 @@ from dedp_assets.client_uploads.contract import COLUMNS
 from dedp_assets.delimited.format import Column, Format
 from dedp_assets.errors import PermanentError
 from dedp_assets.generator.yaml_lines import YamlProblem, read_yaml
-from dedp_assets.landing.directories import Completeness, Directory, ObjectFolder, is_text
-from dedp_assets.landing.object_folders import SHORTEST_SETTLE_OF_OBJECTS
+from dedp_assets.landing.directories import NOTHING, Completeness, Directory, ObjectFolder, Scan, Scanner, is_text
 from dedp_assets.resources.object_store import is_object_store, problem_of_uri
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
@@ -101,12 +100,29 @@ class Rule(BaseModel):
         return Format(self.delimiter, tuple(Column(self.columns.get(name, name)) for name in COLUMNS))  # type: ignore[call-overload]
 
 
+class QuarantineLimits(BaseModel):
+    """When too many lines are in quarantine.
+
+    Attributes:
+        share: An incident begins above this share of the lines, from 0 to 1, and ends at half of it.
+        lines: Fewer lines begin no incident: of three lines, one is a third.
+        window: How far back lines count: seconds, or a text such as `5m`, `2h` or `1d`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(default=0.2, gt=0, lt=1)
+    lines: int = Field(default=100, ge=1)
+    window: _Seconds = 3600.0
+
+
 class UploadSettings(BaseModel):
     """The whole file."""
 
     model_config = ConfigDict(extra="forbid")
 
     directories: list[Rule] = Field(min_length=1)
+    quarantine: QuarantineLimits = QuarantineLimits()
 
 
 DEFAULT = UploadSettings(directories=[Rule(directory="clients/*")])
@@ -135,10 +151,16 @@ def read_settings(text: str, name: str) -> UploadSettings:
             setting = ".".join(map(str, place)) or "the file"
             said = str(each["ctx"]["error"]) if each["type"] == "value_error" else each["msg"]
             if each["type"] == "extra_forbidden":
-                known = UploadSettings if len(place) == 1 else Rule
-                said = f"unknown setting; known here: {', '.join(known.model_fields)}"
+                said = f"unknown setting; known here: {', '.join(_known_at(place))}"
             lines.append((yaml.line_of(place), f"{setting}: {said}"))
         raise SettingsProblem("\n".join(f"{name}:{line}: {said}" for line, said in sorted(lines))) from None
+
+
+def _known_at(place: tuple[int | str, ...]) -> Iterable[str]:
+    """The settings that may stand where an unknown one does."""
+    if len(place) == 1:
+        return UploadSettings.model_fields
+    return (QuarantineLimits if place[0] == "quarantine" else Rule).model_fields
 
 
 def problem_of_client(client: str) -> str:
@@ -181,6 +203,7 @@ class ClientFinder:
 
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
+        self._answers = Scanner(_answer)
         self._made: dict[tuple[str, str, str], Client] = {}
         self._last: tuple[UploadSettings, Path, _Stamps, Clients] | None = None
 
@@ -206,7 +229,7 @@ class ClientFinder:
         for rule in settings.directories:
             rule_key = rule.model_dump_json()
             try:
-                directories = list(_directories(rule, landing))
+                directories = list(_directories(rule, landing, self._answers, found.problems))
             except OSError as error:
                 found.problems.append(f"{error.filename} can't be read: {error.strerror}")
                 continue
@@ -229,13 +252,12 @@ class ClientFinder:
 
     def _client(self, rule: Rule, name: str, path: str) -> Client:
         settle_seconds = self._settle_seconds if rule.settle is None else rule.settle
-        is_object = is_object_store(path)
         directory = Directory(
             client=name,
-            path=ObjectFolder(path) if is_object else Path(path),
+            path=ObjectFolder(path) if is_object_store(path) else Path(path),
             patterns=tuple(rule.patterns),
             completeness=rule.completeness,
-            settle_seconds=max(settle_seconds, SHORTEST_SETTLE_OF_OBJECTS) if is_object else settle_seconds,
+            settle_seconds=settle_seconds,
             marker=rule.marker,
             priority=rule.priority,
             timeout_seconds=rule.timeout,
@@ -277,8 +299,8 @@ def _pattern(rule: Rule, landing: Path) -> str:
     return os.path.normpath(os.path.join(escape(str(landing)), rule.directory))
 
 
-def _directories(rule: Rule, landing: Path) -> Iterator[tuple[str, str]]:
-    """The client and the path of each directory that a rule stands for."""
+def _directories(rule: Rule, landing: Path, answers: Scanner, problems: list[str]) -> Iterator[tuple[str, str]]:
+    """The client and the path of each directory that a rule stands for. Adds to `problems` where nobody can tell."""
     pattern = _pattern(rule, landing)
     if not has_magic(rule.directory):
         yield rule.client or os.path.basename(pattern), pattern
@@ -287,9 +309,26 @@ def _directories(rule: Rule, landing: Path) -> Iterator[tuple[str, str]]:
     # The client is what the first wildcard stands for, counted from the end.
     wild = [has_magic(part) for part in os.path.normpath(rule.directory).split(os.sep)]
     named_by = wild.index(True) - len(wild)
-    for folder in sorted(glob(above)) if has_magic(above) else [above]:
-        for path in _subfolders(folder, last):
+    folders = sorted(glob(above)) if has_magic(above) else [above]
+    scans = {}
+    if has_magic(above):
+        # Each may be a mount that hangs, and so would we, if we looked into it ourselves.
+        asked = (Path(folder) if has_magic(last) else Path(folder, last) for folder in folders)
+        scans = answers.scan_all(Directory(folder, path) for folder, path in zip(folders, asked, strict=True))
+    for folder in folders:
+        silent = scans.get(folder, NOTHING).failure
+        if silent and has_magic(last):
+            problems.append(silent)
+            continue
+        # A folder whose name is known is watched also if it does not answer: so the sensor says that it is failing.
+        for path in [os.path.join(folder, last)] if silent else _subfolders(folder, last):
             yield path.split(os.sep)[named_by], path
+
+
+def _answer(folder: Directory) -> Scan:
+    """Ask a folder for a sign of life. A scanner leaves it behind if there is none."""
+    os.path.isdir(str(folder.path))
+    return NOTHING
 
 
 def _subfolders(folder: str, last: str) -> Iterable[str]:

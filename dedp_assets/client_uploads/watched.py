@@ -8,6 +8,7 @@ from dedp_assets.client_uploads.settings_file import (
     DEFAULT,
     ClientFinder,
     Clients,
+    QuarantineLimits,
     SettingsProblem,
     UploadSettings,
     read_settings,
@@ -40,6 +41,11 @@ class WatchedClients:
             self._finder = ClientFinder(settings.settle_seconds())
         clients = self._finder.find(self._settings, settings.landing())
         return Clients(clients.by_name, [*self._problem.splitlines(), *clients.problems]) if self._problem else clients
+
+    def quarantine_limits(self) -> QuarantineLimits:
+        """When too many lines are in quarantine, by the settings that are in force."""
+        self._refresh()
+        return self._settings.quarantine
 
     def _refresh(self) -> None:
         path = settings_file()

@@ -1,12 +1,12 @@
 """Watched directories in an object store: the same rules as for folders, by listing and by download.
 
-An object is never half there: a store shows it when it is whole. But a store tells the time of a version in whole
-seconds, so two versions of the same size in one second look the same. Whoever waits until a version has been seen
-unchanged for more than a second misses none, and that is what `settled` is for here.
+An object is never half there: a store shows it when it is whole. Its version is its size, its time and its ETag. Stores
+tell the time in whole seconds, and the ETag tells apart what is written within one of them.
 """
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,31 +14,83 @@ from dedp_assets.errors import DedpError
 from dedp_assets.landing.copies import CopyRecord, named_storage_errors, replacing
 from dedp_assets.landing.copying import CopiedFile, NotCopied, StillBeingWritten, private_draft, sync_folder
 from dedp_assets.landing.directories import NOTHING, Directory, ObjectFolder, Scan, scan_directory
+from dedp_assets.landing.object_listing import Listing, NoOrder
 from dedp_assets.landing.versions import FileVersion
-from dedp_assets.resources.object_store import StoredObject, list_objects, read_object, stat_object
-
-# In s. Less would miss a version that was written in the same second as the one before it.
-SHORTEST_SETTLE_OF_OBJECTS = 2.0
+from dedp_assets.resources.object_store import (
+    PAGE,
+    ObjectChanged,
+    Page,
+    StoredObject,
+    list_objects,
+    list_page,
+    lists_from_a_name,
+    read_object,
+    stat_object,
+)
 
 
 def version_of(stored: StoredObject) -> FileVersion:
-    """The version of an object. Stores know one time, and no inode."""
-    return FileVersion(stored.size, stored.modified_ns, stored.modified_ns, 0)
+    """The version of an object. Stores know one time, and in place of an inode stands a number made of the ETag."""
+    number = int.from_bytes(hashlib.blake2b(stored.etag.encode(), digest_size=7).digest(), "big") if stored.etag else 0
+    return FileVersion(stored.size, stored.modified_ns, stored.modified_ns, number)
 
 
-def scan_object_store(directory: Directory) -> Scan:
-    """List one directory in an object store.
+class AnyFolders:
+    """Scans folders wherever they are. Keep one: it remembers large prefixes of object stores, to list them in part.
 
-    Args:
-        directory: Its path is a URI. A prefix below which nothing lies is an empty directory.
-
-    Returns:
-        Its files, or why it can't be listed.
+    Only where that is safe: of a store that lists by name and from a name on, without folders below the prefix, and
+    without markers, which say nothing of a file that was listed at another time.
     """
-    try:
-        found = list_objects(str(directory.path))
-    except DedpError as error:
-        return Scan(failure=str(error))
+
+    def __init__(self) -> None:
+        self._remembered: dict[str, _Remembered] = {}
+
+    def scan(self, directory: Directory) -> Scan:
+        """Scan a directory. A prefix below which nothing lies is an empty directory."""
+        if not isinstance(directory.path, ObjectFolder):
+            return scan_directory(directory)
+        remembered = self._remembered.setdefault(directory.path.uri, _Remembered(directory.path.uri))
+        try:
+            found = remembered.objects(directory)
+        except DedpError as error:
+            return Scan(failure=str(error))
+        return _scan_of(directory, found)
+
+
+class _Remembered:
+    """What is known of one prefix."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._listing: Listing | None = None
+
+    def objects(self, directory: Directory) -> dict[str, StoredObject]:
+        # Whoever tries the sensor by hand scans beside the daemon.
+        with self._lock:
+            if self._listing is not None and directory.completeness != "marker":
+                try:
+                    self._listing.refresh(self._page, time.monotonic(), directory.settle_seconds)
+                except NoOrder:
+                    self._listing = None
+                else:
+                    return dict(self._listing.objects)
+            objects, has_folders = list_objects(self._uri)
+            is_large = len(objects) > PAGE
+            if is_large and not has_folders and lists_from_a_name(self._uri) and list(objects) == sorted(objects):
+                self._listing = Listing(objects, time.monotonic())
+            return objects
+
+    def _page(self, after: str) -> Page:
+        return list_page(self._uri, after)
+
+
+def scan_anywhere(directory: Directory) -> Scan:
+    """Scan a directory, wherever it is, with all that lies there now."""
+    return AnyFolders().scan(directory)
+
+
+def _scan_of(directory: Directory, found: dict[str, StoredObject]) -> Scan:
     files = {name: version_of(stored) for name, stored in found.items() if directory.pattern_of(name)}
     markers = {}
     if directory.completeness == "marker":
@@ -47,17 +99,15 @@ def scan_object_store(directory: Directory) -> Scan:
     return Scan(files, markers) if files or markers else NOTHING
 
 
-def scan_anywhere(directory: Directory) -> Scan:
-    """Scan a directory, wherever it is."""
-    return scan_object_store(directory) if isinstance(directory.path, ObjectFolder) else scan_directory(directory)
-
-
 def sha256_of_object(folder: ObjectFolder, name: str) -> str | None:
-    """The SHA-256 of an object's content, or None if it can't be read."""
+    """The SHA-256 of an object's content, or None if it can't be read or changes meanwhile."""
     sha256 = hashlib.sha256()
     try:
-        for chunk in read_object(folder.uri, name):
-            sha256.update(chunk)
+        stored = stat_object(folder.uri, name)
+        if stored is None:
+            return None
+        for part in read_object(folder.uri, name, stored):
+            sha256.update(part)
     except DedpError:
         return None
     return sha256.hexdigest()
@@ -84,7 +134,7 @@ def copy_object(
 
     Raises:
         NotCopied: There is no such object, or it is empty.
-        StillBeingWritten: It changed during every download.
+        StillBeingWritten: It changed during every download. What is copied is always one version, never a mixture.
         StorageProblem: The store does not answer.
         StorageFailed: The copy can't be written.
     """
@@ -92,38 +142,41 @@ def copy_object(
     give_up = time.monotonic() + patience
     with named_storage_errors(f"copy {source} to {destination}"):
         while True:
-            before = _version(folder, name)
-            if before != complete:
+            stored = _stored(folder, name)
+            if version_of(stored) != complete:
                 time.sleep(settle_seconds)
-            with private_draft(destination) as draft:
-                copied = _download(folder, name, draft, before)
-                if _version(folder, name) == before:
-                    with replacing(destination, CopyRecord(source, before, copied.sha256)):
+            try:
+                with private_draft(destination) as draft:
+                    copied = _download(folder, name, draft, stored)
+                    with replacing(destination, CopyRecord(source, copied.version, copied.sha256)):
                         os.replace(draft, destination)
                     sync_folder(destination.parent)
                     return copied
-            if time.monotonic() > give_up:
-                raise StillBeingWritten(f"{source} is written again and again: it changed during every download")
+            except ObjectChanged:
+                if time.monotonic() > give_up:
+                    raise StillBeingWritten(
+                        f"{source} is written again and again: it changed during every download"
+                    ) from None
 
 
-def _version(folder: ObjectFolder, name: str) -> FileVersion:
+def _stored(folder: ObjectFolder, name: str) -> StoredObject:
     stored = stat_object(folder.uri, name)
     if stored is None:
         raise NotCopied(f"expected an object at {folder}/{name}, found nothing")
     if not stored.size:
         raise NotCopied(f"{folder}/{name} is empty; expected a header and at least one line")
-    return version_of(stored)
+    return stored
 
 
-def _download(folder: ObjectFolder, name: str, draft: Path, version: FileVersion) -> CopiedFile:
-    sha256, size, lines, last = hashlib.sha256(), 0, 0, b"\n"
+def _download(folder: ObjectFolder, name: str, draft: Path, stored: StoredObject) -> CopiedFile:
+    sha256, lines, last = hashlib.sha256(), 0, b"\n"
     with open(draft, "wb") as target:
-        for chunk in read_object(folder.uri, name):
-            target.write(chunk)
-            sha256.update(chunk)
-            size += len(chunk)
-            lines += chunk.count(b"\n")
-            last = chunk[-1:]
+        for part in read_object(folder.uri, name, stored):
+            target.write(part)
+            sha256.update(part)
+            lines += part.count(b"\n")
+            last = part[-1:]
         target.flush()
         os.fsync(target.fileno())
-    return CopiedFile(f"{folder}/{name}", version, size, lines + (last != b"\n"), sha256.hexdigest())
+    version = version_of(stored)
+    return CopiedFile(f"{folder}/{name}", version, stored.size, lines + (last != b"\n"), sha256.hexdigest())

@@ -24,7 +24,10 @@ DRAFT_ENDINGS = (".part", ".partial", ".filepart", ".tmp", ".temp", "~")
 
 
 class FileVersion(NamedTuple):
-    """One version of a file: size in bytes, times of modification and of change in ns since the epoch, inode."""
+    """One version of a file: size in bytes, times of modification and of change in ns since the epoch, inode.
+
+    Of an object in a store, the inode is a number made of its ETag.
+    """
 
     size: int
     modified_ns: int

@@ -6,18 +6,20 @@ Credentials come from the environment's standard variables, by way of dagster-de
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dedp_assets.errors import PermanentError, SettingError, TransientError
 from dedp_assets.whole_files import write_whole
 
 if TYPE_CHECKING:
     from dagster_deltalake.config import AzureConfig, GcsConfig, S3Config
-    from deltalake.fs import DeltaStorageHandler
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore
 
     Config: TypeAlias = S3Config | GcsConfig | AzureConfig
 
@@ -47,6 +49,8 @@ _AZURE = {
 
 # The size in bytes of the largest file that read_text and write_text accept.
 SMALL = 16 << 20
+# How many objects a store lists in one answer.
+PAGE = 1000
 
 _S3_SCHEMES = ("s3", "s3a")
 _AZURE_SCHEMES = ("abfss", "abfs", "az")
@@ -153,16 +157,39 @@ def read_text(uri: str) -> str | None:
 
 
 class StoredObject(NamedTuple):
-    """What a store says of an object: its size in bytes, and when it was written, in ns since the epoch.
+    """What a store says of a version of an object.
 
-    Stores tell the time in whole seconds. Their ETag would tell more; delta-rs does not hand it on.
+    Attributes:
+        size: In bytes.
+        modified_ns: When it was written, in ns since the epoch. Always whole seconds: some stores tell more in a
+            listing, and none does in the answer to a download.
+        etag: What the store names the version by, without quotes. "" if it does not.
     """
 
     size: int
     modified_ns: int
+    etag: str
 
 
-def list_objects(uri: str) -> dict[str, StoredObject]:
+class ObjectChanged(TransientError):
+    """An object is not, or not any more, in the version that was asked for."""
+
+
+class Listed(NamedTuple):
+    """The objects below a prefix up to the next slash, by name, and whether there are others beyond that slash."""
+
+    objects: dict[str, StoredObject]
+    has_folders: bool
+
+
+class Page(NamedTuple):
+    """Objects below a prefix in the order of the store, also those beyond the next slash; `is_last`: none follow."""
+
+    objects: dict[str, StoredObject]
+    is_last: bool
+
+
+def list_objects(uri: str) -> Listed:
     """List the objects below a URI up to the next slash, as a folder lists its files. No such object: no entry.
 
     Args:
@@ -172,37 +199,61 @@ def list_objects(uri: str) -> dict[str, StoredObject]:
         StorageProblem: The store does not answer, the bucket does not exist, or we may not list it.
         SettingError: See `storage_options`.
     """
-    from pyarrow.fs import FileSelector, FileType
+    with _storage_problems(f"{uri} can't be listed", uri):
+        found = _folder(uri).list_with_delimiter()
+    return Listed(_by_name(found["objects"]), bool(found["common_prefixes"]))
 
-    try:
-        found = _folder(uri).get_file_info_selector(FileSelector("", recursive=False))
-    except OSError as error:
-        raise StorageProblem(f"{uri} can't be listed: {reason(error)}; {_what_to_check(uri)}") from error
-    # The object with no name is the folder itself, as some programs make one.
-    return {
-        each.path: StoredObject(each.size, each.mtime_ns) for each in found if each.type == FileType.File and each.path
-    }
+
+def list_page(uri: str, after: str) -> Page:
+    """List up to PAGE objects whose names come after a name, in one request; `after`: "" to begin.
+
+    Raises the errors of `list_objects`.
+    """
+    with _storage_problems(f"{uri} can't be listed", uri):
+        chunks = _folder(uri).list(offset=after or None, chunk_size=PAGE)
+        found: Sequence[ObjectMeta] = next(iter(chunks), [])
+    return Page(_by_name(found), len(found) < PAGE)
+
+
+def lists_from_a_name(uri: str) -> bool:
+    """Whether the store can begin a listing after a name. Others would list all that comes before it, too."""
+    return urlsplit(uri).scheme in (*_S3_SCHEMES, "gs")
 
 
 def stat_object(uri: str, name: str) -> StoredObject | None:
     """Ask for one object of a folder. Returns None if it does not exist; raises the errors of `list_objects`."""
-    from pyarrow.fs import FileType
-
     try:
-        (found,) = _folder(uri).get_file_info([name])
-    except OSError as error:
-        raise StorageProblem(f"{uri}/{name} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
-    return StoredObject(found.size, found.mtime_ns) if found.type == FileType.File else None
+        with _storage_problems(f"{uri}/{name} can't be read", uri):
+            return _stored(_folder(uri).head(name))
+    except StorageProblem as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
-def read_object(uri: str, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
-    """Read one object of a folder, a part at a time. Each part is a request: it may be of a later version."""
-    try:
-        stream = _folder(uri).open_input_file(name)
-        while chunk := stream.read(chunk_bytes):
-            yield chunk
-    except OSError as error:
-        raise StorageProblem(f"{uri}/{name} can't be read: {reason(error)}; {_what_to_check(uri)}") from error
+def read_object(uri: str, name: str, version: StoredObject, part_bytes: int = 8 << 20) -> Iterator[bytes]:
+    """Read one version of an object, a part per request.
+
+    Raises:
+        ObjectChanged: There is another version now, or none. The parts before may be of the one that was asked for.
+        StorageProblem: See `list_objects`.
+    """
+    store = _folder(uri)
+    for start in range(0, version.size, part_bytes):
+        end = min(start + part_bytes, version.size)
+        try:
+            with _storage_problems(f"{uri}/{name} can't be read", uri):
+                part = store.get(name, options={"range": (start, end)})
+                content = bytes(part.bytes())
+        except StorageProblem as problem:
+            now = stat_object(uri, name)  # shorter, it has no such part
+            if now == version:
+                raise
+            raise ObjectChanged(f"{uri}/{name} was replaced or deleted while it was read") from problem
+        # Not by a condition in the request: not all servers that speak these protocols heed it.
+        if _stored(part.meta) != version:
+            raise ObjectChanged(f"{uri}/{name} was replaced while it was read")
+        yield content
 
 
 def is_object_store(uri: str) -> bool:
@@ -223,17 +274,53 @@ def problem_of_uri(uri: str) -> str:
     return ""
 
 
-def _folder(uri: str) -> "DeltaStorageHandler":
+def _by_name(objects: "Iterable[ObjectMeta]") -> dict[str, StoredObject]:
+    # The object with no name is the folder itself, as some programs make one.
+    return {each["path"]: _stored(each) for each in objects if each["path"]}
+
+
+def _stored(found: "ObjectMeta") -> StoredObject:
+    # In a listing, some stores leave out the quotes around the ETag.
+    etag = (found["e_tag"] or "").removeprefix("W/").strip('"')
+    return StoredObject(found["size"], int(found["last_modified"].timestamp()) * 1_000_000_000, etag)
+
+
+@contextmanager
+def _storage_problems(what: str, uri: str) -> Iterator[None]:
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise StorageProblem(f"{what}: {reason(error)}; {_what_to_check(uri)}") from error
+
+
+def _folder(uri: str) -> "ObjectStore":
     return _cached_folder(uri, tuple(sorted(storage_options(uri).items())))
 
 
 @lru_cache(1024)
-def _cached_folder(uri: str, options: tuple[tuple[str, str], ...]) -> "DeltaStorageHandler":
+def _cached_folder(uri: str, options: tuple[tuple[str, str], ...]) -> "ObjectStore":
     # Kept, with its connections: a new one for each tick would greet the store anew.
-    from deltalake.fs import DeltaStorageHandler
+    # Not delta-rs, which uses the same library below: it hands on neither the ETag nor a listing's beginning.
+    from obstore.exceptions import BaseError
+    from obstore.store import AzureStore, GCSStore, S3Store
 
+    config: Any = {name: value for name, value in options if name not in ("provider", "allow_http")}
+    client: Any = {name: value for name, value in options if name == "allow_http"}
+    parts = urlsplit(uri)
+    prefix = unquote(parts.path).strip("/") or None
     # Few retries: the next tick, or the next try of the run, asks again.
-    return DeltaStorageHandler(uri, {**dict(options), "max_retries": "3"})
+    retries: Any = {"max_retries": 3}
+    try:
+        if parts.scheme in _S3_SCHEMES:
+            return S3Store(parts.netloc, prefix=prefix, config=config, client_options=client, retry_config=retries)
+        if parts.scheme == "gs":
+            return GCSStore(parts.netloc, prefix=prefix, config=config, client_options=client, retry_config=retries)
+        container = parts.netloc.partition("@")[0]
+        return AzureStore(container, prefix=prefix, config=config, client_options=client, retry_config=retries)
+    except (BaseError, ValueError) as error:
+        raise SettingError(f"the settings of the object store of {uri} can't be used: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
@@ -241,6 +328,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = re.sub(r"\s*Debug source:.*", "", text, flags=re.DOTALL)
     # From the answer of a store keep only its code and message. The rest may repeat the signed request with its token.
     text = re.sub(r"<\?xml.*|<Error>.*", _answer, text, flags=re.DOTALL)
     lines = [line.strip(" ↳\t") for line in text.splitlines()]

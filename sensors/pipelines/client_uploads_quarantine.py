@@ -6,7 +6,9 @@ import dagster as dg
 from pydantic import ValidationError
 
 from dedp_assets.client_uploads import contract, ledger
-from dedp_assets.client_uploads.quarantine_rule import Incident, Lines, judge, lines_of_last_hour
+from dedp_assets.client_uploads.quarantine_rule import Incident, judge, last_lines
+from dedp_assets.client_uploads.watched import WatchedClients
+from dedp_assets.client_uploads.wording import duration
 from dedp_assets.client_uploads.workflow import WORKFLOW
 from dedp_assets.notifications.notification import Notification
 from dedp_assets.origin import origin_tag
@@ -14,6 +16,8 @@ from sensors.ticks import TickReport, reporting_tick
 
 # Not "": Dagster would keep the cursor before it.
 _NO_INCIDENT = "no incident"
+
+_watched = WatchedClients()
 
 
 @dg.sensor(
@@ -29,12 +33,15 @@ def uploads_quarantine_watched(context: dg.SensorEvaluationContext, report: Tick
     """The rule is in `dedp_assets.client_uploads.quarantine_rule`; the cursor is the incident that goes on."""
     with context.resources.postgres.connect() as connection:
         ledger.ensure_tables(connection)
-        lines = lines_of_last_hour(connection)
+        limits = _watched.quarantine_limits()
+        lines = last_lines(connection, limits.window)
     before = _incident(context.cursor)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    incident = judge(lines, before, now)
+    incident = judge(lines, before, now, limits)
     report.cursor = incident.model_dump_json() if incident else _NO_INCIDENT
-    report.notes.append(_said(lines))
+    window = f"the last {duration(limits.window)}"
+    said = f"{lines.quarantined:,} of the {lines.read:,} lines of {window} are in quarantine"
+    report.notes.append(said)
     if incident is None or incident.is_told:
         return
     # Asked for again until people are told. The run key is the same, so there is one run.
@@ -46,8 +53,8 @@ def uploads_quarantine_watched(context: dg.SensorEvaluationContext, report: Tick
     context.resources.notifier.send(
         Notification(
             key=f"uploads/quarantine/{incident.since}",
-            subject=f"Client uploads: {lines.share:.0%} of the last hour's lines are in quarantine",
-            text=f"{_said(lines)}. {contract.report_file()} says why, and of which client; the lines are in "
+            subject=f"Client uploads: {lines.share:.0%} of the lines of {window} are in quarantine",
+            text=f"{said}. {contract.report_file()} says why, and of which client; the lines are in "
             "dedp.upload_quarantine.",
             severity="warning",
         )
@@ -60,7 +67,3 @@ def _incident(cursor: str | None) -> Incident | None:
         return Incident.model_validate_json(cursor) if cursor and cursor != _NO_INCIDENT else None
     except ValidationError:
         return None  # a damaged cursor costs one more message
-
-
-def _said(lines: Lines) -> str:
-    return f"{lines.quarantined:,} of the {lines.read:,} lines of the last hour are in quarantine"

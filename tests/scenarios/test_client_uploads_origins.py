@@ -81,7 +81,7 @@ def test_many_quarantined_lines_start_it_by_a_rule_and_people_are_told_once_per_
     upload("north", good=90, bad=30)
     uploads.advance(minutes=10)
     assert origins(uploads.instance, contract.REPORT) == ["rule"]
-    told = "Client uploads: 25% of the last hour's lines are in quarantine"
+    told = "Client uploads: 25% of the lines of the last 1 h are in quarantine"
     assert subjects(own_home) == [told]
     with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE dedp.upload_files SET dealt_with_at = now() - interval '2 hours'")

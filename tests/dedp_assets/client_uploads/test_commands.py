@@ -1,6 +1,7 @@
 """`dedp uploads` and `dedp metrics`."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import connection as Connection
 
+from dedp_assets import settings
 from dedp_assets.cli import dedp
 
 DEDP = str(Path(sys.executable).with_name("dedp"))
@@ -48,6 +50,22 @@ def test_uploads_shows_each_directory_and_those_that_need_somebody_first(
     assert north.endswith("  3")
     assert last.startswith("2 directories: 1 healthy, 1 failing. The last tick ended ")
     assert last.endswith(" ago and took 20 ms; 7 complete files waited for a free run.")
+
+
+def test_uploads_says_what_became_of_the_files_of_the_last_day_and_where_the_reasons_are(
+    tables: Connection, add_file: Callable[..., None], add_directory: Callable[..., None], run: Callable[..., Result]
+) -> None:
+    add_directory("north")
+    add_file(lines=1200, quarantined=5)
+    add_file(file="old.csv", minutes_ago=25 * 60)
+    assert (
+        run("uploads")
+        .output.splitlines()[-1]
+        .startswith("Files of the last day: 1 loaded. Of 1,200 lines, 5 are in quarantine. ")
+    )
+    add_file(file="bad.csv", state="refused", reason="it has no header")
+    assert run("uploads").output.splitlines()[-1].endswith("uploads/report.html says why.")
+    assert json.loads(run("uploads", "--json").output)["last_day"]["refused"] == 1
 
 
 def test_uploads_as_json_has_the_same(
@@ -128,3 +146,23 @@ def test_a_database_that_is_away_is_one_line_without_a_password(command: str, mo
     assert "PostgreSQL" in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
+
+
+def test_every_metric_is_documented_and_every_documented_metric_is_printed(
+    tables: Connection,
+    add_file: Callable[..., None],
+    add_directory: Callable[..., None],
+    set_tick: Callable[[], None],
+    run: Callable[..., Result],
+) -> None:
+    add_file(lines=5)
+    add_directory("north", "failing")
+    set_tick()
+    documented = (settings.REPOSITORY / "docs" / "client_uploads.md").read_text()
+    rows = re.findall(r"^\| `(dedp_uploads_\w+)` \|(.*?)\| \S", documented, re.MULTILINE)
+    printed = {
+        sample.name: set(sample.labels)
+        for family in text_string_to_metric_families(run("metrics").output)
+        for sample in family.samples
+    }
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == printed

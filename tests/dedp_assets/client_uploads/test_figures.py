@@ -8,6 +8,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.client_uploads.figures import (
+    WINDOW_DAYS,
     Arrivals,
     Waits,
     interval_width,
@@ -74,12 +75,17 @@ def test_a_chart_has_a_readable_number_of_intervals(span: float, width: int) -> 
     assert span / width <= 75
 
 
-def test_reasons_of_quarantine_come_with_the_most_lines_first_and_with_an_example(tables: Connection) -> None:
+def test_reasons_of_quarantine_come_with_the_most_lines_first_and_with_an_example(
+    tables: Connection, add_file: Callable[..., None]
+) -> None:
+    add_file("north", "a.csv", lines=2, quarantined=2)
+    add_file("south", "a.csv", lines=2, quarantined=2)
+    add_file("west", "a.csv", lines=5, quarantined=5, minutes_ago=WINDOW_DAYS * 24 * 60 + 1)
     with tables, tables.cursor() as cursor:
         cursor.execute(
             "INSERT INTO dedp.upload_quarantine SELECT client, 'a.csv', line, reason, 'found ' || line, '', '' "
             "FROM (VALUES ('north', 'empty', 1), ('north', 'fields', 2), ('south', 'fields', 3), "
-            "('south', 'fields', 4)) AS lines (client, reason, line)"
+            "('south', 'fields', 4), ('west', 'too old', 1)) AS lines (client, reason, line)"
         )
     reasons = read_figures(tables).reasons
     assert [(each.reason, each.lines, each.clients, each.worst_client) for each in reasons] == [

@@ -1,6 +1,7 @@
 """`uploads.yaml`: which directories it names, and what a wrong setting gets."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from dedp_assets.client_uploads.settings_file import (
     DEFAULT,
     ClientFinder,
     Clients,
+    QuarantineLimits,
     Rule,
     SettingsProblem,
     UploadSettings,
@@ -115,11 +117,6 @@ def test_a_directory_may_be_a_prefix_in_an_object_store(tmp_path: Path) -> None:
     }
 
 
-def test_an_object_settles_for_longer_than_the_stores_clock_ticks(tmp_path: Path) -> None:
-    clients = ClientFinder(0.2).find(UploadSettings(directories=[Rule(directory="s3://bucket/north")]), tmp_path)
-    assert clients.by_name["north"].directory.settle_seconds == 2.0
-
-
 @pytest.mark.parametrize(
     ("uri", "problem"),
     [
@@ -211,3 +208,22 @@ def test_settings_of_another_place(own_home: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("DEDP_UPLOADS", str(tmp_path / "elsewhere.yaml"))
     (tmp_path / "elsewhere.yaml").write_text(f"directories: [{{directory: {tmp_path}/x}}]")
     assert set(WatchedClients().now().by_name) == {"x"}
+
+
+def test_the_limits_of_quarantine_are_settings_with_defaults() -> None:
+    settings = read_settings("directories: [{directory: clients/*}]\nquarantine: {share: 0.5, window: 1d}\n", "a.yaml")
+    assert settings.quarantine == QuarantineLimits(share=0.5, lines=100, window=86_400)
+    assert read_settings("directories: [{directory: clients/*}]\n", "a.yaml").quarantine == QuarantineLimits()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("share: 20", "quarantine.share: Input should be less than 1"),
+        ("lines: 0", "quarantine.lines: Input should be greater than or equal to 1"),
+        ("limit: 0.2", "quarantine.limit: unknown setting; known here: share, lines, window"),
+    ],
+)
+def test_a_wrong_limit_of_quarantine_is_named_with_its_line(setting: str, said: str) -> None:
+    with pytest.raises(SettingsProblem, match="uploads.yaml:3: " + re.escape(said)):
+        read_settings(f"directories: [{{directory: a}}]\nquarantine:\n  {setting}\n", "uploads.yaml")
