@@ -1,5 +1,7 @@
 """Every environment variable of the project. Each is read when its function is called, and never at import.
 
+The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are part of the definition of an asset.
+
 | variable               | default                         | meaning                                              |
 | ---------------------- | ------------------------------- | ---------------------------------------------------- |
 | `DEDP_HOME`            | `.dedp/` of the checkout; of the current folder if installed | all runtime state       |
@@ -11,10 +13,12 @@
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
+| `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
 """
 
 import contextlib
 import os
+import re
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -149,6 +153,23 @@ def make_home() -> Path:
         os.link(draft, folder / "created")
     draft.unlink()
     return folder
+
+
+def suppliers() -> list[str]:
+    """Return the names of the suppliers of promotions, in the order of the setting.
+
+    Raises:
+        SettingError: a name stands there twice, or can't be the name of a folder and part of a partition key.
+    """
+    value = os.environ.get("DEDP_SUPPLIERS") or "supermarket1,supermarket2,supermarket3,supermarket4"
+    names = [name.strip() for name in value.split(",")]
+    wrong = [name for name in names if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or ".." in name]
+    if wrong or len(set(names)) < len(names):
+        raise SettingError(
+            f"DEDP_SUPPLIERS is {value!r}; expected different names, separated by commas, of letters, digits, `_`, `-` "
+            "and `.`, such as supermarket1,supermarket2"
+        )
+    return names
 
 
 def home_created() -> date:

@@ -1,0 +1,1 @@
+"""Deliveries of the suppliers: copied whole, loaded with quarantine, and measured."""

@@ -1,0 +1,1 @@
+"""What follows a delivery: differences against the one before, the dashboard, and the notification."""
