@@ -18,8 +18,9 @@ from dedp_assets.landing.versions import FileVersion
 
 # How many files the cursor keeps between ticks. Further ones wait in their directories until some of these are taken.
 MAX_WAITING_FILES = 3000
-# A run that takes more would lose more when it dies.
-MAX_FILES_PER_RUN = 100
+# A run's start takes longer than to load hundreds of small files, and a run that dies keeps what it has loaded.
+MAX_FILES_PER_RUN = 250
+MAX_RUNS = 4
 # A file gains one step of priority for each minute that it has waited, so that nothing starves.
 AGEING_SECONDS = 60.0
 # The pauses between two tries, of a directory that fails and of a file whose runs fail, double up to this.
@@ -237,9 +238,9 @@ def files_to_compare(
         again: Clients to compare as a whole even if nothing has changed: the ledger may have lost something.
     """
     found = {}
-    for directory in directories:
-        scan = scans.get(directory.client)
-        if scan is not None and scan is not NOTHING and scan.files:
+    for directory in [each for each in directories if scans.get(each.client, NOTHING) is not NOTHING]:
+        scan = scans[directory.client]
+        if scan.files:
             names = _files_to_compare(directory, scan, cursor, directory.client in again)
             if names:
                 found[directory.client] = names
@@ -261,11 +262,13 @@ class Situation:
         now: In s since the epoch.
         in_progress: Files, as client and name, that a run which is queued or under way is to take.
         free_runs: How many more runs may be requested now.
+        files_per_run: How many files a run may take.
     """
 
     now: float
     in_progress: Collection[tuple[str, str]] = ()
-    free_runs: int = 4
+    free_runs: int = MAX_RUNS
+    files_per_run: int = MAX_FILES_PER_RUN
 
 
 def plan_arrivals(
@@ -289,18 +292,19 @@ def plan_arrivals(
     now = situation.now
     tick = _Tick(cursor, situation)
     for directory in directories:
-        scan = scans.get(directory.client)
-        if scan is NOTHING and directory.timeout_seconds is None and directory.client not in cursor.failing:
+        client = directory.client
+        scan = scans.get(client)
+        if scan is NOTHING and directory.timeout_seconds is None and client not in cursor.failing:
             continue  # as most of thousands of directories
         if scan is None:
             tick.keep(directory)
         elif scan.failure:
             tick.fail(directory, scan.failure)
         else:
-            tick.compare(directory, scan, compared.get(directory.client, ()), known.get(directory.client, {}))
+            tick.compare(directory, scan, compared.get(client, ()), known.get(client, {}))
         tick.watch_timeout(directory)
     chosen, left = _choose(tick.complete, situation)
-    requests = _requests(chosen, cursor.began or now, cursor.requests)
+    requests = _requests(chosen, cursor.began or now, cursor.requests, situation.files_per_run)
     for request in requests:
         for arrival in request.arrivals:
             files = tick.waiting[arrival.directory.client]
@@ -454,18 +458,18 @@ def _choose(complete: list[Arrival], situation: Situation) -> tuple[list[Arrival
         return -steps, arrival.first_seen, arrival.directory.client, arrival.file
 
     in_order = sorted(complete, key=urgency)
-    most = max(0, situation.free_runs) * MAX_FILES_PER_RUN
+    most = max(0, situation.free_runs) * situation.files_per_run
     return in_order[:most], max(0, len(in_order) - most)
 
 
-def _requests(chosen: Sequence[Arrival], began: float, number: int) -> list[Request]:
+def _requests(chosen: Sequence[Arrival], began: float, number: int, files_per_run: int) -> list[Request]:
     """Runs for the chosen files, in their order. The files of one client never stand in two runs at once."""
     runs: list[list[Arrival]] = []
     run_of_client: dict[str, list[Arrival]] = {}
     for arrival in chosen:
         run = run_of_client.get(arrival.directory.client)
         if run is None:
-            if not runs or len(runs[-1]) >= MAX_FILES_PER_RUN:
+            if not runs or len(runs[-1]) >= files_per_run:
                 runs.append([])
             run = run_of_client[arrival.directory.client] = runs[-1]
         run.append(arrival)

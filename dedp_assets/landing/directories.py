@@ -11,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cache, cached_property
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -131,33 +133,40 @@ def scan_directory(directory: Directory) -> Scan:
     """
     if isinstance(directory.path, ObjectFolder):
         raise TypeError(f"{directory.path} is no folder")
+    try:
+        with os.scandir(directory.path) as entries:
+            # Most of thousands of directories are empty most of the time.
+            first = next(entries, None)
+            return NOTHING if first is None else _listed(directory, directory.path, chain([first], entries))
+    except FileNotFoundError:
+        return Scan(failure=f"{directory.path} does not exist")
+    except OSError as error:
+        return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
+
+
+def _listed(directory: Directory, folder: Path, entries: Iterable[os.DirEntry[str]]) -> Scan:
     files: dict[str, FileVersion] = {}
     markers: dict[str, int] = {}
     problems: list[str] = []
     has_markers = directory.completeness == "marker"
     matches = _matcher(directory.patterns)
-    try:
-        with os.scandir(directory.path) as entries:
-            for entry in entries:
-                name = entry.name
-                if has_markers and directory.is_marker(name):
-                    markers[name] = entry.stat().st_ctime_ns
-                elif not name.startswith(".") and not name.endswith(DRAFT_ENDINGS) and matches(name):
-                    try:
-                        status = entry.stat()
-                        problem = _problem(entry, status, directory.path)
-                    except OSError as error:
-                        # A file that has just been deleted or renamed is no problem; a link to nothing is.
-                        problem = _problem_of_broken(entry, error)
-                    else:
-                        if not problem:
-                            files[name] = FileVersion.of(status)
-                    if problem:
-                        problems.append(f"{shown_name(name)} {problem}")
-    except FileNotFoundError:
-        return Scan(failure=f"{directory.path} does not exist")
-    except OSError as error:
-        return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
+    for entry in entries:
+        name = entry.name
+        if has_markers and directory.is_marker(name):
+            with suppress(FileNotFoundError):  # deleted a moment ago, or a link to nothing
+                markers[name] = entry.stat().st_ctime_ns
+        elif not name.startswith(".") and not name.endswith(DRAFT_ENDINGS) and matches(name):
+            try:
+                status = entry.stat()
+                problem = _problem(entry, status, folder)
+            except OSError as error:
+                # A file that has just been deleted or renamed is no problem; a link to nothing is.
+                problem = _problem_of_broken(entry, error)
+            else:
+                if not problem:
+                    files[name] = FileVersion.of(status)
+            if problem:
+                problems.append(f"{shown_name(name)} {problem}")
     return Scan(files, markers, tuple(problems)) if files or markers or problems else NOTHING
 
 
@@ -275,16 +284,16 @@ class _Worker(threading.Thread):
         self._is_abandoned = False
 
     def run(self) -> None:
-        queue, found = self._queue, self.found
+        scan, next_of, found, now = self._scan, self._queue.popleft, self.found, time.monotonic
         while not self._is_abandoned:
             try:
-                directory = queue.popleft()
+                directory = next_of()
             except IndexError:
                 break
-            self._current = directory, time.monotonic()
-            scan = self._scan(directory)
+            self._current = directory, now()
+            scanned = scan(directory)
             if not self._is_abandoned:
-                found[directory.client] = scan
+                found[directory.client] = scanned
         self._current = None
 
     def stuck_on(self, patience_with: Callable[[Directory], float]) -> Directory | None:
@@ -309,11 +318,9 @@ def digest_of(files: Mapping[str, FileVersion], without: Iterable[str] = ()) -> 
         files: The files by name.
         without: Names to leave out.
     """
-    left_out = set(without)
-    # hash() of numbers is the same in every process; of text it is not.
-    numbers = (
-        hash((crc32(name.encode(errors="surrogateescape")), *version))
-        for name, version in files.items()
-        if name not in left_out
-    )
-    return sum(numbers) & 0xFFFFFFFFFFFFFFFF
+    left_out, total = set(without), 0
+    for name, version in files.items():
+        if name not in left_out:
+            # hash() of numbers is the same in every process; of text it is not.
+            total += hash((crc32(name.encode("utf-8", "surrogateescape")), *version))
+    return total & 0xFFFFFFFFFFFFFFFF

@@ -9,7 +9,6 @@ import pytest
 
 from dedp_assets.landing.arrivals import (
     LONGEST_PAUSE_SECONDS,
-    MAX_FILES_PER_RUN,
     MAX_WAITING_FILES,
     Cursor,
     Known,
@@ -41,14 +40,18 @@ class Uploads:
         self.scans[client] = Scan({name.replace("_csv", ".csv"): file for name, file in files.items()})
 
     def tick(
-        self, in_progress: Collection[tuple[str, str]] = (), free_runs: int = 4, again: Collection[str] = ()
+        self,
+        in_progress: Collection[tuple[str, str]] = (),
+        free_runs: int = 4,
+        again: Collection[str] = (),
+        files_per_run: int = 100,
     ) -> Plan:
         self.now += 5
         due = directories_to_scan(self.directories, self.cursor, self.now)
         scans = {directory.client: self.scans.get(directory.client, Scan()) for directory in due}
         compared = files_to_compare(due, scans, self.cursor, again)
         known = {client: self.ledger.get(client, {}) for client in compared}
-        situation = Situation(self.now, in_progress, free_runs)
+        situation = Situation(self.now, in_progress, free_runs, files_per_run)
         plan = plan_arrivals(self.directories, scans, compared, known, self.cursor, situation)
         self.cursor, problem = Cursor.from_json(plan.cursor.to_json())
         assert not problem
@@ -155,7 +158,7 @@ def test_each_file_may_have_a_marker_of_its_own() -> None:
 
 def test_higher_priority_comes_first_and_nothing_starves() -> None:
     uploads = Uploads(directory("low", completeness="renamed"), directory("high", priority=5, completeness="renamed"))
-    files = {f"f{number}_csv": version() for number in range(MAX_FILES_PER_RUN)}
+    files = {f"f{number}_csv": version() for number in range(100)}
     uploads.lies("low", old_csv=version())
     order = []
     for wave in range(1, 100):
@@ -172,9 +175,9 @@ def test_higher_priority_comes_first_and_nothing_starves() -> None:
 
 def test_files_that_wait_for_a_free_run_are_counted() -> None:
     uploads = Uploads(directory(completeness="renamed"))
-    uploads.lies("north", **{f"f{number}_csv": version() for number in range(2 * MAX_FILES_PER_RUN + 7)})
-    plan = uploads.tick(free_runs=1)
-    assert (len(taken(plan)), plan.queue_depth) == (MAX_FILES_PER_RUN, MAX_FILES_PER_RUN + 7)
+    uploads.lies("north", **{f"f{number}_csv": version() for number in range(27)})
+    plan = uploads.tick(free_runs=1, files_per_run=10)
+    assert (len(taken(plan)), plan.queue_depth) == (10, 17)
     assert uploads.tick(free_runs=0).requests == []
 
 

@@ -81,6 +81,13 @@ def test_markers_are_found_beside_the_files_that_they_are_for(upload: Callable[.
     assert set(for_each.files) == set(for_all.files) == {"a.csv"}
 
 
+def test_a_marker_that_is_a_link_to_nothing_hides_no_file(upload: Callable[..., Path], tmp_path: Path) -> None:
+    upload("north", "a.csv")
+    (tmp_path / "north" / "_SUCCESS").symlink_to(tmp_path / "gone")
+    scan = scan_directory(Directory("north", tmp_path / "north", completeness="marker"))
+    assert (set(scan.files), scan.markers, scan.failure) == ({"a.csv"}, {}, "")
+
+
 def test_a_hundred_directories_that_hang_cost_the_others_nothing(tmp_path: Path) -> None:
     """A mount whose server is gone can't be made here, so the scan of a directory waits for an event instead."""
     comes_back = threading.Event()
