@@ -32,6 +32,7 @@ from dedp_assets.landing.arrivals import (
     files_to_compare,
     in_scan_order,
     plan_arrivals,
+    unchanged_since,
 )
 from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
 from dedp_assets.landing.object_folders import scan_anywhere, sha256_of_object
@@ -168,9 +169,10 @@ def directory_sensor(
         hint: Collection[Path | ObjectFolder] = ()
         with noting_errors(report.notes):
             hint = first() if first else ()
-        scans = scanner.scan_all(in_scan_order(due, hint, next(turns)))
+        again = _recheck(due, now)
+        scans = scanner.scan_all(in_scan_order(due, hint, next(turns)), is_unchanged=unchanged_since(cursor, again))
         with pipeline.ledger(context) as ledger:
-            compared = files_to_compare(due, scans, cursor, _recheck(due, now))
+            compared = files_to_compare(due, scans, cursor, again)
             known = ledger.known_files(compared)
             situation = _situation(context, pipeline, cursor, now, watched)
             plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)

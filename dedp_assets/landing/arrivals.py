@@ -8,12 +8,12 @@ for it at every tick.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dedp_assets.landing.directories import NOTHING, Directory, ObjectFolder, Scan, digest_of, shown_name
+from dedp_assets.landing.directories import NOTHING, UNCHANGED, Directory, ObjectFolder, Scan, digest_of, shown_name
 from dedp_assets.landing.versions import FileVersion
 
 # How many files the cursor keeps between ticks. Further ones wait in their directories until some of these are taken.
@@ -226,6 +226,26 @@ def in_scan_order(
     return sorted(in_turn, key=lambda directory: directory.path not in named)
 
 
+def unchanged_since(cursor: Cursor, again: Collection[str] = ()) -> Callable[[Directory, Scan], bool]:
+    """How to tell a directory whose files were all compared with the ledger, and need no thought now.
+
+    Args:
+        cursor: What the ticks before have left.
+        again: Clients to compare as a whole even if nothing has changed.
+
+    Returns:
+        A function of a directory and its scan.
+    """
+    compared, to_think_of = cursor.compared, {*again, *cursor.waiting, *cursor.failing}
+
+    def is_unchanged(directory: Directory, scan: Scan) -> bool:
+        if directory.client in to_think_of or scan.problems:
+            return False
+        return compared.get(directory.key) == digest_of(scan.files)
+
+    return is_unchanged
+
+
 def files_to_compare(
     directories: Iterable[Directory], scans: Mapping[str, Scan], cursor: Cursor, again: Collection[str] = ()
 ) -> dict[str, list[str]]:
@@ -238,12 +258,10 @@ def files_to_compare(
         again: Clients to compare as a whole even if nothing has changed: the ledger may have lost something.
     """
     found = {}
-    for directory in [each for each in directories if scans.get(each.client, NOTHING) is not NOTHING]:
-        scan = scans[directory.client]
-        if scan.files:
-            names = _files_to_compare(directory, scan, cursor, directory.client in again)
-            if names:
-                found[directory.client] = names
+    for directory in [each for each in directories if scans.get(each.client, NOTHING).files]:
+        names = _files_to_compare(directory, scans[directory.client], cursor, directory.client in again)
+        if names:
+            found[directory.client] = names
     return found
 
 
@@ -294,15 +312,18 @@ def plan_arrivals(
     for directory in directories:
         client = directory.client
         scan = scans.get(client)
-        if scan is NOTHING and directory.timeout_seconds is None and client not in cursor.failing:
-            continue  # as most of thousands of directories
-        if scan is None:
+        if scan is UNCHANGED:
+            tick.compared[directory.key] = cursor.compared[directory.key]
+        elif scan is NOTHING and client not in cursor.failing:
+            pass  # as most of thousands of directories
+        elif scan is None:
             tick.keep(directory)
         elif scan.failure:
             tick.fail(directory, scan.failure)
         else:
             tick.compare(directory, scan, compared.get(client, ()), known.get(client, {}))
-        tick.watch_timeout(directory)
+        if directory.timeout_seconds is not None:
+            tick.watch_timeout(directory, directory.timeout_seconds)
     chosen, left = _choose(tick.complete, situation)
     requests = _requests(chosen, cursor.began or now, cursor.requests, situation.files_per_run)
     for request in requests:
@@ -403,16 +424,14 @@ class _Tick:
                 Arrival(directory, name, file.version, file.first_seen, now - file.first_seen, file.requests)
             )
 
-    def watch_timeout(self, directory: Directory) -> None:
+    def watch_timeout(self, directory: Directory, timeout_seconds: float) -> None:
         """Report a directory in which nothing has arrived for longer than its limit, once."""
-        if directory.timeout_seconds is None:
-            return
         key, now = directory.key, self._situation.now
         heard = self._before.heard.get(key, int(now))
         first_seen = [int(file.first_seen) for file in self.waiting.get(directory.client, {}).values()]
         heard = max([heard, *first_seen])
         self.heard[key] = heard
-        if now - heard <= directory.timeout_seconds:
+        if now - heard <= timeout_seconds:
             return
         self.timed_out.append(key)
         if key not in self._before.timed_out:

@@ -17,8 +17,9 @@ from dedp_assets.landing.arrivals import (
     directories_to_scan,
     files_to_compare,
     plan_arrivals,
+    unchanged_since,
 )
-from dedp_assets.landing.directories import Directory, Scan
+from dedp_assets.landing.directories import UNCHANGED, Directory, Scan
 from dedp_assets.landing.versions import FileVersion
 
 
@@ -49,6 +50,13 @@ class Uploads:
         self.now += 5
         due = directories_to_scan(self.directories, self.cursor, self.now)
         scans = {directory.client: self.scans.get(directory.client, Scan()) for directory in due}
+        is_unchanged = unchanged_since(self.cursor, again)
+        # As the scanner does it.
+        scans |= {
+            directory.client: UNCHANGED
+            for directory in due
+            if scans[directory.client].files and is_unchanged(directory, scans[directory.client])
+        }
         compared = files_to_compare(due, scans, self.cursor, again)
         known = {client: self.ledger.get(client, {}) for client in compared}
         situation = Situation(self.now, in_progress, free_runs, files_per_run)
@@ -100,6 +108,29 @@ def test_a_directory_in_which_nothing_is_new_is_not_compared_with_the_ledger() -
     uploads.tick()
     assert files_to_compare(uploads.directories, uploads.scans, uploads.cursor) == {}
     assert files_to_compare(uploads.directories, uploads.scans, uploads.cursor, ["north"]) == {"north": ["a.csv"]}
+
+
+def test_a_directory_is_unchanged_only_if_all_its_files_were_compared_and_none_waits() -> None:
+    uploads = Uploads(directory(completeness="renamed"))
+    uploads.lies("north", a_csv=version())
+    (north,), scan = uploads.directories, uploads.scans["north"]
+    assert not unchanged_since(uploads.cursor)(north, scan), "it was never compared"
+    plan = uploads.tick()
+    assert not unchanged_since(uploads.cursor)(north, scan), "its file waits for a run"
+    uploads.take(plan)
+    uploads.tick()
+    assert unchanged_since(uploads.cursor)(north, scan)
+    assert not unchanged_since(uploads.cursor, ["north"])(north, scan), "it is its turn to be compared again"
+    assert not unchanged_since(uploads.cursor)(north, scan._replace(problems=("b.csv is a folder",)))
+    rewritten = Scan({"a.csv": version(changed=2)})
+    assert not unchanged_since(uploads.cursor)(north, rewritten)
+
+
+def test_a_directory_with_a_time_out_in_which_nothing_changes_is_silent_nevertheless() -> None:
+    uploads = Uploads(directory(completeness="renamed", timeout_seconds=60.0))
+    uploads.lies("north", a_csv=version())
+    uploads.take(uploads.tick())
+    assert [silent.directory.client for _ in range(20) for silent in uploads.tick().timed_out] == ["north"]
 
 
 def test_what_the_ledger_has_lost_is_taken_again() -> None:
