@@ -18,7 +18,9 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from dedp_assets.errors import DedpError
 from dedp_assets.landing.arrivals import (
+    MAX_FILES_PER_RUN,
     MAX_NOTES,
+    MAX_RUNS,
     Arrival,
     Cursor,
     Known,
@@ -30,6 +32,7 @@ from dedp_assets.landing.arrivals import (
     files_to_compare,
     in_scan_order,
     plan_arrivals,
+    unchanged_since,
 )
 from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
 from dedp_assets.landing.object_folders import AnyFolders, sha256_of_object
@@ -50,10 +53,19 @@ NOTIFY_PAUSE_SECONDS = 300
 
 
 class Watched(NamedTuple):
-    """The directories to watch, and what is wrong with the settings that name them."""
+    """The directories to watch.
+
+    Attributes:
+        directories: Where they are, and how they are watched.
+        problems: What is wrong with the settings that name them.
+        max_runs: How many of the sensor's runs may be queued or under way. More files wait, the most urgent first.
+        max_files_per_run: How many files a run may take.
+    """
 
     directories: Sequence[Directory]
     problems: Sequence[str]
+    max_runs: int = MAX_RUNS
+    max_files_per_run: int = MAX_FILES_PER_RUN
 
 
 class DirectoryTick(NamedTuple):
@@ -119,7 +131,6 @@ def directory_sensor(
     pipeline: DirectoryPipeline,
     *,
     description: str,
-    max_runs: int = 4,
     required_resource_keys: set[str] | None = None,
     scanner: Scanner | None = None,
     first: Callable[[], Collection[Path | ObjectFolder]] | None = None,
@@ -130,7 +141,6 @@ def directory_sensor(
         name: Of the sensor.
         pipeline: What it watches, and what it requests.
         description: For the UI.
-        max_runs: How many of its runs may be queued or under way at once. More files wait, the most urgent first.
         required_resource_keys: The resources that the ledger needs.
         scanner: Scans the directories.
         first: Names directories in which something has changed, as a watcher of a file system or of a queue knows them.
@@ -159,11 +169,12 @@ def directory_sensor(
         hint: Collection[Path | ObjectFolder] = ()
         with noting_errors(report.notes):
             hint = first() if first else ()
-        scans = scanner.scan_all(in_scan_order(due, hint, next(turns)))
+        again = _recheck(due, now)
+        scans = scanner.scan_all(in_scan_order(due, hint, next(turns)), is_unchanged=unchanged_since(cursor, again))
         with pipeline.ledger(context) as ledger:
-            compared = files_to_compare(due, scans, cursor, _recheck(due, now))
+            compared = files_to_compare(due, scans, cursor, again)
             known = ledger.known_files(compared)
-            situation = _situation(context, pipeline, cursor, now, max_runs)
+            situation = _situation(context, pipeline, cursor, now, watched)
             plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
             runs = _runs(plan.requests, known, ledger)
             ledger.report(DirectoryTick(watched.directories, plan, cursor, now, time.monotonic() - began))
@@ -189,15 +200,15 @@ def _recheck(directories: Sequence[Directory], now: float) -> set[str]:
 
 
 def _situation(
-    context: dg.SensorEvaluationContext, pipeline: DirectoryPipeline, cursor: Cursor, now: float, max_runs: int
+    context: dg.SensorEvaluationContext, pipeline: DirectoryPipeline, cursor: Cursor, now: float, watched: Watched
 ) -> Situation:
     is_waiting_for_runs = any(file.requests for files in cursor.waiting.values() for file in files.values())
     if not is_waiting_for_runs:
-        return Situation(now, (), max_runs)
+        return Situation(now, (), watched.max_runs, watched.max_files_per_run)
     fail_ended_runs(context.instance)
     runs = runs_in_progress(context.instance, pipeline.targets[0])
     in_progress = {file for run in runs for file in pipeline.files_of(run)}
-    return Situation(now, in_progress, max(0, max_runs - len(runs)))
+    return Situation(now, in_progress, max(0, watched.max_runs - len(runs)), watched.max_files_per_run)
 
 
 class _Run(NamedTuple):

@@ -1,5 +1,6 @@
 """`uploads/received` and `uploads/records`: what clients have uploaded, copied, loaded and accounted for."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -20,6 +21,7 @@ from dedp_assets.failures import named_failures
 from dedp_assets.landing.copies import StorageFailed
 from dedp_assets.landing.copying import NotCopied, StillBeingWritten
 from dedp_assets.landing.object_folders import scan_anywhere
+from dedp_assets.materializations import record_materializations
 from dedp_assets.origin import ORIGIN_TAG
 from dedp_assets.resources.object_store import StorageProblem
 from dedp_assets.resources.postgres import PostgresResource
@@ -35,6 +37,9 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("value", "text", "As it stands in the file; never empty."),
     ]
 )
+
+# What was done is recorded after so many seconds. If the run is killed, the ledger has the files all the same.
+_RECORD_SECONDS = 1.0
 
 _watched = WatchedClients()
 
@@ -75,7 +80,7 @@ def uploads(
     clients = _watched.now().by_name
     source = Source(context.run.tags.get(ORIGIN_TAG, "by hand"), context.run.run_id)
     problems: list[DedpError] = []
-    with named_failures(context.log), postgres.connect() as connection:
+    with named_failures(context.log), postgres.connect() as connection, _Recorder(context) as recorder:
         ledger.ensure_tables(connection)
         arrivals = config.files or _waiting_files(connection, clients, context.partition_keys)
         for client, files in _by_client(arrivals).items():
@@ -90,12 +95,43 @@ def uploads(
                     continue
                 if taken:
                     done.append(taken)
-                    _log(context, taken)
             if done:
-                _report(context, client, done)
+                recorder.add(client, done)
     if problems:
         raise dg.Failure("\n".join(map(str, problems)), allow_retries=any(problem.may_pass for problem in problems))
     yield from ()
+
+
+class _Recorder:
+    """Tells Dagster what was done, for several clients at once: an event takes it longer than to load a small file.
+
+    Whatever ends the block, short of the death of the process, nothing that was added is lost.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self._done: list[tuple[str, list[Taken]]] = []
+        self._written = time.monotonic()
+
+    def __enter__(self) -> "_Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, client: str, done: list[Taken]) -> None:
+        self._done.append((client, done))
+        if time.monotonic() - self._written > _RECORD_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        done, self._done = self._done, []
+        _log(self._context, [taken for _, files in done for taken in files])
+        for key, materialization in ((contract.RECEIVED, _received), (contract.RECORDS, _loaded)):
+            if key in self._context.selected_asset_keys:
+                made = [materialization(client, files) for client, files in done]
+                record_materializations(self._context, [each for each in made if each is not None])
+        self._written = time.monotonic()
 
 
 def _by_client(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
@@ -144,44 +180,52 @@ def _take(connection: Connection, clients: dict[str, Client], arrival: Arrival, 
     return take_file(connection, arrival, client, contract.copy_of(arrival.client, arrival.file), source)
 
 
-def _log(context: dg.AssetExecutionContext, taken: Taken) -> None:
-    arrival, outcome = taken
-    said = f"{arrival.client}/{arrival.file}: {outcome.state}"
-    if outcome.state == "refused":
-        context.log.warning(f"{said}: {outcome.reason}")
-    else:
-        context.log.info(
-            f"{said}, {outcome.lines_read:,} lines read, {outcome.rows_loaded:,} loaded, "
-            f"{outcome.rows_quarantined:,} quarantined"
-        )
+def _log(context: dg.AssetExecutionContext, done: list[Taken]) -> None:
+    """One message for all good files, because each message is an event; and one for each file that is refused."""
+    said = []
+    for arrival, outcome in done:
+        if outcome.state == "refused":
+            context.log.warning(f"{arrival.client}/{arrival.file}: refused: {outcome.reason}")
+        else:
+            said.append(
+                f"{arrival.client}/{arrival.file}: {outcome.state}, {outcome.lines_read:,} lines read, "
+                f"{outcome.rows_loaded:,} loaded, {outcome.rows_quarantined:,} quarantined"
+            )
+    if said:
+        context.log.info("\n".join(said))
 
 
-def _report(context: dg.AssetExecutionContext, client: str, done: list[Taken]) -> None:
-    """Record the materializations of one client, with the details of its files."""
-    last = done[-1].arrival
-    version = {"dagster/data_version": last.sha256}
-    received: dict[str, Any] = {
-        **metadata_of(last),
+def _received(client: str, done: list[Taken]) -> dg.AssetMaterialization:
+    """The materialization of a client's files, with the details of the files."""
+    metadata: dict[str, Any] = {
+        **metadata_of(done[-1].arrival),
         "files": len(done),
         "arrivals": dg.MetadataValue.json([taken.arrival.model_dump() for taken in done[:100]]),
         "longest_wait_seconds": max(taken.arrival.waited_seconds for taken in done),
     }
-    selected = context.selected_asset_keys
-    if contract.RECEIVED in selected:
-        context.log_event(dg.AssetMaterialization(contract.RECEIVED, partition=client, metadata=received, tags=version))
+    return dg.AssetMaterialization(contract.RECEIVED, partition=client, metadata=metadata, tags=_version(done))
+
+
+def _loaded(client: str, done: list[Taken]) -> dg.AssetMaterialization | None:
+    """The materialization of a client's rows, or None if its files were only copied."""
     states = Counter(taken.outcome.state for taken in done)
-    if contract.RECORDS in selected and states["loaded"] + states["refused"]:
-        records: dict[str, Any] = {
-            "files_loaded": states["loaded"],
-            "files_refused": states["refused"],
-            "lines_read": sum(taken.outcome.lines_read for taken in done),
-            "dagster/partition_row_count": sum(taken.outcome.rows_loaded for taken in done),
-            "rows_quarantined": sum(taken.outcome.rows_quarantined for taken in done),
-            "refusals": dg.MetadataValue.json(
-                {taken.arrival.file: taken.outcome.reason for taken in done if taken.outcome.state == "refused"}
-            ),
-        }
-        context.log_event(dg.AssetMaterialization(contract.RECORDS, partition=client, metadata=records, tags=version))
+    if not states["loaded"] + states["refused"]:
+        return None
+    metadata: dict[str, Any] = {
+        "files_loaded": states["loaded"],
+        "files_refused": states["refused"],
+        "lines_read": sum(taken.outcome.lines_read for taken in done),
+        "dagster/partition_row_count": sum(taken.outcome.rows_loaded for taken in done),
+        "rows_quarantined": sum(taken.outcome.rows_quarantined for taken in done),
+        "refusals": dg.MetadataValue.json(
+            {taken.arrival.file: taken.outcome.reason for taken in done if taken.outcome.state == "refused"}
+        ),
+    }
+    return dg.AssetMaterialization(contract.RECORDS, partition=client, metadata=metadata, tags=_version(done))
+
+
+def _version(done: list[Taken]) -> dict[str, str]:
+    return {"dagster/data_version": done[-1].arrival.sha256}
 
 
 @dg.asset_check(asset=contract.RECEIVED, name=contract.SILENCE_CHECK)

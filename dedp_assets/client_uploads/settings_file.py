@@ -21,6 +21,7 @@ from dedp_assets.client_uploads.contract import COLUMNS
 from dedp_assets.delimited.format import Column, Format
 from dedp_assets.errors import PermanentError
 from dedp_assets.generator.yaml_lines import YamlProblem, read_yaml
+from dedp_assets.landing.arrivals import MAX_FILES_PER_RUN, MAX_RUNS
 from dedp_assets.landing.directories import NOTHING, Completeness, Directory, ObjectFolder, Scan, Scanner, is_text
 from dedp_assets.resources.object_store import is_object_store, problem_of_uri
 
@@ -117,12 +118,20 @@ class QuarantineLimits(BaseModel):
 
 
 class UploadSettings(BaseModel):
-    """The whole file."""
+    """The whole file.
+
+    Attributes:
+        directories: Which directories are watched, and how.
+        max_runs: How many runs of the sensor may be queued or under way at once.
+        max_files_per_run: How many files a run may take.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     directories: list[Rule] = Field(min_length=1)
     quarantine: QuarantineLimits = QuarantineLimits()
+    max_runs: int = Field(default=MAX_RUNS, ge=1, le=100)
+    max_files_per_run: int = Field(default=MAX_FILES_PER_RUN, ge=1, le=1000)
 
 
 DEFAULT = UploadSettings(directories=[Rule(directory="clients/*")])
@@ -183,10 +192,12 @@ class Client:
 
 @dataclass
 class Clients:
-    """The clients that the settings name now, and what is wrong with some directories."""
+    """The clients that the settings name now, what is wrong with some directories, and the limits of the runs."""
 
     by_name: dict[str, Client] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    max_runs: int = MAX_RUNS
+    max_files_per_run: int = MAX_FILES_PER_RUN
 
     @cached_property
     def directories(self) -> list[Directory]:
@@ -224,7 +235,7 @@ class ClientFinder:
         return found
 
     def _find(self, settings: UploadSettings, landing: Path) -> Clients:
-        found = Clients()
+        found = Clients(max_runs=settings.max_runs, max_files_per_run=settings.max_files_per_run)
         made = {}
         for rule in settings.directories:
             rule_key = rule.model_dump_json()

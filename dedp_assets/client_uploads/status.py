@@ -5,31 +5,36 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection
-from psycopg2.extras import execute_values
+from psycopg2.extensions import cursor as DatabaseCursor
 
 from dedp_assets.landing.arrivals import Cursor, Plan
 from dedp_assets.landing.directories import Directory
 
-_UPSERT = """
+# One message to the server, and one transaction: a tick waits for the disk once.
+_WRITE = """
+    DELETE FROM dedp.upload_directories WHERE client = ANY(%(gone)s::text[]);
+
     INSERT INTO dedp.upload_directories AS known (client, directory, state, since, waiting, failures, problem)
-    VALUES %s
+    SELECT *
+    FROM unnest(
+        %(clients)s::text[], %(paths)s::text[], %(states)s::text[], %(since)s::timestamptz[], %(waiting)s::bigint[],
+        %(failures)s::bigint[], %(problems)s::text[]
+    )
     ON CONFLICT (client) DO UPDATE SET
         directory = EXCLUDED.directory, state = EXCLUDED.state, since = EXCLUDED.since, waiting = EXCLUDED.waiting,
         failures = EXCLUDED.failures, problem = EXCLUDED.problem
     WHERE (known.directory, known.state, known.waiting, known.failures, known.problem)
         IS DISTINCT FROM
-        (EXCLUDED.directory, EXCLUDED.state, EXCLUDED.waiting, EXCLUDED.failures, EXCLUDED.problem)
-"""
+        (EXCLUDED.directory, EXCLUDED.state, EXCLUDED.waiting, EXCLUDED.failures, EXCLUDED.problem);
 
-_TICK = """
     INSERT INTO dedp.upload_ticks AS known (id, ended_at, seconds, directories, queue_depth, timeouts)
     VALUES (1, now(), %(seconds)s, %(directories)s, %(queue_depth)s, %(timeouts)s)
     ON CONFLICT (id) DO UPDATE SET
         ended_at = EXCLUDED.ended_at, seconds = EXCLUDED.seconds, directories = EXCLUDED.directories,
-        queue_depth = EXCLUDED.queue_depth, timeouts = known.timeouts + EXCLUDED.timeouts
+        queue_depth = EXCLUDED.queue_depth, timeouts = known.timeouts + EXCLUDED.timeouts;
 """
 
-
+_CLIENTS = "SELECT client FROM dedp.upload_directories"
 _SILENT = "SELECT client FROM dedp.upload_directories WHERE state IN ('silent', 'given up') ORDER BY client"
 
 
@@ -76,45 +81,74 @@ def statuses(directories: Iterable[Directory], cursor: Cursor, now: float) -> It
         )
 
 
-def write(
-    connection: Connection, directories: Sequence[Directory], plan: Plan, now: float, seconds: float, before: Cursor
-) -> None:
-    """Keep what a tick found: the directories whose state has changed, and the tick itself.
+class StatusTables:
+    """Writes what each tick found. Keep one for the life of the process: it writes only what has changed."""
 
-    Args:
-        connection: To a database with the tables.
-        directories: All watched directories.
-        plan: What the tick does.
-        now: When it began, in s since the epoch.
-        seconds: How long it took.
-        before: The cursor before the tick.
-    """
-    if before.began:
-        # Most directories are as they were; with thousands of them, to compare each takes longer than to scan them.
-        changed_clients = {*before.waiting, *before.failing, *plan.cursor.waiting, *plan.cursor.failing}
-        changed_keys = {*before.timed_out} ^ {*plan.cursor.timed_out}
-        has_changed = changed_clients or changed_keys
-        changed = [
-            each for each in directories if has_changed and (each.client in changed_clients or each.key in changed_keys)
-        ]
-    else:
-        changed = list(directories)
-    with connection, connection.cursor() as cursor:
-        if changed:
-            execute_values(cursor, _UPSERT, list(statuses(changed, plan.cursor, now)))
-        if not before.began:
-            # The first tick, or one after a lost cursor: directories that are not watched any more go.
-            watched = [directory.client for directory in directories]
-            cursor.execute("DELETE FROM dedp.upload_directories WHERE client <> ALL(%s)", [watched])
-        cursor.execute(
-            _TICK,
-            {
-                "seconds": seconds,
-                "directories": len(directories),
-                "queue_depth": plan.queue_depth,
-                "timeouts": len(plan.timed_out),
-            },
-        )
+    def __init__(self) -> None:
+        self._written: Sequence[Directory] | None = None
+
+    def write(
+        self,
+        connection: Connection,
+        directories: Sequence[Directory],
+        plan: Plan,
+        now: float,
+        seconds: float,
+        before: Cursor,
+    ) -> None:
+        """Keep what a tick found: the directories whose state has changed, and the tick itself.
+
+        Args:
+            connection: To a database with the tables.
+            directories: All watched directories.
+            plan: What the tick does.
+            now: When it began, in s since the epoch.
+            seconds: How long it took.
+            before: The cursor before the tick.
+        """
+        # The same objects as long as the settings and the folders that they name are the same.
+        is_known = bool(before.began) and directories == self._written
+        with connection, connection.cursor() as cursor:
+            changed = _changed(directories, before, plan.cursor) if is_known else directories
+            gone = [] if is_known else _not_watched(cursor, directories)
+            found = [*zip(*statuses(changed, plan.cursor, now), strict=True)] or [()] * len(DirectoryStatus._fields)
+            columns = ("clients", "paths", "states", "since", "waiting", "failures", "problems")
+            cursor.execute(
+                _WRITE,
+                {
+                    **{name: list(values) for name, values in zip(columns, found, strict=True)},
+                    "gone": gone,
+                    "seconds": seconds,
+                    "directories": len(directories),
+                    "queue_depth": plan.queue_depth,
+                    "timeouts": len(plan.timed_out),
+                },
+            )
+        self._written = directories
+
+
+def _changed(directories: Sequence[Directory], before: Cursor, after: Cursor) -> list[Directory]:
+    """The directories whose status two cursors tell apart. Most are as they were."""
+    clients = {
+        client
+        for client in {*before.waiting, *after.waiting}
+        if len(before.waiting.get(client, ())) != len(after.waiting.get(client, ()))
+    }
+    clients |= {
+        client
+        for client in {*before.failing, *after.failing}
+        if before.failing.get(client) != after.failing.get(client)
+    }
+    keys = {*before.timed_out} ^ {*after.timed_out}
+    if not clients and not keys:
+        return []
+    return [each for each in directories if each.client in clients or (keys and each.key in keys)]
+
+
+def _not_watched(cursor: DatabaseCursor, directories: Sequence[Directory]) -> list[str]:
+    watched = {directory.client for directory in directories}
+    cursor.execute(_CLIENTS)
+    return [client for (client,) in cursor.fetchall() if client not in watched]
 
 
 def silent_clients(connection: Connection) -> list[str]:

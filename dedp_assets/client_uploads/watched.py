@@ -1,6 +1,7 @@
 """The clients that are watched now, by the settings file or without one."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from dedp_assets import settings
@@ -40,7 +41,9 @@ class WatchedClients:
         if self._finder is None:
             self._finder = ClientFinder(settings.settle_seconds())
         clients = self._finder.find(self._settings, settings.landing())
-        return Clients(clients.by_name, [*self._problem.splitlines(), *clients.problems]) if self._problem else clients
+        if not self._problem:
+            return clients
+        return replace(clients, problems=[*self._problem.splitlines(), *clients.problems])
 
     def quarantine_limits(self) -> QuarantineLimits:
         """When too many lines are in quarantine, by the settings that are in force."""

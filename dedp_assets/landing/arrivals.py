@@ -8,18 +8,19 @@ for it at every tick.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dedp_assets.landing.directories import NOTHING, Directory, ObjectFolder, Scan, digest_of, shown_name
+from dedp_assets.landing.directories import NOTHING, UNCHANGED, Directory, ObjectFolder, Scan, digest_of, shown_name
 from dedp_assets.landing.versions import FileVersion
 
 # How many files the cursor keeps between ticks. Further ones wait in their directories until some of these are taken.
 MAX_WAITING_FILES = 3000
-# A run that takes more would lose more when it dies.
-MAX_FILES_PER_RUN = 100
+# A run's start takes longer than to load hundreds of small files, and a run that dies keeps what it has loaded.
+MAX_FILES_PER_RUN = 250
+MAX_RUNS = 4
 # A file gains one step of priority for each minute that it has waited, so that nothing starves.
 AGEING_SECONDS = 60.0
 # The pauses between two tries, of a directory that fails and of a file whose runs fail, double up to this.
@@ -225,6 +226,26 @@ def in_scan_order(
     return sorted(in_turn, key=lambda directory: directory.path not in named)
 
 
+def unchanged_since(cursor: Cursor, again: Collection[str] = ()) -> Callable[[Directory, Scan], bool]:
+    """How to tell a directory whose files were all compared with the ledger, and need no thought now.
+
+    Args:
+        cursor: What the ticks before have left.
+        again: Clients to compare as a whole even if nothing has changed.
+
+    Returns:
+        A function of a directory and its scan.
+    """
+    compared, to_think_of = cursor.compared, {*again, *cursor.waiting, *cursor.failing}
+
+    def is_unchanged(directory: Directory, scan: Scan) -> bool:
+        if directory.client in to_think_of or scan.problems:
+            return False
+        return compared.get(directory.key) == digest_of(scan.files)
+
+    return is_unchanged
+
+
 def files_to_compare(
     directories: Iterable[Directory], scans: Mapping[str, Scan], cursor: Cursor, again: Collection[str] = ()
 ) -> dict[str, list[str]]:
@@ -237,12 +258,10 @@ def files_to_compare(
         again: Clients to compare as a whole even if nothing has changed: the ledger may have lost something.
     """
     found = {}
-    for directory in directories:
-        scan = scans.get(directory.client)
-        if scan is not None and scan is not NOTHING and scan.files:
-            names = _files_to_compare(directory, scan, cursor, directory.client in again)
-            if names:
-                found[directory.client] = names
+    for directory in [each for each in directories if scans.get(each.client, NOTHING).files]:
+        names = _files_to_compare(directory, scans[directory.client], cursor, directory.client in again)
+        if names:
+            found[directory.client] = names
     return found
 
 
@@ -261,11 +280,13 @@ class Situation:
         now: In s since the epoch.
         in_progress: Files, as client and name, that a run which is queued or under way is to take.
         free_runs: How many more runs may be requested now.
+        files_per_run: How many files a run may take.
     """
 
     now: float
     in_progress: Collection[tuple[str, str]] = ()
-    free_runs: int = 4
+    free_runs: int = MAX_RUNS
+    files_per_run: int = MAX_FILES_PER_RUN
 
 
 def plan_arrivals(
@@ -289,18 +310,22 @@ def plan_arrivals(
     now = situation.now
     tick = _Tick(cursor, situation)
     for directory in directories:
-        scan = scans.get(directory.client)
-        if scan is NOTHING and directory.timeout_seconds is None and directory.client not in cursor.failing:
-            continue  # as most of thousands of directories
-        if scan is None:
+        client = directory.client
+        scan = scans.get(client)
+        if scan is UNCHANGED:
+            tick.compared[directory.key] = cursor.compared[directory.key]
+        elif scan is NOTHING and client not in cursor.failing:
+            pass  # as most of thousands of directories
+        elif scan is None:
             tick.keep(directory)
         elif scan.failure:
             tick.fail(directory, scan.failure)
         else:
-            tick.compare(directory, scan, compared.get(directory.client, ()), known.get(directory.client, {}))
-        tick.watch_timeout(directory)
+            tick.compare(directory, scan, compared.get(client, ()), known.get(client, {}))
+        if directory.timeout_seconds is not None:
+            tick.watch_timeout(directory, directory.timeout_seconds)
     chosen, left = _choose(tick.complete, situation)
-    requests = _requests(chosen, cursor.began or now, cursor.requests)
+    requests = _requests(chosen, cursor.began or now, cursor.requests, situation.files_per_run)
     for request in requests:
         for arrival in request.arrivals:
             files = tick.waiting[arrival.directory.client]
@@ -399,16 +424,14 @@ class _Tick:
                 Arrival(directory, name, file.version, file.first_seen, now - file.first_seen, file.requests)
             )
 
-    def watch_timeout(self, directory: Directory) -> None:
+    def watch_timeout(self, directory: Directory, timeout_seconds: float) -> None:
         """Report a directory in which nothing has arrived for longer than its limit, once."""
-        if directory.timeout_seconds is None:
-            return
         key, now = directory.key, self._situation.now
         heard = self._before.heard.get(key, int(now))
         first_seen = [int(file.first_seen) for file in self.waiting.get(directory.client, {}).values()]
         heard = max([heard, *first_seen])
         self.heard[key] = heard
-        if now - heard <= directory.timeout_seconds:
+        if now - heard <= timeout_seconds:
             return
         self.timed_out.append(key)
         if key not in self._before.timed_out:
@@ -454,18 +477,18 @@ def _choose(complete: list[Arrival], situation: Situation) -> tuple[list[Arrival
         return -steps, arrival.first_seen, arrival.directory.client, arrival.file
 
     in_order = sorted(complete, key=urgency)
-    most = max(0, situation.free_runs) * MAX_FILES_PER_RUN
+    most = max(0, situation.free_runs) * situation.files_per_run
     return in_order[:most], max(0, len(in_order) - most)
 
 
-def _requests(chosen: Sequence[Arrival], began: float, number: int) -> list[Request]:
+def _requests(chosen: Sequence[Arrival], began: float, number: int, files_per_run: int) -> list[Request]:
     """Runs for the chosen files, in their order. The files of one client never stand in two runs at once."""
     runs: list[list[Arrival]] = []
     run_of_client: dict[str, list[Arrival]] = {}
     for arrival in chosen:
         run = run_of_client.get(arrival.directory.client)
         if run is None:
-            if not runs or len(runs[-1]) >= MAX_FILES_PER_RUN:
+            if not runs or len(runs[-1]) >= files_per_run:
                 runs.append([])
             run = run_of_client[arrival.directory.client] = runs[-1]
         run.append(arrival)

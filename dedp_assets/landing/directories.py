@@ -11,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cache, cached_property
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -84,6 +86,11 @@ class Directory:
         return blake2b(repr(settings).encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
     @cached_property
+    def place(self) -> str:
+        """Its path as text, which the system takes faster."""
+        return str(self.path)
+
+    @cached_property
     def marker_ending(self) -> str | None:
         """How the names of the markers end if each file has its own; None if there is one for all."""
         _, braces, ending = self.marker.partition("{file}")
@@ -118,6 +125,13 @@ class Scan(NamedTuple):
 
 # The scan of a directory in which nothing lies that matters.
 NOTHING = Scan()
+# The scan of a directory whose files are all as they were before. To keep the files of thousands of such directories
+# takes longer than to list them.
+UNCHANGED = Scan(files=MappingProxyType({}))
+
+
+def _never(directory: Directory, scan: Scan) -> bool:
+    return False
 
 
 def scan_directory(directory: Directory) -> Scan:
@@ -131,33 +145,42 @@ def scan_directory(directory: Directory) -> Scan:
     """
     if isinstance(directory.path, ObjectFolder):
         raise TypeError(f"{directory.path} is no folder")
+    try:
+        entries = os.scandir(directory.place)
+        first = next(entries, None)
+        if first is None:
+            return NOTHING  # as most of thousands of directories; at its end a scan is closed
+        with entries:
+            return _listed(directory, directory.path, chain([first], entries))
+    except FileNotFoundError:
+        return Scan(failure=f"{directory.path} does not exist")
+    except OSError as error:
+        return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
+
+
+def _listed(directory: Directory, folder: Path, entries: Iterable[os.DirEntry[str]]) -> Scan:
     files: dict[str, FileVersion] = {}
     markers: dict[str, int] = {}
     problems: list[str] = []
     has_markers = directory.completeness == "marker"
     matches = _matcher(directory.patterns)
-    try:
-        with os.scandir(directory.path) as entries:
-            for entry in entries:
-                name = entry.name
-                if has_markers and directory.is_marker(name):
-                    markers[name] = entry.stat().st_ctime_ns
-                elif not name.startswith(".") and not name.endswith(DRAFT_ENDINGS) and matches(name):
-                    try:
-                        status = entry.stat()
-                        problem = _problem(entry, status, directory.path)
-                    except OSError as error:
-                        # A file that has just been deleted or renamed is no problem; a link to nothing is.
-                        problem = _problem_of_broken(entry, error)
-                    else:
-                        if not problem:
-                            files[name] = FileVersion.of(status)
-                    if problem:
-                        problems.append(f"{shown_name(name)} {problem}")
-    except FileNotFoundError:
-        return Scan(failure=f"{directory.path} does not exist")
-    except OSError as error:
-        return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
+    for entry in entries:
+        name = entry.name
+        if has_markers and directory.is_marker(name):
+            with suppress(FileNotFoundError):  # deleted a moment ago, or a link to nothing
+                markers[name] = entry.stat().st_ctime_ns
+        elif not name.startswith(".") and not name.endswith(DRAFT_ENDINGS) and matches(name):
+            try:
+                status = entry.stat()
+                problem = _problem(entry, status, folder)
+            except OSError as error:
+                # A file that has just been deleted or renamed is no problem; a link to nothing is.
+                problem = _problem_of_broken(entry, error)
+            else:
+                if not problem:
+                    files[name] = FileVersion.of(status)
+            if problem:
+                problems.append(f"{shown_name(name)} {problem}")
     return Scan(files, markers, tuple(problems)) if files or markers or problems else NOTHING
 
 
@@ -213,15 +236,22 @@ class Scanner:
         self._scan, self._patience_seconds = scan, patience_seconds
         self._stuck: dict[Path | ObjectFolder, _Worker] = {}
 
-    def scan_all(self, directories: Iterable[Directory], budget_seconds: float = 20.0) -> dict[str, Scan]:
+    def scan_all(
+        self,
+        directories: Iterable[Directory],
+        budget_seconds: float = 20.0,
+        is_unchanged: Callable[[Directory, Scan], bool] = _never,
+    ) -> dict[str, Scan]:
         """Scan directories, in this order.
 
         Args:
             directories: What to scan.
             budget_seconds: Stop after so long, in s.
+            is_unchanged: Whether the files of a directory are as they were before. Threads call it.
 
         Returns:
-            What was found, by client. A client whose directory was not reached in time is missing.
+            What was found, by client: UNCHANGED if the files are as they were before. A client whose directory was not
+            reached in time is missing.
         """
         self._stuck = {path: worker for path, worker in self._stuck.items() if worker.is_alive()}
         found: dict[str, Scan] = {}
@@ -231,7 +261,7 @@ class Scanner:
                 found[directory.client] = self._does_not_answer(directory)
             queue = deque(each for each in queue if each.path not in self._stuck)
         began = time.monotonic()
-        workers = [_Worker(self._scan, queue)]
+        workers = [_Worker(self._scan, is_unchanged, queue)]
         # One is enough as long as all directories answer.
         workers[0].start()
         while workers:
@@ -251,7 +281,7 @@ class Scanner:
                     workers.remove(worker)
                     # Twice as many each time: a mount with hundreds of directories hangs for all of them.
                     for _ in range(2 if queue else 0):
-                        workers.append(_Worker(self._scan, queue))
+                        workers.append(_Worker(self._scan, is_unchanged, queue))
                         workers[-1].start()
         return found
 
@@ -267,24 +297,32 @@ class Scanner:
 class _Worker(threading.Thread):
     """Scans directories from a queue that it shares with other workers."""
 
-    def __init__(self, scan: Callable[[Directory], Scan], queue: deque[Directory]) -> None:
+    def __init__(
+        self,
+        scan: Callable[[Directory], Scan],
+        is_unchanged: Callable[[Directory, Scan], bool],
+        queue: deque[Directory],
+    ) -> None:
         super().__init__(name="directory scan", daemon=True)
         self.found: dict[str, Scan] = {}
-        self._scan, self._queue = scan, queue
+        self._scan, self._is_unchanged, self._queue = scan, is_unchanged, queue
         self._current: tuple[Directory, float] | None = None
         self._is_abandoned = False
 
     def run(self) -> None:
-        queue, found = self._queue, self.found
+        scan, is_unchanged, next_of = self._scan, self._is_unchanged, self._queue.popleft
+        found, now = self.found, time.monotonic
         while not self._is_abandoned:
             try:
-                directory = queue.popleft()
+                directory = next_of()
             except IndexError:
                 break
-            self._current = directory, time.monotonic()
-            scan = self._scan(directory)
+            self._current = directory, now()
+            scanned = scan(directory)
+            if scanned.files and is_unchanged(directory, scanned):
+                scanned = UNCHANGED
             if not self._is_abandoned:
-                found[directory.client] = scan
+                found[directory.client] = scanned
         self._current = None
 
     def stuck_on(self, patience_with: Callable[[Directory], float]) -> Directory | None:
@@ -309,11 +347,9 @@ def digest_of(files: Mapping[str, FileVersion], without: Iterable[str] = ()) -> 
         files: The files by name.
         without: Names to leave out.
     """
-    left_out = set(without)
-    # hash() of numbers is the same in every process; of text it is not.
-    numbers = (
-        hash((crc32(name.encode(errors="surrogateescape")), *version))
-        for name, version in files.items()
-        if name not in left_out
-    )
-    return sum(numbers) & 0xFFFFFFFFFFFFFFFF
+    left_out, total = set(without), 0
+    for name, version in files.items():
+        if name not in left_out:
+            # hash() of numbers is the same in every process; of text it is not.
+            total += hash((crc32(name.encode("utf-8", "surrogateescape")), *version))
+    return total & 0xFFFFFFFFFFFFFFFF

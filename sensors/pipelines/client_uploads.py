@@ -18,11 +18,12 @@ from dedp_assets.notifications.notification import Notification
 from sensors.directories import DirectoryPipeline, DirectoryTick, Watched, directory_sensor
 
 _watched = WatchedClients()
+_status = status.StatusTables()
 
 
 def _clients() -> Watched:
     clients = _watched.now()
-    return Watched(clients.directories, clients.problems)
+    return Watched(clients.directories, clients.problems, clients.max_runs, clients.max_files_per_run)
 
 
 class _Ledger:
@@ -38,7 +39,7 @@ class _Ledger:
         ledger.confirm_versions(self._connection, same)
 
     def report(self, tick: DirectoryTick) -> None:
-        status.write(self._connection, tick.directories, tick.plan, tick.now, tick.seconds, tick.before)
+        _status.write(self._connection, tick.directories, tick.plan, tick.now, tick.seconds, tick.before)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from dedp_assets.landing.arrivals import (
     directories_to_scan,
     files_to_compare,
     plan_arrivals,
+    unchanged_since,
 )
-from dedp_assets.landing.directories import Directory, Scan
+from dedp_assets.landing.directories import NOTHING, Directory, Scan, Scanner
 from dedp_assets.landing.versions import FileVersion
 
 HISTORIES = int(os.environ.get("FILE_SCHEDULES", "60"))
@@ -70,16 +71,19 @@ class Deployment:
         for file in self.files[directory.client]:
             self.markers[directory.client][directory.marker_of(file)] = self.changes
 
+    def scan(self, directory: Directory) -> Scan:
+        client = directory.client
+        if client in self.broken:
+            return Scan(failure=f"{client} is gone")
+        if not self.files[client] and not self.markers[client]:
+            return NOTHING
+        return Scan(dict(self.files[client]), dict(self.markers[client]))
+
     def tick(self, cursor: Cursor, free_runs: int = 4) -> Plan:
         due = directories_to_scan(self.directories, cursor, self.now)
-        scans = {
-            each.client: Scan(failure=f"{each.client} is gone")
-            if each.client in self.broken
-            else Scan(dict(self.files[each.client]), dict(self.markers[each.client]))
-            for each in due
-            if self.dice.random() < 0.95  # one is not reached in time
-        }
         again = {each.client for each in due if self.dice.random() < 0.2}
+        reached = [each for each in due if self.dice.random() < 0.95]  # one is not reached in time
+        scans = Scanner(self.scan).scan_all(reached, is_unchanged=unchanged_since(cursor, again))
         compared = files_to_compare(due, scans, cursor, again)
         known = {client: dict(self.ledger.get(client, {})) for client in compared}
         in_progress = {(each.directory.client, each.file) for run, _ in self.runs for each in run.arrivals}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -45,10 +46,10 @@ class ShortOfTime(Scanner):
         self.reaches = reaches
         self.reached: list[list[str]] = []
 
-    def scan_all(self, directories: Iterable[Directory], budget_seconds: float = 20.0) -> dict[str, Scan]:
+    def scan_all(self, directories: Iterable[Directory], *args: Any, **options: Any) -> dict[str, Scan]:
         within = list(directories)[: self.reaches]
         self.reached.append([directory.client for directory in within])
-        return super().scan_all(within)
+        return super().scan_all(within, *args, **options)
 
 
 class Watching:

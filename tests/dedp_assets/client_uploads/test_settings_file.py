@@ -136,6 +136,8 @@ def test_a_uri_that_cannot_be_watched_is_named_without_its_password(uri: str, pr
 
 def test_every_setting_is_read() -> None:
     text = """
+    max_runs: 2
+    max_files_per_run: 50
     directories:
       - directory: clients/*
         patterns: ["*.csv", "*.txt"]
@@ -149,7 +151,9 @@ def test_every_setting_is_read() -> None:
         columns: {id: sku, value: price}
         target: uploads/received
     """
-    (rule,) = read_settings(text, "uploads.yaml").directories
+    settings = read_settings(text, "uploads.yaml")
+    (rule,) = settings.directories
+    assert (settings.max_runs, settings.max_files_per_run) == (2, 50)
     assert (rule.settle, rule.timeout, rule.priority, rule.marker) == (30, 7 * 86400, 7, "{file}.done")
     assert rule.format().header == "sku;name;price"
     assert rule.target == "uploads/received"
@@ -169,6 +173,8 @@ def test_every_setting_is_read() -> None:
         ("directories:\n- directory: a\n  timeout: soon", "uploads.yaml:3: directories.0.timeout: "),
         ("directories:\n- directory: a\n  timeout: -5", "uploads.yaml:3: directories.0.timeout: "),
         ("directories:\n- directory: a\n  priority: high", "uploads.yaml:3: directories.0.priority: "),
+        ("directories:\n- directory: a\nmax_runs: 0", "uploads.yaml:3: max_runs: "),
+        ("directories:\n- directory: a\nmax_files_per_run: many", "uploads.yaml:3: max_files_per_run: "),
         ("directories:\n- directory: a\n  completeness: later", "uploads.yaml:3: directories.0.completeness: "),
         ("directories:\n- directory: a/*\n  client: b", "expected a directory without wildcards"),
         ("directories:\n- directory: a\n  client: b...c", "three dots"),
@@ -189,12 +195,12 @@ def test_settings_that_are_wrong_leave_the_last_good_ones_in_force_also_after_a_
     folders(own_home / "landing", "clients/north", "vip/acme")
     watched = WatchedClients()
     assert set(watched.now().by_name) == {"north"}
-    file.write_text("directories: [{directory: vip/*}]")
-    assert set(watched.now().by_name) == {"acme"}
+    file.write_text("{directories: [{directory: vip/*}], max_runs: 2}")
+    assert (set(watched.now().by_name), watched.now().max_runs) == ({"acme"}, 2)
     file.write_text("directories: [{directory: clients/*, settel: 3}]")
     for each in (watched, WatchedClients()):
         clients = each.now()
-        assert set(clients.by_name) == {"acme"}
+        assert (set(clients.by_name), clients.max_runs) == ({"acme"}, 2)
         assert clients.problems[0].startswith(f"{file}:1: directories.0.settel: unknown setting")
         assert clients.problems[1] == "the last good settings stay in force"
     file.write_text("directories: [{directory: clients/*}]")

@@ -9,7 +9,6 @@ import pytest
 
 from dedp_assets.landing.arrivals import (
     LONGEST_PAUSE_SECONDS,
-    MAX_FILES_PER_RUN,
     MAX_WAITING_FILES,
     Cursor,
     Known,
@@ -18,8 +17,9 @@ from dedp_assets.landing.arrivals import (
     directories_to_scan,
     files_to_compare,
     plan_arrivals,
+    unchanged_since,
 )
-from dedp_assets.landing.directories import Directory, Scan
+from dedp_assets.landing.directories import UNCHANGED, Directory, Scan
 from dedp_assets.landing.versions import FileVersion
 
 
@@ -41,14 +41,25 @@ class Uploads:
         self.scans[client] = Scan({name.replace("_csv", ".csv"): file for name, file in files.items()})
 
     def tick(
-        self, in_progress: Collection[tuple[str, str]] = (), free_runs: int = 4, again: Collection[str] = ()
+        self,
+        in_progress: Collection[tuple[str, str]] = (),
+        free_runs: int = 4,
+        again: Collection[str] = (),
+        files_per_run: int = 100,
     ) -> Plan:
         self.now += 5
         due = directories_to_scan(self.directories, self.cursor, self.now)
         scans = {directory.client: self.scans.get(directory.client, Scan()) for directory in due}
+        is_unchanged = unchanged_since(self.cursor, again)
+        # As the scanner does it.
+        scans |= {
+            directory.client: UNCHANGED
+            for directory in due
+            if scans[directory.client].files and is_unchanged(directory, scans[directory.client])
+        }
         compared = files_to_compare(due, scans, self.cursor, again)
         known = {client: self.ledger.get(client, {}) for client in compared}
-        situation = Situation(self.now, in_progress, free_runs)
+        situation = Situation(self.now, in_progress, free_runs, files_per_run)
         plan = plan_arrivals(self.directories, scans, compared, known, self.cursor, situation)
         self.cursor, problem = Cursor.from_json(plan.cursor.to_json())
         assert not problem
@@ -97,6 +108,29 @@ def test_a_directory_in_which_nothing_is_new_is_not_compared_with_the_ledger() -
     uploads.tick()
     assert files_to_compare(uploads.directories, uploads.scans, uploads.cursor) == {}
     assert files_to_compare(uploads.directories, uploads.scans, uploads.cursor, ["north"]) == {"north": ["a.csv"]}
+
+
+def test_a_directory_is_unchanged_only_if_all_its_files_were_compared_and_none_waits() -> None:
+    uploads = Uploads(directory(completeness="renamed"))
+    uploads.lies("north", a_csv=version())
+    (north,), scan = uploads.directories, uploads.scans["north"]
+    assert not unchanged_since(uploads.cursor)(north, scan), "it was never compared"
+    plan = uploads.tick()
+    assert not unchanged_since(uploads.cursor)(north, scan), "its file waits for a run"
+    uploads.take(plan)
+    uploads.tick()
+    assert unchanged_since(uploads.cursor)(north, scan)
+    assert not unchanged_since(uploads.cursor, ["north"])(north, scan), "it is its turn to be compared again"
+    assert not unchanged_since(uploads.cursor)(north, scan._replace(problems=("b.csv is a folder",)))
+    rewritten = Scan({"a.csv": version(changed=2)})
+    assert not unchanged_since(uploads.cursor)(north, rewritten)
+
+
+def test_a_directory_with_a_time_out_in_which_nothing_changes_is_silent_nevertheless() -> None:
+    uploads = Uploads(directory(completeness="renamed", timeout_seconds=60.0))
+    uploads.lies("north", a_csv=version())
+    uploads.take(uploads.tick())
+    assert [silent.directory.client for _ in range(20) for silent in uploads.tick().timed_out] == ["north"]
 
 
 def test_what_the_ledger_has_lost_is_taken_again() -> None:
@@ -155,7 +189,7 @@ def test_each_file_may_have_a_marker_of_its_own() -> None:
 
 def test_higher_priority_comes_first_and_nothing_starves() -> None:
     uploads = Uploads(directory("low", completeness="renamed"), directory("high", priority=5, completeness="renamed"))
-    files = {f"f{number}_csv": version() for number in range(MAX_FILES_PER_RUN)}
+    files = {f"f{number}_csv": version() for number in range(100)}
     uploads.lies("low", old_csv=version())
     order = []
     for wave in range(1, 100):
@@ -172,9 +206,9 @@ def test_higher_priority_comes_first_and_nothing_starves() -> None:
 
 def test_files_that_wait_for_a_free_run_are_counted() -> None:
     uploads = Uploads(directory(completeness="renamed"))
-    uploads.lies("north", **{f"f{number}_csv": version() for number in range(2 * MAX_FILES_PER_RUN + 7)})
-    plan = uploads.tick(free_runs=1)
-    assert (len(taken(plan)), plan.queue_depth) == (MAX_FILES_PER_RUN, MAX_FILES_PER_RUN + 7)
+    uploads.lies("north", **{f"f{number}_csv": version() for number in range(27)})
+    plan = uploads.tick(free_runs=1, files_per_run=10)
+    assert (len(taken(plan)), plan.queue_depth) == (10, 17)
     assert uploads.tick(free_runs=0).requests == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dedp_assets.landing.directories import Directory, Scan, Scanner, digest_of, scan_directory
+from dedp_assets.landing.directories import NOTHING, UNCHANGED, Directory, Scan, Scanner, digest_of, scan_directory
 from dedp_assets.landing.versions import FileVersion
 
 
@@ -81,6 +81,13 @@ def test_markers_are_found_beside_the_files_that_they_are_for(upload: Callable[.
     assert set(for_each.files) == set(for_all.files) == {"a.csv"}
 
 
+def test_a_marker_that_is_a_link_to_nothing_hides_no_file(upload: Callable[..., Path], tmp_path: Path) -> None:
+    upload("north", "a.csv")
+    (tmp_path / "north" / "_SUCCESS").symlink_to(tmp_path / "gone")
+    scan = scan_directory(Directory("north", tmp_path / "north", completeness="marker"))
+    assert (set(scan.files), scan.markers, scan.failure) == ({"a.csv"}, {}, "")
+
+
 def test_a_hundred_directories_that_hang_cost_the_others_nothing(tmp_path: Path) -> None:
     """A mount whose server is gone can't be made here, so the scan of a directory waits for an event instead."""
     comes_back = threading.Event()
@@ -122,6 +129,16 @@ def test_what_is_not_reached_in_time_is_missing_and_not_empty(tmp_path: Path) ->
 
     found = Scanner(slow).scan_all(directories, budget_seconds=0.3)
     assert 0 < len(found) < 1000
+
+
+def test_of_a_directory_that_is_unchanged_nothing_is_kept(upload: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    upload("north", "a.csv"), upload("south", "a.csv")
+    directories = [Directory(client, tmp_path / client) for client in ("north", "south", "empty")]
+    found = Scanner().scan_all(directories, is_unchanged=lambda directory, scan: directory.client != "north")
+    assert set(found["north"].files) == {"a.csv"}
+    assert found["south"] is UNCHANGED
+    assert found["empty"] is NOTHING
 
 
 def test_a_digest_tells_every_change_of_a_listing() -> None:
