@@ -14,8 +14,6 @@ from dedp_assets.landing.object_folders import copy_object, scan_anywhere, scan_
 from dedp_assets.landing.versions import FileVersion
 from dedp_assets.resources.object_store import StorageProblem, read_object
 
-pytest_plugins = ["tests.s3_server"]
-
 Put = Callable[[str, bytes], None]
 
 
