@@ -1,10 +1,7 @@
 """`dedp uploads` and `dedp metrics`."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,8 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.cli import dedp
-
-DEDP = str(Path(sys.executable).with_name("dedp"))
+from tests.dedp_command import run_dedp
 
 
 @pytest.fixture
@@ -123,7 +119,7 @@ def test_metrics_are_text_that_prometheus_reads(
 @pytest.mark.parametrize("command", ["uploads", "metrics"])
 def test_a_database_that_is_away_is_one_line_without_a_password(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret@127.0.0.1:1/somewhere")
-    done = subprocess.run([DEDP, command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = run_dedp(command)
     assert done.returncode == 1
     assert "PostgreSQL" in done.stderr
     assert "Traceback" not in done.stderr
