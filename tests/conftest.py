@@ -1,9 +1,11 @@
-"""What every test may use: one PostgreSQL and one Spark server for the session; a database and a home for each test."""
+"""What every test may use: one PostgreSQL and one Spark server for all workers; a database and a home for each test."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,10 +14,14 @@ import dagster as dg
 import psutil
 import psycopg2
 import pytest
+from alembic.script import ScriptDirectory
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
 from dedp_assets.resources import embedded_postgres, embedded_spark
+from tests.shared_servers import one_for_all_workers, session_folder
+
+pytest_plugins = ["tests.s3_server"]
 
 # gRPC's fork handlers crash some of the processes that a test under root starts as another user: embedded PostgreSQL.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -24,11 +30,28 @@ _TEMPLATE = "dedp_template"
 _numbers = count(1)
 
 # The files that take longest. They run first. Otherwise one of two workers might get them at the end.
-_LONGEST = ("test_demo.py", "test_foreign_project.py", "test_docs.py")
+_LONGEST = (
+    *("test_sequencer_stories.py", "test_late_data.py", "test_what_it_takes.py", "test_automation.py"),
+    *("test_counting.py", "test_loading.py", "test_cli.py", "test_client_uploads_origins.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    # All that is imported by now stays. To look through it again and again takes a tenth of the time.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def migrations_read_once() -> Iterator[None]:
+    """Dagster reads its 90 migrations for each new instance, which is half of the time that an instance takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", staticmethod(cache(ScriptDirectory.from_config)))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +90,14 @@ def left_running() -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server for the whole session. It has a template database with the project's tables."""
+    with one_for_all_workers(session_folder(tmp_path_factory), "postgres", _postgres_with_template) as url:
+        yield url
+
+
+@contextmanager
+def _postgres_with_template() -> Iterator[str]:
     # Not below pytest's own temporary folder. If we are root, the server runs as another user, who may not enter it.
     with (
         tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder,
@@ -86,9 +115,23 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def spark_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Spark Connect server that runs for the whole session."""
-    with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
+def spark_server(s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Spark Connect server for the whole session.
+
+    It was started by somebody with access to the object store of the tests, as its Python workers need it.
+    """
+    folder = session_folder(tmp_path_factory)
+
+    @contextmanager
+    def start() -> Iterator[str]:
+        with ExitStack() as running:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in s3_environment.items():
+                    patch.setenv(name, value)
+                url = running.enter_context(embedded_spark.server(folder / "spark"))
+            yield url
+
+    with one_for_all_workers(folder, "spark", start) as url:
         yield url
         # Stop the session while its server still exists. The import takes a second, and few tests need it.
         from pyspark.errors import PySparkRuntimeError

@@ -1,17 +1,16 @@
-"""An S3-compatible server for the test session, and a bucket for each test.
-
-A test module gets the fixtures by `pytest_plugins = ["tests.s3_server"]`.
-"""
+"""An S3-compatible server for the test session, and a bucket for each test."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
-import boto3
 import pytest
 import requests
+
+from tests.shared_servers import one_for_all_workers, session_folder
 
 ACCESS_KEY, SECRET_KEY = "AKIAEXAMPLEKEY", "example-secret-key"
 
@@ -28,8 +27,14 @@ _buckets = count(1)
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The URL of a server that runs for the whole session, in its own process."""
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server for the whole session, in a process of its own."""
+    with one_for_all_workers(session_folder(tmp_path_factory), "s3", _server) as url:
+        yield url
+
+
+@contextmanager
+def _server() -> Iterator[str]:
     # The server gets no AWS settings of the user. It writes no log, because a full pipe would stop it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DEDP_"))}
     server = subprocess.Popen(
@@ -64,6 +69,8 @@ def s3_environment(s3_server: str) -> dict[str, str]:
 @pytest.fixture
 def s3_put(s3_server: str, s3_bucket: str) -> Callable[[str, bytes], None]:
     """Writes an object of the test's bucket, as other programs do."""
+    import boto3  # most tests do without it
+
     client = boto3.client("s3", endpoint_url=s3_server)
     bucket = s3_bucket.removeprefix("s3://")
 
@@ -76,6 +83,8 @@ def s3_put(s3_server: str, s3_bucket: str) -> Callable[[str, bytes], None]:
 @pytest.fixture
 def s3_delete(s3_server: str, s3_bucket: str) -> Callable[[str], None]:
     """Deletes an object of the test's bucket."""
+    import boto3
+
     client = boto3.client("s3", endpoint_url=s3_server)
     bucket = s3_bucket.removeprefix("s3://")
 
@@ -87,12 +96,12 @@ def s3_delete(s3_server: str, s3_bucket: str) -> Callable[[str], None]:
 
 @pytest.fixture
 def s3_bucket(s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of the test's own bucket, such as `s3://test-1`. The environment is set for its use."""
+    """The URI of the test's own bucket, such as `s3://test-4711-1`. The environment is set for its use."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
-    bucket = f"test-{next(_buckets)}"
+    bucket = f"test-{os.getpid()}-{next(_buckets)}"
     requests.put(f"{s3_server}/{bucket}", timeout=60).raise_for_status()
     return f"s3://{bucket}"

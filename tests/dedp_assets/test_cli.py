@@ -24,11 +24,10 @@ from dedp_assets.resources.embedded_postgres import PostgresNotStarted
 from dedp_assets.resources.embedded_spark import SparkNotStarted
 from dedp_assets.resources.object_store import DamagedFile, StorageProblem
 from dedp_assets.resources.spark import SparkUnreachable
+from tests.dedp_command import DEDP, run_dedp
 
 LeftRunning: TypeAlias = Callable[[Path], list[str]]
 Done: TypeAlias = subprocess.CompletedProcess[str]
-
-DEDP = str(Path(sys.executable).with_name("dedp"))
 
 
 @pytest.fixture
@@ -39,10 +38,6 @@ def new_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         home = Path(folder) / "home"
         monkeypatch.setenv("DEDP_HOME", str(home))
         yield home
-
-
-def run(*arguments: str) -> Done:
-    return subprocess.run([DEDP, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 NAMED_ERRORS = [
@@ -81,7 +76,8 @@ def test_wrong_usage_ends_with_exit_code_2() -> None:
 def test_psql_opens_the_database_of_a_new_home_and_leaves_nothing_running(
     new_home: Path, left_running: LeftRunning
 ) -> None:
-    done = run("psql", "-XAtc", "SELECT current_database(), 6 * 7")
+    command = [DEDP, "psql", "-XAtc", "SELECT current_database(), 6 * 7"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "dedp|42\n"), done.stderr
     assert left_running(new_home) == []
 
@@ -90,8 +86,8 @@ def test_psql_opens_the_database_that_the_settings_name_and_passes_on_its_exit_c
     dsn: str, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    assert run("psql", "-XAtc", "SELECT count(*) FROM dedp.devices_raw").stdout == "0\n"
-    wrong = run("psql", "-XAtc", "SELECT nonsense")
+    assert run_dedp("psql", "-XAtc", "SELECT count(*) FROM dedp.devices_raw").stdout == "0\n"
+    wrong = run_dedp("psql", "-XAtc", "SELECT nonsense")
     assert wrong.returncode == 1
     assert 'column "nonsense" does not exist' in wrong.stderr
     assert not (own_home / "postgres").exists()
@@ -106,7 +102,7 @@ def test_exec_gives_a_command_the_instance_and_the_database_and_passes_on_its_ex
         "with dg.DagsterInstance.get() as instance: print(instance.get_runs_count(), instance.root_directory)\n"
         "sys.exit(7)"
     )
-    done = run("exec", "python", "-c", program)
+    done = run_dedp("exec", "python", "-c", program)
     assert (done.returncode, done.stdout) == (7, f"0 {own_home}/dagster\n"), done.stderr
 
 
@@ -120,7 +116,7 @@ def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(
 ) -> None:
     with socket.create_server((local_stack.HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        done = run("up", "--port", str(port))
+        done = run_dedp("up", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
         f"Error: port {port} on 127.0.0.1 can't be used (Address already in use). "
@@ -132,7 +128,7 @@ def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(
 
 def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret@127.0.0.1:1/somewhere")
-    done = run("up", "--port", str(local_stack.free_port()))
+    done = run_dedp("up", "--port", str(local_stack.free_port()))
     assert done.returncode == 1
     assert done.stderr.startswith("Error: PostgreSQL can't be reached")
     assert '"127.0.0.1", port 1 failed' in done.stderr
@@ -171,18 +167,18 @@ def test_a_database_that_is_not_there_is_an_error_of_one_line(
     monkeypatch.setenv("DEDP_POSTGRES_DSN", address)
     # This saves the start of a Spark server.
     monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
-    assert_is_a_line(run(*command), "Error: ", words)
+    assert_is_a_line(run_dedp(*command), "Error: ", words)
     assert left_running(own_home) == []
 
 
 def test_psql_does_not_take_what_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret word@[::1/somewhere")
-    assert_is_a_line(run("psql"), "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server")
+    assert_is_a_line(run_dedp("psql"), "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server")
 
 
 def test_a_program_that_does_not_exist_is_wrong_usage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    done = run("exec", "no-such-program")
+    done = run_dedp("exec", "no-such-program")
     assert done.returncode == 2
     assert done.stderr.endswith("Error: no-such-program is not a program; give `dedp exec` a program and its options\n")
 
@@ -194,7 +190,7 @@ def test_a_home_that_is_no_folder_is_an_error_of_one_line(
     file = tmp_path / "file"
     file.touch()
     monkeypatch.setenv("DEDP_HOME", str(file))
-    done = run(*command.split())
+    done = run_dedp(*command.split())
     if command == "down":
         assert (done.returncode, done.stdout) == (0, f"Nothing is running for {file}.\n")
     else:
@@ -212,14 +208,14 @@ def test_a_home_with_something_else_in_the_place_of_a_part_is_an_error_of_one_li
         (own_home / name).write_bytes(b"\xff\xferubbish")
         if name != "spark":
             monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
-    assert_is_a_line(run("up", "--port", str(local_stack.free_port())), str(own_home / name))
+    assert_is_a_line(run_dedp("up", "--port", str(local_stack.free_port())), str(own_home / name))
     assert left_running(own_home) == []
 
 
 def test_a_database_folder_that_is_damaged_is_an_error_of_one_line_with_what_to_do(new_home: Path) -> None:
     (new_home / "postgres" / "data").mkdir(parents=True)
     (new_home / "postgres" / "data" / "PG_VERSION").write_text("rubbish")
-    assert_is_a_line(run("psql"), f"server of {new_home}/postgres/data did not start", "put a backup back")
+    assert_is_a_line(run_dedp("psql"), f"server of {new_home}/postgres/data did not start", "put a backup back")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +14,10 @@ import pytest
 from dedp_assets import local_stack
 from dedp_assets.demo import _demo_home, _use_own_home, timeline
 from dedp_assets.demo.timeline import Act, DemoFailed, Timeline
+from tests.dedp_command import DEDP
 
 LeftRunning: TypeAlias = Callable[[Path], list[str]]
 AssetTimeline: TypeAlias = tuple[Timeline, dg.DagsterInstance]
-
-DEDP = str(Path(sys.executable).with_name("dedp"))
 
 
 @pytest.fixture

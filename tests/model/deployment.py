@@ -9,7 +9,6 @@ anything else may move.
 """
 
 import asyncio
-import gc
 import os
 import threading
 from collections import Counter
@@ -579,10 +578,7 @@ def fast_instance() -> Iterator[dg.DagsterInstance]:
         runs: Any = instance.run_storage
         events._connect, runs.connect = _held(events._held_conn), _held(runs._held_conn)
         events.has_asset_key_col = bool
-        # All that is imported by now stays. To look through it takes a tenth of the time.
-        gc.freeze()
         yield instance
-        gc.unfreeze()
 
 
 def _held(connection: Any) -> Callable[[], Any]:

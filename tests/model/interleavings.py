@@ -627,25 +627,29 @@ def search(
     seeds: Iterable[int],
     wanted: Collection[str] = (),
     rare: Sequence[Kinds] = (),
+    small: int = 0,
 ) -> Played | None:
     """The first of these schedules that breaks the system, made as small as it gets; None if it survives all.
 
     wanted: the kinds of what may break; all by default.
+    small: a schedule of so few actions is small enough.
     """
     for seed in seeds:
         played = play_at_random(system, instance, kinds, seed, rare)
         broken = {broken.kind for broken in played.broken} & set(wanted or {broken.kind for broken in played.broken})
         if broken:
-            return _smallest(played, lambda schedule: play(system, instance, schedule), min(broken))
+            return _smallest(played, lambda schedule: play(system, instance, schedule), min(broken), small)
     return None
 
 
-def _smallest(played: Played, play_again: Callable[[list[Action]], Played], kind: str) -> Played:
-    """A part of the schedule that breaks in the same way, and from which no action can be removed."""
+def _smallest(played: Played, play_again: Callable[[list[Action]], Played], kind: str, small: int) -> Played:
+    """A part of the schedule that breaks in the same way, and is small, or no action can be removed from it."""
     size = len(played.schedule) // 2
     while size:
         at, before = 0, len(played.schedule)
         while at < len(played.schedule):
+            if len(played.schedule) <= small:
+                return played
             smaller = play_again(played.schedule[:at] + played.schedule[at + size :])
             if any(broken.kind == kind for broken in smaller.broken):
                 played = smaller

@@ -17,6 +17,9 @@ from tests.model.deployment import System, fast_instance
 from tests.model.interleavings import CALM, OVERWRITTEN_TABLES, PATHS, ROUGH, TABLES_MADE_ANEW, Kinds, search
 from tests.model.tables import Counts, Log
 
+# What a reader can follow.
+_SMALL = 15
+
 # Far more schedules than a search needs. Some losses are rare, so each search begins at a seed that is known to work.
 _AT_MOST = 500
 
@@ -96,9 +99,9 @@ _IN_RARE_CASES: dict[str, tuple[System, Sequence[Kinds], int]] = {
 def test_without_it_something_is_lost_in_rare_cases(
     instance: dg.DagsterInstance, system: System, rare: Sequence[Kinds], seed: int
 ) -> None:
-    found = search(system, instance, ROUGH, range(seed, seed + _AT_MOST), {"late data lost"}, rare)
+    found = search(system, instance, ROUGH, range(seed, seed + _AT_MOST), {"late data lost"}, rare, _SMALL)
     assert found, f"survives {_AT_MOST} schedules"
-    assert len(found.schedule) <= 15, found
+    assert len(found.schedule) <= _SMALL, found
     print(found)
 
 
@@ -117,7 +120,7 @@ _BROKEN: dict[str, tuple[System, Kinds, set[str], int]] = {
 def test_without_it_something_is_lost(
     instance: dg.DagsterInstance, system: System, kinds: Kinds, wanted: set[str], seed: int
 ) -> None:
-    found = search(system, instance, kinds, range(seed, seed + _AT_MOST), wanted)
+    found = search(system, instance, kinds, range(seed, seed + _AT_MOST), wanted, small=_SMALL)
     assert found, f"survives {_AT_MOST} schedules"
-    assert len(found.schedule) <= 15, found
+    assert len(found.schedule) <= _SMALL, found
     print(found)

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +17,12 @@ import requests
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import local_stack
+from tests.dedp_command import DEDP
 
 # Long, because the machine may be slow and busy. A test ends its wait as soon as it can.
 PATIENCE_SECONDS = 300
 
 T = TypeVar("T")
-
-DEDP = str(Path(sys.executable).with_name("dedp"))
 
 
 @contextmanager

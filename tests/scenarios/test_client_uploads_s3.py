@@ -8,8 +8,6 @@ import psycopg2
 import pytest
 from dagster_scenario import Scenario
 
-pytest_plugins = ["tests.s3_server"]
-
 RECORDS = "uploads/records"
 GOOD = "id,name,value\n1,apple,2.5\n2,pear,3\n"
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from pyspark import cloudpickle
 from dedp_assets.cli import dedp
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.late_data_integrator import contract, counting
-from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import read_text, storage_options
 from dedp_assets.resources_from_settings import LakeFromSettings, SparkFromSettings
 from jobs.late_data_integrator import defs
@@ -26,20 +25,8 @@ from sensors.pipelines.late_data_integrator import devices_committed
 from tests.lake import Device, count_anew, read_counts, read_states
 from tests.ticks import SensorTicks
 
-pytest_plugins = ["tests.s3_server"]
-
 FIRST, SECOND, THIRD = "2024-01-01", "2024-01-02", "2024-01-03"
 TARGETS = [contract.DEVICE_COUNTS, contract.PARTITIONS_STATE, contract.BACKFILLING_CONFIGURATION]
-
-
-@pytest.fixture(scope="module")
-def spark_server(s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Spark server that was started by somebody with access to the store, as its Python workers need it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_environment.items():
-            patch.setenv(name, value)
-        with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
-            yield url
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,8 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets import settings
 from dedp_assets.cli import dedp
-
-DEDP = str(Path(sys.executable).with_name("dedp"))
+from tests.dedp_command import run_dedp
 
 
 @pytest.fixture
@@ -141,7 +137,7 @@ def test_metrics_are_text_that_prometheus_reads(
 @pytest.mark.parametrize("command", ["uploads", "metrics"])
 def test_a_database_that_is_away_is_one_line_without_a_password(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret@127.0.0.1:1/somewhere")
-    done = subprocess.run([DEDP, command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = run_dedp(command)
     assert done.returncode == 1
     assert "PostgreSQL" in done.stderr
     assert "Traceback" not in done.stderr

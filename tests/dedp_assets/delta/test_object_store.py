@@ -13,8 +13,6 @@ from dedp_assets.delta.problems import (
 from dedp_assets.resources.object_store import read_text, storage_options, write_text
 from tests.dedp_assets.delta.tables import FIRST, Table, days_changed, followed, removal
 
-pytest_plugins = ["tests.s3_server"]
-
 
 def test_an_object_store_is_followed_in_the_same_way(s3_bucket: str) -> None:
     table = Table(f"{s3_bucket}/lake/devices")

@@ -10,8 +10,6 @@ from dedp_assets.delta.reading import read_columns
 from dedp_assets.delta.transactions import read_transactions
 from dedp_assets.resources.object_store import storage_options
 
-pytest_plugins = ["tests.s3_server"]
-
 SCHEMA = pa.schema(
     [
         pa.field("event_time", pa.date32()),

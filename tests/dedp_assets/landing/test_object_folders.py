@@ -14,8 +14,6 @@ from dedp_assets.landing.object_folders import AnyFolders, copy_object, scan_any
 from dedp_assets.landing.versions import FileVersion
 from dedp_assets.resources.object_store import Page, StorageProblem, StoredObject, list_page, read_object
 
-pytest_plugins = ["tests.s3_server"]
-
 Put = Callable[[str, bytes], None]
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ from deltalake.fs import DeltaStorageHandler
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import UnsupportedTable
 from dedp_assets.late_data_integrator.counting import CountingFailed, count_devices, counted_columns, spark_reads
-from dedp_assets.resources import embedded_spark
 from dedp_assets.resources.object_store import storage_options
 from dedp_assets.resources_from_settings import SparkFromSettings
 from tests.dedp_assets.late_data_integrator.device_tables import Action
-
-pytest_plugins = ["tests.s3_server"]
 
 DAY, OTHER = "2024-01-01", "2024-01-02"
 AS_WRITTEN = {"type": "string", "full_name": "string", "version": "string", "event_time": "date"}
@@ -42,16 +38,6 @@ ODD_NAMES = [
 ]
 # What Spark would read in place of them.
 NEIGHBOURS = ["part-1.parquet", "part-2.parquet", "part.parquet", "part 1.parquet", "1.parquet"]
-
-
-@pytest.fixture(scope="module")
-def spark_server(s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Spark server that was started by somebody with access to the store, as its Python workers need it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_environment.items():
-            patch.setenv(name, value)
-        with embedded_spark.server(tmp_path_factory.mktemp("spark")) as url:
-            yield url
 
 
 class Table:

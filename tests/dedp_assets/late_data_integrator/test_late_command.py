@@ -4,8 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +18,7 @@ from dedp_assets.late_data_integrator import cli, contract
 from dedp_assets.late_data_integrator.overview import STATUSES
 from dedp_assets.late_data_integrator.processing import lateness
 from tests.dedp_assets.late_data_integrator.device_tables import Lake, Run
+from tests.dedp_command import run_dedp
 
 D1, D2, D3, D4 = "2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"
 NOT_UP = "Dagster is not up (`make up`): which days are running or failed is not known"
@@ -272,9 +271,7 @@ def test_with_nothing_up_nothing_is_started_and_nothing_is_made(
 ) -> None:
     lake.append(D1, "a")
     before = sorted(own_home.rglob("*"))
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("dedp")), "late"], stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    done = run_dedp("late")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1] == "2024-01-01  open        0       -"
     assert sorted(own_home.rglob("*")) == before

@@ -3,7 +3,6 @@
 import json
 import resource
 import subprocess
-import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,8 @@ from deltalake import DeltaTable, write_deltalake
 from dedp_assets.cli import dedp
 from dedp_assets.late_data_integrator import contract, producer
 from dedp_assets.resources.object_store import storage_options
+from tests.dedp_command import DEDP, run_dedp
 
-pytest_plugins = ["tests.s3_server"]
-
-DEDP = str(Path(sys.executable).with_name("dedp"))
 DAYS = [f"2024-01-0{number}" for number in range(1, 8)]
 PHONE = {"type": "lg", "full_name": "LG G8 ThinQ", "version": "Android 10"}
 
@@ -286,7 +283,7 @@ def test_a_table_in_an_object_store_is_made_and_appended_to(s3_bucket: str, monk
 
 def test_a_store_that_is_not_supported_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_DATA_URI", "hdfs://host/lake")
-    done = subprocess.run([DEDP, "load-delta", "2024-01-02"], capture_output=True, text=True)
+    done = run_dedp("load-delta", "2024-01-02")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: DEDP_DATA_URI begins with hdfs://; expected a folder, s3://")
     assert done.stderr.count("\n") == 1

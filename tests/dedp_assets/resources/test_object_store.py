@@ -23,8 +23,6 @@ from dedp_assets.resources.object_store import (
     write_text,
 )
 
-pytest_plugins = ["tests.s3_server"]
-
 SECRET = "a-secret-that-nobody-may-see"
 DAY = "event_time = '2024-01-02'"
 

@@ -762,7 +762,10 @@ def test_eight_loads_of_one_day_at_once_leave_one_whole_load(
         holder.cursor().execute("LOCK TABLE dedp.devices_loads IN EXCLUSIVE MODE")  # which readers don't mind
         loads = [pool.submit(load_and_fold, dsn, LOAD, path) for path in paths]
         # All of them are under way before the first gets its turn.
-        wait_until("SELECT count(*) = 8 FROM pg_locks WHERE NOT granted AND relation = 'dedp.devices_loads'::regclass")
+        wait_until(
+            "SELECT count(*) = 8 FROM pg_locks WHERE NOT granted AND relation = 'dedp.devices_loads'::regclass "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
         holder.rollback()
         for load in loads:
             load.result()

@@ -108,7 +108,9 @@ def test_a_second_one_waits_for_the_first_and_makes_nothing(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ensure_tables, second)
         wait_until(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'second' AND wait_event_type = 'Lock'"
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = %s AND application_name = 'second' AND wait_event_type = 'Lock'",
+            first.info.dbname,
         )
         ensure_tables(first)
         waiting.result()
