@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 
 
-class Warehouse(dg.ConfigurableResource):
+class Warehouse(dg.ConfigurableResource[Any]):
     """A resource that can't be had in a test: neither its password nor its server is there."""
 
     password: str
@@ -24,7 +24,7 @@ class Warehouse(dg.ConfigurableResource):
         return [table]
 
 
-class FakeWarehouse(dg.ConfigurableResource):
+class FakeWarehouse(dg.ConfigurableResource[Any]):
     _asked: list[str] = PrivateAttr(default_factory=list)
 
     def rows(self, table: str) -> list[str]:
@@ -292,7 +292,7 @@ def test_every_kind_of_computation_can_be_stubbed(scenario: Scenario) -> None:
     @dg.multi_asset(
         specs=[dg.AssetSpec("left", skippable=True), dg.AssetSpec("right", skippable=True)], can_subset=True
     )
-    def both() -> Iterator[dg.MaterializeResult]:
+    def both() -> Iterator[dg.MaterializeResult[Any]]:
         refuse()
         yield dg.MaterializeResult("left")
 
