@@ -5,11 +5,12 @@ and the timeline since the mark.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dagster_scenario import _dagster as dagster_
+from dagster_scenario import outcomes
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset
@@ -125,7 +126,11 @@ class AssetExpectation(Expectation):
         self._scenario.check_partitions(self._asset, partitions)
         count = Count(times, since, in_any_order, at_least)
         events = self._events(timeline_.MATERIALIZED, since)
-        return self._exactly("materialized", events, partitions, count, lambda e, f: self._why(e, f, since))
+
+        def why(expected: Sequence[str], found: Sequence[str]) -> list[str]:
+            return [*self._why(expected, found, since), *self._who_requested(_too_much(expected, found), events)]
+
+        return self._exactly("materialized", events, partitions, count, why)
 
     def not_materialized(self, *partitions: str, since: Mark | None = None) -> None:
         """It was not materialized, for none of these partitions, or not at all."""
@@ -171,10 +176,13 @@ class AssetExpectation(Expectation):
         if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
             named = f" for {', '.join(partitions)}" if partitions else ""
             instead = f"runs of {', '.join(found)} failed" if found else "no run of it failed"
-            self._false(f"failed{named}", instead, [], since)
+            others = [run for run in runs if run.which in _too_much(partitions, found)]
+            why = [f"  {line}" for line in outcomes.of_runs(self._scenario, others)]
+            self._false(f"failed{named}", instead, [*self._why(partitions, found, since), *why], since)
         for run in runs:
             if error not in run.error:
-                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", [], since)
+                why = [f"  {line}" for line in outcomes.of_runs(self._scenario, [run])]
+                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", why, since)
 
     def running(self, *partitions: str, in_any_order: bool = False) -> None:
         """Runs for exactly these partitions are under way: started and not ended."""
@@ -183,7 +191,8 @@ class AssetExpectation(Expectation):
         found = [run.which for run in runs]
         if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
             named = f" for {', '.join(partitions)}" if partitions else ""
-            self._false(f"running{named}", f"running are {', '.join(found)}" if found else "it is not", [], None)
+            instead = f"running are {', '.join(found)}" if found else "it is not"
+            self._false(f"running{named}", instead, self._why(partitions, found, None), None)
 
     def _events(self, kind: str, since: Mark | None) -> list[Event]:
         events = self._scenario.timeline.since(since)
@@ -195,47 +204,34 @@ class AssetExpectation(Expectation):
         return [run for run in runs if run.number in numbers and self._asset.name in run.assets]
 
     def _why(self, expected: Sequence[str], found: Sequence[str], since: Mark | None) -> list[str]:
-        """What is known of each partition that is missing or too much."""
-        lines = []
+        """What came of each partition that is missing, of all runs without partitions, or why none was requested."""
         missing: list[str | None] = [p for p in dict.fromkeys(expected) if found.count(p) < expected.count(p)]
         if not expected and not found:
             missing = [None]
-        unrequested = []
-        for partition in missing:
-            runs = [run for run in self._runs(since) if run.covers(partition)]
-            name = f"{partition}: " if partition else ""
-            for run in runs:
-                state = f"{run.status}: {run.error}" if run.error else run.status
-                lines.append(f"  {name}run {run.number}, requested {_list(run.causes)}, {state}")
-                lines += [f"    {line}" for line in run.trace]
-            if not runs:
-                unrequested.append(partition)
+        all_runs = self._runs(since)
+        runs = [run for run in all_runs if any(run.covers(partition) for partition in missing)]
+        lines = outcomes.of_runs(self._scenario, runs[-20:])
+        unrequested = [partition for partition in missing if not any(run.covers(partition) for run in runs)]
         if unrequested:
-            named = ", ".join(partition for partition in unrequested if partition)
-            lines.append(f"  no run was requested{f' for {named}' if named else ''}")
-            lines += [f"  {line}" for line in self._looks()]
-            since_when = since.at if since else None
-            # Which dynamic partitions there are, and which have begun, stands in the instance and depends on the time.
-            with dagster_.partition_loading_context(
-                effective_dt=self._scenario.now, dynamic_partitions_store=self._scenario.instance
-            ):
-                reasons = self._scenario.evaluations.explain(self._asset.name, unrequested[0], since_when)
-            lines += [f"  {line}" for line in reasons]
-        for event in self._events(timeline_.MATERIALIZED, since):
-            if expected and found.count(event.partition or "") > expected.count(event.partition or ""):
-                lines.append(f"  {_requested_by(self._scenario, event)}")
-        return list(dict.fromkeys(lines))
+            lines += self._why_unrequested(unrequested, since)
+        return [f"  {line}" for line in dict.fromkeys(lines)]
 
-    def _looks(self) -> list[str]:
-        """What the sensors and schedules of its location last said, and which of them are off."""
-        looks = [look for look in self._scenario.timeline.looking.values() if look.location == self._asset.location]
-        lines = [line for look in looks for line in _said(look)]
-        off = self._scenario.switched_off(self._asset.location)
-        if not lines:
-            lines.append("no sensor or schedule of its code location has looked yet")
-        if off:
-            lines.append(f"switched off: {', '.join(off)}; scenario.turn_on() turns everything on")
-        return lines
+    def _who_requested(self, partitions: Sequence[str], events: Sequence[Event]) -> list[str]:
+        """Who requested these partitions, which are too much."""
+        return [
+            f"  {_requested_by(self._scenario, event)}" for event in events if (event.partition or "") in partitions
+        ]
+
+    def _why_unrequested(self, partitions: Sequence[str | None], since: Mark | None) -> list[str]:
+        named = ", ".join(partition for partition in partitions if partition)
+        lines = [f"no run was requested{f' for {named}' if named else ''}"]
+        lines += outcomes.of_nobody(self._scenario, self._asset.location)
+        # Which dynamic partitions there are, and which have begun, stands in the instance and depends on the time.
+        with dagster_.partition_loading_context(
+            effective_dt=self._scenario.now, dynamic_partitions_store=self._scenario.instance
+        ):
+            since_when = since.at if since else None
+            return lines + self._scenario.evaluations.explain(self._asset.name, partitions[0], since_when)
 
 
 class Requested:
@@ -360,11 +356,9 @@ class InstigatorExpectation(Expectation):
         """Its last tick failed; `error` is part of what it said."""
         looking = self._looking()
         if looking is None or not looking.error:
-            self._false(
-                "failing", "it has not looked yet" if looking is None else "its last tick did not fail", [], None
-            )
+            self._tell("fail", "it has not looked yet" if looking is None else "its last tick did not fail", None)
         elif error not in looking.error:
-            self._false(f"failing with {error!r}", f"it failed with {looking.error!r}", [], None)
+            self._tell(f"fail with {error!r}", f"it failed with {looking.error!r}", None)
 
     def off(self) -> None:
         """It is switched off."""
@@ -389,7 +383,7 @@ class InstigatorExpectation(Expectation):
 
     def _tell(self, expected: str, instead: str, since: Mark | None) -> None:
         looking = self._looking()
-        why = [f"  {line}" for line in _said(looking)] if looking else ["  it has not looked yet"]
+        why = [f"  {line}" for line in outcomes.of_ticks(looking)] if looking else ["  it has not looked yet"]
         if self._scenario.is_off(self._name):
             why.append(f"  it is switched off; scenario.turn_on({self._name!r}) turns it on")
         raise AssertionError(_explain(self._scenario, f"{self._subject} to {expected}", instead, why, since))
@@ -433,7 +427,7 @@ class SensorExpectation(InstigatorExpectation):
         looking = self._looking()
         if looking is None or looking.idle_since is None or looking.error:
             instead = "it has not looked yet" if looking is None else looking.error or "its last tick requested runs"
-            self._false("waiting", instead, [], None)
+            self._tell("be waiting", instead, None)
             return
         began = looking.idle_since
         clock = self._scenario.clock
@@ -504,15 +498,17 @@ class RunsExpectation:
         return [run for run in runs if run.number in numbers and chosen(run)]
 
     def _false(self, expected: str, instead: str, runs: list[Run]) -> None:
-        why = []
-        for run in runs[:20]:
-            why.append(f"  {run}, requested {_list(run.causes)}: {run.status}{f', {run.error}' if run.error else ''}")
-            why += [f"    {line}" for line in run.trace]
+        why = [f"  {line}" for line in outcomes.of_runs(self._scenario, runs[:20])]
         raise AssertionError(
             _explain(
                 self._scenario, f"runs{f' of {self._job}' if self._job else ''}: {expected}", instead, why, self._since
             )
         )
+
+
+def _too_much(expected: Sequence[str], found: Sequence[str]) -> list[str]:
+    """What was found more often than expected; nothing where anything was expected."""
+    return [key for key in dict.fromkeys(found) if expected and found.count(key) > expected.count(key)]
 
 
 def _no_reasons(expected: Sequence[str], found: Sequence[str]) -> list[str]:
@@ -534,16 +530,6 @@ def _shown(tags: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """Of the tags of a run those that were asked for, and those that are not Dagster's own."""
     named = {key: value for key, value in tags.items() if key in wanted or not key.startswith((".dagster", "dagster/"))}
     return _pairs(named) or "none of them"
-
-
-def _said(look: timeline_.Looking) -> Iterator[str]:
-    """What a sensor or schedule said when it last looked, and what it had said before."""
-    said = look.error or look.reason or "requested nothing"
-    if look.idle_since is None:
-        said = "requested something"
-    yield f"{look.kind} {look.name} last looked at {look.last:%Y-%m-%d %H:%M:%S}: {said}"
-    earlier = [(at, what) for at, what in look.said if what != said]
-    yield from (f"  from {at:%Y-%m-%d %H:%M:%S} on: {what}" for at, what in earlier[-3:])
 
 
 def _explain(scenario: "Scenario", expected: str, instead: str, why: list[str], since: Mark | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dagster_scenario import outcomes
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.expectations import Count, Expectation, Requested
 from dagster_scenario.timeline import Event, Mark, Run
@@ -47,7 +48,8 @@ class JobExpectation(Expectation):
         for event in events:
             run = self._run(event)
             if error not in run.error:
-                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", [*run.trace], since)
+                why = [f"  {line}" for line in outcomes.of_runs(self._scenario, [run])]
+                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", why, since)
         count = Count(times, since, in_any_order, at_least)
         return self._exactly("failed", events, partitions, count, self._why)
 
@@ -57,7 +59,9 @@ class JobExpectation(Expectation):
         found = [run.which for run in runs]
         if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
             named = f" for {', '.join(partitions)}" if partitions else ""
-            self._false(f"running{named}", f"running are {', '.join(found)}" if runs else "it is not", [], None)
+            self._false(
+                f"running{named}", f"running are {', '.join(found)}" if runs else "it is not", self._why((), ()), None
+            )
 
     def not_requested(self, *, since: Mark | None = None) -> None:
         """No run of it was requested."""
@@ -83,11 +87,11 @@ class JobExpectation(Expectation):
         return [run for run in self._scenario.timeline.runs.values() if run.job == self._job]
 
     def _why(self, expected: Sequence[str], found: Sequence[str]) -> list[str]:
-        lines = []
-        for run in self._runs()[-20:]:
-            lines.append(f"  {run}, requested {', '.join(map(str, run.causes))}: {run.status} {run.error}".rstrip())
-            lines += [f"    {line}" for line in run.trace]
-        return lines or ["  no run of it was requested"]
+        lines = outcomes.of_runs(self._scenario, self._runs()[-20:])
+        if not lines:
+            location = self._scenario.location_of_job(self._job)
+            lines = ["no run was requested", *outcomes.of_nobody(self._scenario, location)]
+        return [f"  {line}" for line in lines]
 
 
 class CheckExpectation(Expectation):
@@ -126,7 +130,8 @@ class CheckExpectation(Expectation):
 
     def _why(self, expected: Sequence[str], found: Sequence[str]) -> list[str]:
         runs = [run for run in self._scenario.timeline.runs.values() if self._asset in run.assets]
-        return [f"  {run} {run.status} {run.error}".rstrip() for run in runs[-10:]] or [f"  no run of {self._asset}"]
+        lines = outcomes.of_runs(self._scenario, runs[-10:]) or [f"no run of {self._asset} was requested"]
+        return [f"  {line}" for line in lines]
 
 
 class PartitionsExpectation(Expectation):

@@ -551,6 +551,14 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         locations = {location for location, _ in self._locations.repositories}
         return any(name in self.switched_off(location) for location in locations)
 
+    def location_of_job(self, name: str) -> str:
+        """The name of the code location that has this job."""
+        return self._locations.job(name)[0]
+
+    def is_down(self, daemon: str) -> bool:
+        """Whether a daemon was stopped."""
+        return self._daemons is not None and daemon in self._daemons.stopped
+
     def freshness_of(self, asset: Asset) -> str:
         """The state of an asset by its freshness policy: pass, warn, fail, or unknown."""
         record = self.instance.get_freshness_state_records([asset.key]).get(asset.key)

@@ -153,6 +153,11 @@ class Looking:
     idle_since: datetime | None
     reason: str = ""
     error: str = ""
+    # Where the error was raised, in lines: the project's own line first.
+    trace: tuple[str, ...] = ()
+    # How many ticks in a row have failed, and since when.
+    failures: int = 0
+    failing_since: datetime | None = None
     cursor: str | None = None
     # When it ticked; of schedules alone.
     ticks: list[datetime] = field(default_factory=list)
@@ -163,6 +168,15 @@ class Looking:
         """Note a skip reason or an error, or that something was requested."""
         if what and (not self.said or self.said[-1][1] != what):
             self.said.append((at, what))
+
+    def note_failure(self, at: datetime, error: Any) -> None:
+        """Note the error of a tick that has failed; None for one that has not."""
+        if error is None:
+            self.error, self.trace, self.failures, self.failing_since = "", (), 0, None
+            return
+        self.error, self.trace = message_of(error), trace_of(error)
+        self.failures += 1
+        self.failing_since = self.failing_since or at
 
     # How many ticks in a row have failed, or have changed the skip reason.
     restless: int = 0
@@ -309,24 +323,23 @@ class Timeline:
         if kind == "schedule":
             looking.ticks.append(self._now())
         self._note_restless(looking, data)
+        failed_before = looking.error
+        looking.note_failure(self._now(), data.error if data.status == dagster_.TickStatus.FAILURE else None)
         if kind == "sensor" and data.cursor != looking.cursor:
             looking.cursor = data.cursor
             self.cursors_moved += 1
         if data.status == dagster_.TickStatus.SUCCESS:
-            looking.idle_since, looking.reason, looking.error = None, "", ""
+            looking.idle_since, looking.reason = None, ""
             looking.say(self._now(), "requested something")
             return
         if looking.idle_since is None:
             looking.idle_since = self._now()
         shown = SCHEDULE if kind == "schedule" else SENSOR
         if data.status == dagster_.TickStatus.FAILURE:
-            error = message_of(data.error)
-            if error != looking.error:
-                self.add(shown, f"{name} failed: {error}", subject=name, location=location, problem=True)
-            looking.error = error
-            looking.say(self._now(), f"failed: {error}")
+            if looking.error != failed_before:
+                self.add(shown, f"{name} failed: {looking.error}", subject=name, location=location, problem=True)
+            looking.say(self._now(), f"failed: {looking.error}")
             return
-        looking.error = ""
         reason = _reason(data)
         if reason and reason != looking.reason:
             self.add(shown, f"{name} skipped: {reason}", subject=name, location=location)
