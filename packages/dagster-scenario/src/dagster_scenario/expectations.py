@@ -14,6 +14,7 @@ from dagster_scenario import outcomes
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset
+from dagster_scenario.shortening import About
 from dagster_scenario.timeline import Event, Mark, Run, between
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ __tracebackhide__ = True
 class Expectation:
     """What all expectations have in common: what is counted, and how a false one is told."""
 
-    def __init__(self, scenario: "Scenario", subject: str) -> None:
-        self._scenario, self._subject = scenario, subject
+    def __init__(self, scenario: "Scenario", subject: str, *names: str) -> None:
+        """names: of what it is about, as the timeline has them."""
+        self._scenario, self._subject, self._names = scenario, subject, frozenset(names)
 
     def _exactly(
         self,
@@ -44,13 +46,19 @@ class Expectation:
         found = [event.partition or "" for event in events]
         if partitions and not count.has(partitions, found):
             want = f"{verb} for {count.wanted(partitions)}"
-            self._false(want, _instead(found), why(partitions, found), count.since)
+            self._false(
+                want,
+                _instead(found),
+                why(partitions, found),
+                count.since,
+                [*partitions, *_too_much(partitions, found)[:10]],
+            )
         elif not partitions and not count.is_enough(len(found)):
             want = verb if count.times is None else f"{verb} {count.number()}"
             self._false(want, _instead(found), why([], found), count.since)
         runs = [self._scenario.timeline.run(event.run) if event.run else None for event in events]
         happened = [(_where(event), run) for event, run in zip(events, runs, strict=True)]
-        return Requested(self._scenario, f"{self._subject} to be {verb}", happened, count.since)
+        return Requested(self._scenario, f"{self._subject} to be {verb}", happened, count.since, self._names)
 
     def _none(self, verb: str, events: Sequence[Event], partitions: Sequence[str], since: Mark | None) -> None:
         """None of these events happened, or none for these partitions."""
@@ -58,10 +66,15 @@ class Expectation:
         if those:
             why = [f"  {_requested_by(self._scenario, event)}" for event in those[:10]]
             named = f" for {', '.join(partitions)}" if partitions else ""
-            self._false(f"not {verb}{named}", _instead([event.partition or "" for event in those]), why, since)
+            self._false(
+                f"not {verb}{named}", _instead([event.partition or "" for event in those]), why, since, partitions
+            )
 
-    def _false(self, expected: str, instead: str, why: list[str], since: Mark | None) -> None:
-        raise AssertionError(_explain(self._scenario, f"{self._subject} to be {expected}", instead, why, since))
+    def _false(
+        self, expected: str, instead: str, why: list[str], since: Mark | None, partitions: Sequence[str] = ()
+    ) -> None:
+        about = About(self._names, frozenset(partitions))
+        raise AssertionError(_explain(self._scenario, f"{self._subject} to be {expected}", instead, why, since, about))
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,7 @@ class AssetExpectation(Expectation):
     """What is expected of one asset: `scenario.expect('orders')`."""
 
     def __init__(self, scenario: "Scenario", asset: Asset) -> None:
-        super().__init__(scenario, asset.name)
+        super().__init__(scenario, asset.name, asset.name)
         self._asset = asset
 
     def materialized(
@@ -178,7 +191,7 @@ class AssetExpectation(Expectation):
             instead = f"runs of {', '.join(found)} failed" if found else "no run of it failed"
             others = [run for run in runs if run.which in _too_much(partitions, found)]
             why = [f"  {line}" for line in outcomes.of_runs(self._scenario, others)]
-            self._false(f"failed{named}", instead, [*self._why(partitions, found, since), *why], since)
+            self._false(f"failed{named}", instead, [*self._why(partitions, found, since), *why], since, partitions)
         for run in runs:
             if error not in run.error:
                 why = [f"  {line}" for line in outcomes.of_runs(self._scenario, [run])]
@@ -192,7 +205,7 @@ class AssetExpectation(Expectation):
         if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
             named = f" for {', '.join(partitions)}" if partitions else ""
             instead = f"running are {', '.join(found)}" if found else "it is not"
-            self._false(f"running{named}", instead, self._why(partitions, found, None), None)
+            self._false(f"running{named}", instead, self._why(partitions, found, None), None, partitions)
 
     def _events(self, kind: str, since: Mark | None) -> list[Event]:
         events = self._scenario.timeline.since(since)
@@ -238,9 +251,16 @@ class Requested:
     """What was expected and has happened, and by which run; says who requested the runs."""
 
     def __init__(
-        self, scenario: "Scenario", what: str, happened: Sequence[tuple[str, Run | None]], since: Mark | None
+        self,
+        scenario: "Scenario",
+        what: str,
+        happened: Sequence[tuple[str, Run | None]],
+        since: Mark | None,
+        names: frozenset[str] = frozenset(),
     ) -> None:
+        """names: of what has happened, as the timeline has them."""
         self._scenario, self._what, self._happened, self._since = scenario, what, happened, since
+        self._names = names
 
     def by_sensor(self, name: str = "") -> "Requested":
         """Each by a run that a sensor requested, this one if it is named."""
@@ -315,14 +335,15 @@ class Requested:
 
     def _false(self, expected: str, instead: str, those: Sequence[tuple[str, Run | None]]) -> None:
         why = [f"  {what}" + (f", requested {_list(run.causes)}" if run else "") for what, run in those[:10]]
-        raise AssertionError(_explain(self._scenario, expected, instead, why, self._since))
+        about = About(self._names, runs=frozenset(run.number for _, run in those if run))
+        raise AssertionError(_explain(self._scenario, expected, instead, why, self._since, about))
 
 
 class InstigatorExpectation(Expectation):
     """What is expected of a sensor or a schedule."""
 
     def __init__(self, scenario: "Scenario", kind: str, name: str) -> None:
-        super().__init__(scenario, f"{kind} {name}")
+        super().__init__(scenario, f"{kind} {name}", name)
         self._kind, self._name = kind, name
 
     def requested(
@@ -344,7 +365,8 @@ class InstigatorExpectation(Expectation):
             number = "a run" if times is None else f"{'at least ' if at_least else ''}{times} runs"
             self._tell(f"request {number}", self._instead(runs), since)
         happened = [(str(run), run) for _, run in runs]
-        return Requested(self._scenario, f"runs of {self._subject} to be requested", happened, since)
+        what = f"runs of {self._subject} to be requested"
+        return Requested(self._scenario, what, happened, since, self._names)
 
     def not_requested(self, *, since: Mark | None = None) -> None:
         """It has requested no run."""
@@ -386,7 +408,8 @@ class InstigatorExpectation(Expectation):
         why = [f"  {line}" for line in outcomes.of_ticks(looking)] if looking else ["  it has not looked yet"]
         if self._scenario.is_off(self._name):
             why.append(f"  it is switched off; scenario.turn_on({self._name!r}) turns it on")
-        raise AssertionError(_explain(self._scenario, f"{self._subject} to {expected}", instead, why, since))
+        about = About(self._names)
+        raise AssertionError(_explain(self._scenario, f"{self._subject} to {expected}", instead, why, since, about))
 
 
 class ScheduleExpectation(InstigatorExpectation):
@@ -490,7 +513,8 @@ class RunsExpectation:
                 for since, until, where in run.waits[:5]
             ]
             want = "runs to hold no slot while they wait"
-            raise AssertionError(_explain(self._scenario, want, f"{len(runs)} did", why, self._since))
+            about = About(runs=frozenset(run.number for run in runs[:20]))
+            raise AssertionError(_explain(self._scenario, want, f"{len(runs)} did", why, self._since, about))
 
     def _runs(self, chosen: Callable[[Run], bool]) -> list[Run]:
         numbers = {event.run for event in self._scenario.timeline.since(self._since) if event.run}
@@ -499,11 +523,9 @@ class RunsExpectation:
 
     def _false(self, expected: str, instead: str, runs: list[Run]) -> None:
         why = [f"  {line}" for line in outcomes.of_runs(self._scenario, runs[:20])]
-        raise AssertionError(
-            _explain(
-                self._scenario, f"runs{f' of {self._job}' if self._job else ''}: {expected}", instead, why, self._since
-            )
-        )
+        want = f"runs{f' of {self._job}' if self._job else ''}: {expected}"
+        about = About(frozenset({self._job} if self._job else ()), runs=frozenset(run.number for run in runs[:20]))
+        raise AssertionError(_explain(self._scenario, want, instead, why, self._since, about))
 
 
 def _too_much(expected: Sequence[str], found: Sequence[str]) -> list[str]:
@@ -532,8 +554,10 @@ def _shown(tags: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     return _pairs(named) or "none of them"
 
 
-def _explain(scenario: "Scenario", expected: str, instead: str, why: list[str], since: Mark | None) -> str:
-    shown = scenario.timeline.shortened(since)
+def _explain(
+    scenario: "Scenario", expected: str, instead: str, why: list[str], since: Mark | None, about: About
+) -> str:
+    shown = scenario.timeline.shortened(since, about=about)
     return "\n".join(
         [
             f"expected {expected}{f' since {since}' if since else ''}, but {instead}",

@@ -19,7 +19,7 @@ class JobExpectation(Expectation):
     """What is expected of the runs of one job: `scenario.expect_job('nightly_job')`."""
 
     def __init__(self, scenario: "Scenario", job: str) -> None:
-        super().__init__(scenario, f"job {job}")
+        super().__init__(scenario, f"job {job}", job)
         self._job = job
 
     def succeeded(
@@ -98,7 +98,7 @@ class CheckExpectation(Expectation):
     """What is expected of one asset check: `scenario.expect_check('orders', 'has_rows')`."""
 
     def __init__(self, scenario: "Scenario", asset: str, check: str) -> None:
-        super().__init__(scenario, f"check {check} of {asset}")
+        super().__init__(scenario, f"check {check} of {asset}", asset)
         self._asset, self._check = asset, check
 
     def passed(self, *, times: int | None = None, since: Mark | None = None, at_least: bool = False) -> Requested:
@@ -138,7 +138,7 @@ class PartitionsExpectation(Expectation):
     """What is expected of dynamic partitions: `scenario.expect_partitions('shops')`."""
 
     def __init__(self, scenario: "Scenario", name: str) -> None:
-        super().__init__(scenario, f"partitions of {name}")
+        super().__init__(scenario, f"partitions of {name}", name)
         self._name = name
 
     def are(self, *partitions: str) -> None:
