@@ -6,7 +6,7 @@ as it is.
 """
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from inspect import isgenerator
@@ -276,14 +276,33 @@ def _with_nodes(graph: dg.GraphDefinition, replaced: Mapping[str, Any]) -> dg.Gr
         dependencies=dependencies,
         input_mappings=graph.input_mappings,
         output_mappings=graph.output_mappings,
-        config=graph.config_mapping,
+        config=_mapping_of(graph, [definitions[name] for name in used]),
         tags=graph.tags,
         input_assets=graph.input_assets,
     )
 
 
+def _any_config() -> Any:
+    """The config of what is stubbed: it needs none, and takes what the real one takes."""
+    return dg.Field(dg.Any, is_required=False)
+
+
+def _mapping_of(graph: dg.GraphDefinition, definitions: Iterable[Any]) -> dg.ConfigMapping | None:
+    """How a graph makes the config of its nodes of its own: not at all, if nothing in it is left to be configured."""
+    if graph.config_mapping is None or not all(map(_is_stubbed, definitions)):
+        return graph.config_mapping
+    return dg.ConfigMapping(config_fn=lambda _: {}, config_schema=_any_config())
+
+
+def _is_stubbed(definition: Any) -> bool:
+    """Whether an op, or every op of a graph, stands for another one."""
+    if isinstance(definition, dg.GraphDefinition):
+        return all(map(_is_stubbed, definition.node_defs))
+    return hasattr(definition, _STUB)
+
+
 def _stub_op(op: dg.OpDefinition, handle: Any, layer: Any, stubs: Mapping[str, Stub]) -> dg.OpDefinition:
-    """An op in place of another one: with its name for the user, its outputs and its config, and without its needs."""
+    """An op in place of another one: with its name for the user and its outputs, and without its needs."""
     keys = {output.name: layer.get_entity_key_for_node_output(handle, output.name) for output in op.output_defs}
     given = next(iter(stubs.values()))
 
@@ -296,13 +315,12 @@ def _stub_op(op: dg.OpDefinition, handle: Any, layer: Any, stubs: Mapping[str, S
                 yield _result(output.name, keys[output.name], stubs, given, lambda key: layer.get(key).is_observable)
 
     around = around_of(op)
-    schema: Any = op.config_schema
     stubbed = dg.OpDefinition(
         name=f"stub_of_{'__'.join(handle.path)}",
         compute_fn=around(compute) if around else compute,
         ins={name: dg.In(dg.Nothing) for name in op.ins},
         outs={name: _stub_out(out) for name, out in op.outs.items()},
-        config_schema=schema,
+        config_schema=_any_config(),
         tags=op.tags,
         retry_policy=op.retry_policy,
         pool=op.pool,
