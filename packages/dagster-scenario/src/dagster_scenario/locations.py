@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -334,6 +334,21 @@ class Locations:
         if name not in jobs:
             raise unknown("job", name, (job for job in jobs if not job.startswith("__")))
         return jobs[name]
+
+    def prepared_job(self, location: str, name: str) -> dg.JobDefinition:
+        """A job of a location as it is to execute."""
+        there = self._with_job(location, name)
+        return self.prepared(there.get_job(name), there)
+
+    def job_of_assets(self, assets: Sequence[Asset]) -> dg.JobDefinition:
+        """The job that materializes these assets of one location."""
+        keys = {asset.key for asset in assets}
+        for (location, _), there in self.repositories.items():
+            if location == assets[0].location and keys <= there.asset_graph.get_all_asset_keys():
+                job = there.get_implicit_job_def_for_assets(list(keys))
+                assert job is not None
+                return self.prepared(job.get_subset(asset_selection=keys), there)
+        raise AssertionError(f"no repository of {assets[0].location} has all of these assets")
 
     def remote_job(self, location: str, name: str) -> Any:
         """The job as Dagster's daemons see it."""
