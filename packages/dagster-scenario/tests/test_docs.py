@@ -37,7 +37,7 @@ _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE 
 _CALLED_BACK = frozenset(
     {"event_stored", "tick_stored", "run_added", "backfill_stored", "evaluations_stored", "partitions_stored"}
     | {"slot_claimed", "slots_changed"}
-    | {"check_partitions", "check_asset_or_job", "freshness_of", "is_off", "switched_off"}
+    | {"check_partitions", "check_asset_or_job", "freshness_of", "is_off", "switched_off", "is_down", "location_of_job"}
     | {"add", "number_requests", "open_backfills"}
 )
 

@@ -7,6 +7,7 @@ and the timeline since the mark.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from dagster_scenario import _dagster as dagster_
@@ -14,6 +15,8 @@ from dagster_scenario import outcomes
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset
+from dagster_scenario.overlaps import end_of, overlapping
+from dagster_scenario.runs import delta
 from dagster_scenario.shortening import About
 from dagster_scenario.timeline import Event, Mark, Run, between
 
@@ -69,6 +72,17 @@ class Expectation:
             self._false(
                 f"not {verb}{named}", _instead([event.partition or "" for event in those]), why, since, partitions
             )
+
+    def _never_overlapped(self, runs: Sequence[Run], same_partition: bool, since: Mark | None) -> None:
+        """No two of these runs were under way at the same time, or none for the same partition."""
+        pairs = overlapping(runs, self._scenario.timeline, same_partition, since)
+        if pairs:
+            which = " for the same partition" if same_partition and any(run.partitions for run in runs) else ""
+            why = [f"  {_while(one, self._scenario)}, and {_while(other, self._scenario)}" for one, other in pairs[:10]]
+            times = "" if len(pairs) == 1 else f", {len(pairs)} pairs of runs"
+            about = About(self._names, runs=frozenset(run.number for pair in pairs[:10] for run in pair))
+            want = f"{self._subject} to be never under way twice at once{which}"
+            raise AssertionError(_explain(self._scenario, want, f"it was{times}", why, since, about))
 
     def _false(
         self, expected: str, instead: str, why: list[str], since: Mark | None, partitions: Sequence[str] = ()
@@ -168,6 +182,38 @@ class AssetExpectation(Expectation):
         self._scenario.check_partitions(self._asset, partitions)
         self._none("observed", self._events(timeline_.OBSERVED, since), partitions, since)
 
+    def requested(
+        self,
+        *partitions: str,
+        times: int | None = None,
+        since: Mark | None = None,
+        in_any_order: bool = False,
+        at_least: bool = False,
+    ) -> "Requested":
+        """Runs of it were requested for exactly these partitions, whatever came of them; as in `materialized`."""
+        self._scenario.check_partitions(self._asset, partitions)
+        count = Count(times, since, in_any_order, at_least)
+        events = self._requests(since)
+
+        def why(expected: Sequence[str], found: Sequence[str]) -> list[str]:
+            return [*self._why(expected, found, since), *self._who_requested(_too_much(expected, found), events)]
+
+        return self._exactly("requested", events, partitions, count, why)
+
+    def not_requested(self, *partitions: str, since: Mark | None = None) -> None:
+        """No run of it was requested, for none of these partitions, or not at all."""
+        self._scenario.check_partitions(self._asset, partitions)
+        self._none("requested", self._requests(since), partitions, since)
+
+    def never_overlapped(self, *, since: Mark | None = None, any_partition: bool = False) -> None:
+        """No two runs of it were under way for the same partition at the same time.
+
+        Args:
+            since: look from this mark on.
+            any_partition: not for different partitions either.
+        """
+        self._never_overlapped(self._runs(None), not any_partition, since)
+
     def fresh(self) -> None:
         """By its freshness policy it is fresh."""
         self._freshness("pass", "fresh")
@@ -210,6 +256,16 @@ class AssetExpectation(Expectation):
     def _events(self, kind: str, since: Mark | None) -> list[Event]:
         events = self._scenario.timeline.since(since)
         return [event for event in events if event.kind == kind and event.asset == self._asset.name]
+
+    def _requests(self, since: Mark | None) -> list[Event]:
+        runs = {run.number: run for run in self._scenario.timeline.runs.values() if self._asset.name in run.assets}
+        events = self._scenario.timeline.since(since)
+        requests = [event for event in events if event.kind == timeline_.REQUESTED and event.run in runs]
+        return [
+            replace(event, partition=partition)
+            for event in requests
+            for partition in runs[event.run or 0].partitions or (None,)
+        ]
 
     def _runs(self, since: Mark | None) -> list[Run]:
         numbers = {event.run for event in self._scenario.timeline.since(since) if event.run}
@@ -285,6 +341,40 @@ class Requested:
     def by_hand(self) -> "Requested":
         """Each by a run that the scenario requested itself."""
         return self._by("hand", "")
+
+    def requested_at(self, *moments: datetime | str) -> "Requested":
+        """Each by a run that was requested at this time; of several times, each at its own, in this order."""
+        clock = self._scenario.clock
+        at = [clock.parse(moment) for moment in moments]
+        if len(at) not in (1, len(self._happened)):
+            raise ScenarioError(f"{len(self._happened)} runs and {len(at)} times: give one for all, or one for each")
+        pairs = zip(self._happened, at if len(at) > 1 else at * len(self._happened), strict=True)
+        others = [
+            (what, run)
+            for (what, run), moment in pairs
+            if run is None or run.requested.timestamp() != moment.timestamp()
+        ]
+        return self._all(f"at {', '.join(clock.show(moment) for moment in at)}", others)
+
+    def requested_within(self, **duration: float) -> "Requested":
+        """Each by a run that was requested at most so long after the mark of the expectation: `minutes=10`."""
+        if self._since is None:
+            raise ScenarioError(
+                "requested_within(...) counts from a mark: expect(...).requested(..., since=scenario.mark())"
+            )
+        length, clock = delta(**duration), self._scenario.clock
+        end = self._since.at.timestamp() + length.total_seconds()
+        others = [(what, run) for what, run in self._happened if run is None or run.requested.timestamp() > end]
+        until = clock.show(datetime.fromtimestamp(end, timezone.utc))
+        return self._all(f"within {timeline_.lateness(length)}, until {until}", others)
+
+    def _all(self, how: str, others: Sequence[tuple[str, Run | None]]) -> "Requested":
+        if others:
+            what = self._what if self._what.endswith("requested") else f"{self._what} by a run requested"
+            instead = "1 was not" if len(others) == 1 else f"{len(others)} were not"
+            those = [(f"run {run.number} at {run.requested:%Y-%m-%d %H:%M:%S}" if run else w, run) for w, run in others]
+            self._false(f"{what} {how}", instead, those)
+        return self
 
     def with_tags(self, **tags: str) -> "Requested":
         """Each by a run that has these tags; a name with a slash is given as `**{"team/name": "sales"}`."""
@@ -526,6 +616,11 @@ class RunsExpectation:
         want = f"runs{f' of {self._job}' if self._job else ''}: {expected}"
         about = About(frozenset({self._job} if self._job else ()), runs=frozenset(run.number for run in runs[:20]))
         raise AssertionError(_explain(self._scenario, want, instead, why, self._since, about))
+
+
+def _while(run: Run, scenario: "Scenario") -> str:
+    ended = end_of(run, scenario.timeline)
+    return f"{run} from {run.started:%Y-%m-%d %H:%M:%S} {f'to {ended:%Y-%m-%d %H:%M:%S}' if ended else 'on'}"
 
 
 def _too_much(expected: Sequence[str], found: Sequence[str]) -> list[str]:

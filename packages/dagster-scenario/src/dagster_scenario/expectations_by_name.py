@@ -32,7 +32,7 @@ class JobExpectation(Expectation):
     ) -> Requested:
         """Its runs for exactly these partitions succeeded, in this order; or so many, at least one for None."""
         count = Count(times, since, in_any_order, at_least)
-        return self._exactly("successful", self._ends(since, timeline_.SUCCEEDED), partitions, count, self._why)
+        return self._exactly("successful", self._of_runs(since, timeline_.SUCCEEDED), partitions, count, self._why)
 
     def failed(
         self,
@@ -44,7 +44,7 @@ class JobExpectation(Expectation):
         error: str = "",
     ) -> Requested:
         """Its runs for exactly these partitions failed or were killed; `error` is part of what each of them said."""
-        events = self._ends(since, timeline_.FAILED, timeline_.KILLED)
+        events = self._of_runs(since, timeline_.FAILED, timeline_.KILLED)
         for event in events:
             run = self._run(event)
             if error not in run.error:
@@ -63,12 +63,27 @@ class JobExpectation(Expectation):
                 f"running{named}", f"running are {', '.join(found)}" if runs else "it is not", self._why((), ()), None
             )
 
+    def requested(
+        self,
+        *partitions: str,
+        times: int | None = None,
+        since: Mark | None = None,
+        in_any_order: bool = False,
+        at_least: bool = False,
+    ) -> Requested:
+        """Runs of it were requested for exactly these partitions, whatever came of them."""
+        count = Count(times, since, in_any_order, at_least)
+        return self._exactly("requested", self._of_runs(since, timeline_.REQUESTED), partitions, count, self._why)
+
     def not_requested(self, *, since: Mark | None = None) -> None:
         """No run of it was requested."""
-        requested = [e for e in self._scenario.timeline.since(since) if e.kind == timeline_.REQUESTED and self._is(e)]
-        self._none("requested", requested, (), since)
+        self._none("requested", self._of_runs(since, timeline_.REQUESTED), (), since)
 
-    def _ends(self, since: Mark | None, *kinds: str) -> list[Event]:
+    def never_overlapped(self, *, since: Mark | None = None, any_partition: bool = False) -> None:
+        """No two runs of it were under way for the same partition at the same time; `any_partition`: for any two."""
+        self._never_overlapped(self._runs(), not any_partition, since)
+
+    def _of_runs(self, since: Mark | None, *kinds: str) -> list[Event]:
         events = [e for e in self._scenario.timeline.since(since) if e.kind in kinds and self._is(e)]
         # Run monitoring records a killed run as failed, later.
         last = {event.run: event for event in events}
