@@ -66,6 +66,8 @@ class Locations:
         self.workspace: Any = None
         self._known_computations: list[Computation] | None = None
         self.stand_ins = StandIns()
+        # By location, as the project has them.
+        self._own_resources: dict[str, dict[str, Any]] = {}
         self._undo: list[Callable[[], None]] = []
         # How often each sensor looks at most, by location and name.
         self.sensor_intervals: dict[tuple[str, str], timedelta] = {}
@@ -145,6 +147,9 @@ class Locations:
     def _swap_resources(self) -> None:
         """Let sensors and schedules have the resources that stand in for others; runs are prepared one by one."""
         self._undo_swaps()
+        self._own_resources = {}
+        for (location, _), repository in self.repositories.items():
+            self._own_resources.setdefault(location, {}).update(repository.get_top_level_resources())
         for location in self.stand_ins.resources:
             swapped = self.stand_ins.swapped(location)
             there = [repository for (place, _), repository in self.repositories.items() if place == location]
@@ -153,8 +158,10 @@ class Locations:
             for key in swapped:
                 if key not in known:
                     raise unknown("resource", key, known, where=f" in code location {location!r}")
-            if swapped:
-                self._undo += [_with_top_level_resources(repository, swapped) for repository in there]
+            for repository in there if swapped else []:
+                own = repository.get_top_level_resources()
+                resources = self.stand_ins.swapped_in(location, own, self._own_resources[location])
+                self._undo.append(_with_top_level_resources(repository, resources))
 
     def _undo_swaps(self) -> None:
         for undo in self._undo:
@@ -168,7 +175,8 @@ class Locations:
     def prepared(self, job: dg.JobDefinition, repository: dg.RepositoryDefinition) -> dg.JobDefinition:
         """A job of a repository as it is to execute, with what stands in for some of it."""
         locations = [location for (location, _), there in self.repositories.items() if there is repository]
-        return self.stand_ins.put_into(job, locations[0] if locations else "")
+        location = locations[0] if locations else ""
+        return self.stand_ins.put_into(job, location, self._own_resources.get(location, {}))
 
     def close(self) -> None:
         self._undo_swaps()
@@ -478,9 +486,8 @@ class Locations:
                     yield (name, instigator.name), instigator
 
 
-def _with_top_level_resources(repository: Any, swapped: Mapping[str, Any]) -> Callable[[], None]:
+def _with_top_level_resources(repository: Any, resources: Mapping[str, Any]) -> Callable[[], None]:
     """Let a repository give other resources to its sensors and schedules. Returns what ends that."""
-    resources = {**repository.get_top_level_resources(), **swapped}
     repository.get_top_level_resources = lambda: resources
     return lambda: delattr(repository, "get_top_level_resources")
 

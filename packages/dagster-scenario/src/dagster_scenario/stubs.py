@@ -18,6 +18,7 @@ from dagster_scenario import _dagster as dagster_
 from dagster_scenario.errors import ScenarioError
 from dagster_scenario.executors import AROUND
 from dagster_scenario.faults import around_of
+from dagster_scenario.held_resources import with_held_ones_swapped
 
 
 @dataclass
@@ -70,12 +71,24 @@ class StandIns:
         """The resources of a location that were swapped, as definitions."""
         return dagster_.wrap_resources_for_execution(self.resources.get(location, {}))
 
-    def put_into(self, job: dg.JobDefinition, location: str) -> dg.JobDefinition:
-        """The job as it is to execute."""
-        swapped = {key: value for key, value in self.swapped(location).items() if key in job.resource_defs}
-        if not swapped and not self.stubs:
+    def swapped_in(
+        self, location: str, resources: Mapping[str, dg.ResourceDefinition], own: Mapping[str, dg.ResourceDefinition]
+    ) -> dict[str, dg.ResourceDefinition]:
+        """Resources of a location, with what was given in place of some of them, under their keys and in others.
+
+        own: all resources of the location as the project has them.
+        """
+        given = self.resources.get(location, {})
+        with_given = {**resources, **{key: one for key, one in self.swapped(location).items() if key in resources}}
+        return with_held_ones_swapped(with_given, own, given) if given else with_given
+
+    def put_into(
+        self, job: dg.JobDefinition, location: str, own: Mapping[str, dg.ResourceDefinition]
+    ) -> dg.JobDefinition:
+        """The job as it is to execute. own: all resources of its location as the project has them."""
+        if not self.resources.get(location) and not self.stubs:
             return job
-        resources = {**job.resource_defs, **swapped}
+        resources = self.swapped_in(location, job.resource_defs, {**own, **job.resource_defs})
         graph = job.graph
         if self.stubs:
             graph = self._stubbed_graph(job.graph, job.asset_layer, None)
