@@ -14,14 +14,11 @@ import dagster_scenario
 import pytest
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.dry_run import DryRun
-from dagster_scenario.expectations import (
-    AssetExpectation,
-    Requested,
-    RunsExpectation,
-    ScheduleExpectation,
-    SensorExpectation,
-)
+from dagster_scenario.expectations import Requested
 from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
+from dagster_scenario.expectations_of_assets import AssetExpectation
+from dagster_scenario.expectations_of_runs import RunsExpectation
+from dagster_scenario.expectations_of_ticks import ScheduleExpectation, SensorExpectation
 from dagster_scenario.world.delta import Table
 from dagster_scenario.world.files import Folder
 from dagster_scenario.world.http import Endpoint

@@ -23,8 +23,10 @@ from dagster_scenario.dry_run import DryRun
 from dagster_scenario.due import Due
 from dagster_scenario.errors import ScenarioError, ScenarioWarning, unknown
 from dagster_scenario.execution import Execution, never_hit
-from dagster_scenario.expectations import AssetExpectation, RunsExpectation, ScheduleExpectation, SensorExpectation
 from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
+from dagster_scenario.expectations_of_assets import AssetExpectation
+from dagster_scenario.expectations_of_runs import RunsExpectation
+from dagster_scenario.expectations_of_ticks import ScheduleExpectation, SensorExpectation
 from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
