@@ -1,15 +1,11 @@
 """Code locations, loaded into this process, and what is in them. Where they come from is said in `sources`."""
 
-import importlib
-import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -22,6 +18,7 @@ from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.executors import replaced
 from dagster_scenario.faults import END, START
 from dagster_scenario.graphs import Step, steps_of
+from dagster_scenario.importing import does_not_load, import_target
 from dagster_scenario.runs import Job
 from dagster_scenario.stubs import StandIns
 from dagster_scenario.tracebacks import message_of
@@ -112,7 +109,7 @@ class Locations:
         self.repositories, self._known_computations = {}, None
         for name, entry in self.workspace.create_request_context().get_code_location_entries().items():
             if entry.load_error:
-                raise ScenarioError(_does_not_load(name, entry.load_error))
+                raise ScenarioError(does_not_load(name, entry.load_error))
             for repository in entry.code_location.get_repositories():
                 self.repositories[name, repository] = entry.code_location._get_repo_def(repository)
             # Dagster plans a run of the job that is to execute, not of one whose password is not there.
@@ -133,11 +130,7 @@ class Locations:
             # At the end: Dagster takes the first entry off while it loads.
             sys.path.append(folder)
             self._import_paths.append(folder)
-        with _naming(location, target.module_name or target.package_name or target.python_file):
-            if target.python_file is not None:
-                _import_file(Path(target.python_file))
-            else:
-                importlib.import_module(target.module_name or target.package_name or target.autoload_defs_module_name)
+        import_target(location, target)
 
     def swap_resources(self, locations: Iterable[str], resources: Mapping[str, Any] | None) -> None:
         """Let these locations have other resources from the next load on, or their own."""
@@ -517,51 +510,3 @@ def _time_windows(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.Tim
     elif isinstance(partitions, dg.MultiPartitionsDefinition):
         for dimension in partitions.partitions_defs:
             yield from _time_windows(dimension.partitions_def)
-
-
-@contextmanager
-def _naming(location: str, module: str | None) -> Iterator[None]:
-    """An import that fails is an error that names the location and the project's own line."""
-    try:
-        yield
-    except Exception as error:
-        said = f"  {type(error).__name__}: {error}"
-        attempt = f"`python -c 'import {module}'` shows the same"
-        if module is None or module.endswith(".py"):
-            attempt = f"`python {module}` shows the same" if module else "its definitions can't be imported"
-        if isinstance(error, ModuleNotFoundError) and module and error.name == module.split(".")[0]:
-            attempt = 'its folder is not on sys.path; with pytest, set it in pyproject.toml: pythonpath = ["."]'
-        message = "\n".join([f"code location {location!r} does not load; {attempt}:", said, *_where(error)])
-        raise ScenarioError(message) from error
-
-
-def _where(error: Exception) -> list[str]:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parent))]
-    return [f"  at {frame.filename}:{frame.lineno}: {frame.line}" for frame in own[-1:]]
-
-
-def _import_file(file: Path) -> None:
-    """Import a Python file under its own name, as Dagster does, and forget it if that fails."""
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist")
-    there = sys.modules.get(file.stem)
-    if there is not None and there.__file__ is not None and Path(there.__file__).resolve() == file.resolve():
-        return
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        # Dagster would take what is left of it for the whole module.
-        del sys.modules[file.stem]
-        raise
-
-
-def _does_not_load(name: str, error: Any) -> str:
-    while error.cause:
-        error = error.cause
-    return f"code location {name!r} does not load:\n  {error.message.strip()}"
