@@ -1,5 +1,6 @@
 """A false expectation of a failure says what happened instead, and a sensor that fails says so in its own words."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,10 @@ def test_runs_that_did_not_fail_are_named_with_what_came_of_them(scenario: Scena
     assert false(scenario.expect("orders").failed) == [
         "expected orders to be failed, but no run of it failed",
         "  run 1 (orders [2024-01-01]), requested by hand: succeeded",
-        "  run 2 (orders [2024-01-02]), requested by hand: started, and under way since 2024-01-05 00:00:00",
+        "  run 2 (orders [2024-01-02]), requested by hand: under way since 2024-01-05 00:00:00, held: start",
     ]
     assert false(scenario.expect("orders").failed, "2024-01-02")[1:] == [
-        "  run 2 (orders [2024-01-02]), requested by hand: started, and under way since 2024-01-05 00:00:00",
+        "  run 2 (orders [2024-01-02]), requested by hand: under way since 2024-01-05 00:00:00, held: start",
     ]
     scenario.release()
     scenario.fail("orders", error="the disk is full")
@@ -121,6 +122,20 @@ def test_a_run_that_has_not_started_says_what_it_waits_for(tmp_path: Path) -> No
             "  run 2 (report), requested by hand: requested, and not started: "
             "the run queue lets 1 run be under way, and 1 is: run 1 (report)"
         )
+
+
+def test_a_run_that_sleeps_says_where(scenario: Scenario) -> None:
+    @dg.asset
+    def slow() -> None:
+        time.sleep(3600)
+
+    scenario.load(dg.Definitions(assets=[slow]))
+    scenario.materialize("slow")
+    scenario.run_until_quiet()
+    assert (
+        ": under way since 2024-01-01 00:00:00, asleep in test_false_failures.py:"
+        in (false(scenario.expect("slow").failed)[1])
+    )
 
 
 def test_a_run_that_a_limit_of_its_tag_holds_back_says_which(tmp_path: Path) -> None:

@@ -21,10 +21,23 @@ def of_runs(scenario: "Scenario", runs: Iterable[Run]) -> list[str]:
 
 def _state(scenario: "Scenario", run: Run) -> str:
     if run.status == timeline_.STARTED and run.started is not None:
-        return f"started, and under way since {run.started:%Y-%m-%d %H:%M:%S}"
+        return f"under way since {run.started:%Y-%m-%d %H:%M:%S}{_what_stops(scenario, run)}"
     if run.status == timeline_.REQUESTED:
         return f"requested, and not started: {_what_holds_back(scenario, run)}"
     return f"{run.status}: {run.error}" if run.error else run.status
+
+
+def _what_stops(scenario: "Scenario", run: Run) -> str:
+    """Where a run that is under way is held or asleep."""
+    stops = [
+        event
+        for event in scenario.timeline.events
+        if event.run == run.number and event.kind in (timeline_.HELD, timeline_.RESUMED)
+    ]
+    if stops and stops[-1].kind == timeline_.HELD:
+        return f", held: {stops[-1].text.removeprefix(f'{run.what}, ')}"
+    asleep = [where for _, until, where in run.waits if until is None]
+    return f", asleep in {asleep[-1]}" if asleep else ""
 
 
 def _what_holds_back(scenario: "Scenario", run: Run) -> str:
