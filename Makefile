@@ -50,7 +50,7 @@ check: setup ## formatting, lint, types, and that every code location loads
 	@$(BIN)/ruff check .
 	@MYPYPATH=.:$(HARNESS)/src $(BIN)/mypy dedp_assets sensors jobs tests scripts
 	@MYPYPATH=.:benchmarks:$(HARNESS)/src $(BIN)/mypy benchmarks
-	@MYPYPATH=$(HARNESS)/src $(BIN)/mypy --strict --allow-any-generics $(HARNESS)/src $(HARNESS)/tests/*.py $(HARNESS)/tests/world
+	@MYPYPATH=$(HARNESS)/src $(BIN)/mypy --strict $(HARNESS)/src $(HARNESS)/tests/*.py $(HARNESS)/tests/world
 	@MYPYPATH=$(HARNESS)/src:$(ORCHARD)/src $(BIN)/mypy --strict --follow-imports silent $(ORCHARD)/tests
 	@said=$$(env -u DAGSTER_HOME $(BIN)/dagster definitions validate --workspace workspace.yaml 2>&1) \
 	    || { echo "$$said"; exit 1; }; \

@@ -14,14 +14,11 @@ import dagster_scenario
 import pytest
 from dagster_scenario import Scenario, Timeline
 from dagster_scenario.dry_run import DryRun
-from dagster_scenario.expectations import (
-    AssetExpectation,
-    Requested,
-    RunsExpectation,
-    ScheduleExpectation,
-    SensorExpectation,
-)
+from dagster_scenario.expectations import Requested
 from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
+from dagster_scenario.expectations_of_assets import AssetExpectation
+from dagster_scenario.expectations_of_runs import RunsExpectation
+from dagster_scenario.expectations_of_ticks import ScheduleExpectation, SensorExpectation
 from dagster_scenario.world.delta import Table
 from dagster_scenario.world.files import Folder
 from dagster_scenario.world.http import Endpoint
@@ -37,7 +34,7 @@ _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE 
 _CALLED_BACK = frozenset(
     {"event_stored", "tick_stored", "run_added", "backfill_stored", "evaluations_stored", "partitions_stored"}
     | {"slot_claimed", "slots_changed"}
-    | {"check_partitions", "check_asset_or_job", "freshness_of", "is_off", "switched_off"}
+    | {"check_partitions", "check_asset_or_job", "freshness_of", "is_off", "switched_off", "is_down", "location_of_job"}
     | {"add", "number_requests", "open_backfills"}
 )
 

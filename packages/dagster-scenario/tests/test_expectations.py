@@ -107,7 +107,8 @@ def test_a_partition_whose_run_failed(company: Scenario) -> None:
     mark = company.mark()
     company.at("2024-01-04 00:30")
     lines = false(company.expect("orders").materialized, "2024-01-03", since=mark)
-    assert any("2024-01-03: run " in line and "failed: " in line and "the disk is full" in line for line in lines)
+    assert any("(orders [2024-01-03]), requested by schedule nightly: failed: " in line for line in lines)
+    assert any("the disk is full" in line for line in lines)
     company.expect("orders").failed("2024-01-03", error="disk")
     assert "failed with 'memory'" in false(company.expect("orders").failed, "2024-01-03", error="memory")[0]
     assert "1 did" in false(company.expect_runs().none_failed)[0]

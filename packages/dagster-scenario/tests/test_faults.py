@@ -133,7 +133,7 @@ def test_ops_and_every_kind_of_compute_function_can_fail(scenario: Scenario) -> 
     async def awaiting() -> None: ...
 
     @dg.multi_asset(specs=[dg.AssetSpec("left"), dg.AssetSpec("right")])
-    def both() -> Iterator[dg.MaterializeResult]:
+    def both() -> Iterator[dg.MaterializeResult[Any]]:
         yield dg.MaterializeResult("left")
         yield dg.MaterializeResult("right")
 

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster_scenario import Scenario, ScenarioError
+from dagster_scenario import Scenario, ScenarioError, runs
 
 BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
@@ -442,3 +443,34 @@ def test_a_sleep_of_no_time_gives_the_turn_back_to_nobody(scenario: Scenario) ->
     scenario.tick()
     scenario.expect("brief").materialized(times=1)
     assert scenario.now - BEGIN < timedelta(seconds=1)
+
+
+def test_a_run_that_was_left_behind_says_nothing_when_it_ends_after_all(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "_CLEANUP", 0.1)
+    lock = threading.Lock()
+    threads = []
+
+    @dg.asset
+    def hanging(context: dg.AssetExecutionContext) -> None:
+        threads.append(threading.current_thread())
+        try:
+            lock.acquire()
+        finally:
+            # Of a project's own, too.
+            with suppress(Exception):
+                context.log.info("after the end")
+
+    with lock, Scenario() as scenario:
+        scenario.stuck_after = 0.3
+        scenario.load(dg.Definitions(assets=[hanging]))
+        scenario.materialize("hanging")
+        with pytest.raises(ScenarioError, match=r"has not come back"):
+            scenario.tick()
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+    said = capfd.readouterr().err
+    assert "it is left behind here" in said
+    assert "Connection is closed" not in said
+    assert "Exception" not in said

@@ -165,7 +165,7 @@ def test_the_projects_own_line_comes_first_and_libraries_are_folded(
 
 
 def test_a_run_whose_resource_can_not_be_made_says_why(scenario: Scenario) -> None:
-    class Broken(dg.ConfigurableResource):
+    class Broken(dg.ConfigurableResource[Any]):
         def setup_for_execution(self, context: dg.InitResourceContext) -> None:
             raise RuntimeError("no route to the warehouse")
 

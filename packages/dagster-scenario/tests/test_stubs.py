@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 
 
-class Warehouse(dg.ConfigurableResource):
+class Warehouse(dg.ConfigurableResource[Any]):
     """A resource that can't be had in a test: neither its password nor its server is there."""
 
     password: str
@@ -24,7 +24,7 @@ class Warehouse(dg.ConfigurableResource):
         return [table]
 
 
-class FakeWarehouse(dg.ConfigurableResource):
+class FakeWarehouse(dg.ConfigurableResource[Any]):
     _asked: list[str] = PrivateAttr(default_factory=list)
 
     def rows(self, table: str) -> list[str]:
@@ -292,7 +292,7 @@ def test_every_kind_of_computation_can_be_stubbed(scenario: Scenario) -> None:
     @dg.multi_asset(
         specs=[dg.AssetSpec("left", skippable=True), dg.AssetSpec("right", skippable=True)], can_subset=True
     )
-    def both() -> Iterator[dg.MaterializeResult]:
+    def both() -> Iterator[dg.MaterializeResult[Any]]:
         refuse()
         yield dg.MaterializeResult("left")
 
@@ -443,3 +443,82 @@ def test_what_can_not_be_sent_to_another_process_is_refused_with_its_name() -> N
     stand_ins.stubs["lines"] = Stub("lines", value=lambda partition: partition)
     with pytest.raises(ScenarioError, match="what stands for lines can't be given to the process of a run"):
         stand_ins.check_that_they_can_be_sent()
+
+
+# What a stub needs: nothing
+
+
+class Limits(dg.Config):
+    limit: int
+
+
+def test_a_stub_needs_neither_the_config_of_what_it_stands_for_nor_that_of_its_resources(scenario: Scenario) -> None:
+    @dg.asset(io_manager_key="shelf")
+    def orders(config: Limits, warehouse: Warehouse) -> None:
+        raise RuntimeError("not in a test")
+
+    @dg.asset(
+        config_schema={"limit": int},
+        required_resource_keys={"bucket"},
+        automation_condition=dg.AutomationCondition.eager(),
+        deps=[orders],
+    )
+    def lines(context: dg.AssetExecutionContext) -> None:
+        raise RuntimeError("not in a test")
+
+    @dg.op
+    def counted(config: Limits) -> int:
+        raise RuntimeError("not in a test")
+
+    @dg.config_mapping
+    def same_for_all(config: Limits) -> dg.RunConfig:
+        return dg.RunConfig(ops={"counted": config})
+
+    @dg.graph_asset(config=same_for_all)
+    def basket() -> int:
+        return counted()  # type: ignore[no-any-return]
+
+    @dg.asset
+    def report(orders: int) -> None:
+        read.append(orders)
+
+    @dg.resource(config_schema={"name": str})
+    def bucket(context: dg.InitResourceContext) -> str:
+        raise RuntimeError("not in a test")
+
+    @dg.io_manager(config_schema={"path": str}, required_resource_keys={"disk"})
+    def shelf(context: dg.InitResourceContext) -> dg.IOManager:
+        raise RuntimeError("not in a test")
+
+    @dg.resource(config_schema={"path": str})
+    def disk(context: dg.InitResourceContext) -> str:
+        raise RuntimeError("not in a test")
+
+    read: list[int] = []
+    job = dg.define_asset_job("all_of_it", "*")
+    resources = {
+        "bucket": bucket,
+        "shelf": shelf,
+        "disk": disk,
+        "warehouse": Warehouse.configure_at_launch(),
+        "io_manager": dg.mem_io_manager,
+    }
+    scenario.load(dg.Definitions(assets=[orders, lines, basket, report], jobs=[job], resources=resources))
+    scenario.stub("orders", value=3)
+    scenario.stub("lines")
+    scenario.stub("basket")
+    scenario.turn_on("default_automation_condition_sensor")
+    scenario.materialize("orders", "basket", "report")
+    scenario.run_until_quiet()
+    scenario.launch("all_of_it")
+    scenario.run_until_quiet()
+    given: dict[str, Any] = {
+        "ops": {"orders": {"config": {"limit": 3}}, "basket": {"config": {"limit": 4}}, "lines": {"config": {"no": 1}}}
+    }
+    scenario.materialize("orders", "basket", "lines", run_config=given)
+    scenario.run_until_quiet()
+    scenario.expect_runs().none_failed()
+    scenario.expect("lines").materialized(at_least=True)
+    scenario.expect("orders").materialized(times=3)
+    scenario.expect("basket").materialized(times=3)
+    assert read == [3, 3]

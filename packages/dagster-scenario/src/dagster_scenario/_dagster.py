@@ -5,6 +5,7 @@ Dagster may move any of it: `SUPPORTED` says which releases are known to work, a
 """
 
 from dagster import AutomationCondition, Executor
+from dagster._config.pythonic_config import ConfigurableResourceFactory
 from dagster._core.decorator_utils import has_at_least_one_parameter
 from dagster._core.definitions.declarative_automation.automation_condition import AutomationResult
 from dagster._core.definitions.declarative_automation.serialized_objects import get_serializable_true_subset
@@ -74,6 +75,7 @@ __all__ = [
     "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
+    "ConfigurableResourceFactory",
     "ConsolidatedSqliteEventLogStorage",
     "DagsterDaemon",
     "DagsterStorage",

@@ -5,15 +5,17 @@ and the timeline since the mark.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from dagster_scenario import _dagster as dagster_
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.errors import ScenarioError, unknown
-from dagster_scenario.locations import Asset
-from dagster_scenario.timeline import Event, Mark, Run, between
+from dagster_scenario.overlaps import end_of, overlapping
+from dagster_scenario.runs import delta
+from dagster_scenario.shortening import About
+from dagster_scenario.timeline import Event, Mark, Run
 
 if TYPE_CHECKING:
     from dagster_scenario.scenario import Scenario
@@ -26,8 +28,9 @@ __tracebackhide__ = True
 class Expectation:
     """What all expectations have in common: what is counted, and how a false one is told."""
 
-    def __init__(self, scenario: "Scenario", subject: str) -> None:
-        self._scenario, self._subject = scenario, subject
+    def __init__(self, scenario: "Scenario", subject: str, *names: str) -> None:
+        """names: of what it is about, as the timeline has them."""
+        self._scenario, self._subject, self._names = scenario, subject, frozenset(names)
 
     def _exactly(
         self,
@@ -43,24 +46,46 @@ class Expectation:
         found = [event.partition or "" for event in events]
         if partitions and not count.has(partitions, found):
             want = f"{verb} for {count.wanted(partitions)}"
-            self._false(want, _instead(found), why(partitions, found), count.since)
+            self._false(
+                want,
+                _instead(found),
+                why(partitions, found),
+                count.since,
+                [*partitions, *too_much(partitions, found)[:10]],
+            )
         elif not partitions and not count.is_enough(len(found)):
             want = verb if count.times is None else f"{verb} {count.number()}"
             self._false(want, _instead(found), why([], found), count.since)
         runs = [self._scenario.timeline.run(event.run) if event.run else None for event in events]
         happened = [(_where(event), run) for event, run in zip(events, runs, strict=True)]
-        return Requested(self._scenario, f"{self._subject} to be {verb}", happened, count.since)
+        return Requested(self._scenario, f"{self._subject} to be {verb}", happened, count.since, self._names)
 
     def _none(self, verb: str, events: Sequence[Event], partitions: Sequence[str], since: Mark | None) -> None:
         """None of these events happened, or none for these partitions."""
         those = [event for event in events if not partitions or event.partition in partitions]
         if those:
-            why = [f"  {_requested_by(self._scenario, event)}" for event in those[:10]]
+            why = [f"  {requested_by(self._scenario, event)}" for event in those[:10]]
             named = f" for {', '.join(partitions)}" if partitions else ""
-            self._false(f"not {verb}{named}", _instead([event.partition or "" for event in those]), why, since)
+            self._false(
+                f"not {verb}{named}", _instead([event.partition or "" for event in those]), why, since, partitions
+            )
 
-    def _false(self, expected: str, instead: str, why: list[str], since: Mark | None) -> None:
-        raise AssertionError(_explain(self._scenario, f"{self._subject} to be {expected}", instead, why, since))
+    def _never_overlapped(self, runs: Sequence[Run], same_partition: bool, since: Mark | None) -> None:
+        """No two of these runs were under way at the same time, or none for the same partition."""
+        pairs = overlapping(runs, self._scenario.timeline, same_partition, since)
+        if pairs:
+            which = " for the same partition" if same_partition and any(run.partitions for run in runs) else ""
+            why = [f"  {_while(one, self._scenario)}, and {_while(other, self._scenario)}" for one, other in pairs[:10]]
+            times = "" if len(pairs) == 1 else f", {len(pairs)} pairs of runs"
+            about = About(self._names, runs=frozenset(run.number for pair in pairs[:10] for run in pair))
+            want = f"{self._subject} to be never under way twice at once{which}"
+            raise AssertionError(explain(self._scenario, want, f"it was{times}", why, since, about))
+
+    def _false(
+        self, expected: str, instead: str, why: list[str], since: Mark | None, partitions: Sequence[str] = ()
+    ) -> None:
+        about = About(self._names, frozenset(partitions))
+        raise AssertionError(explain(self._scenario, f"{self._subject} to be {expected}", instead, why, since, about))
 
 
 @dataclass(frozen=True)
@@ -98,153 +123,20 @@ class Count:
         return ", ".join(partitions) + (f" ({', '.join(notes)})" if notes else "")
 
 
-class AssetExpectation(Expectation):
-    """What is expected of one asset: `scenario.expect('orders')`."""
-
-    def __init__(self, scenario: "Scenario", asset: Asset) -> None:
-        super().__init__(scenario, asset.name)
-        self._asset = asset
-
-    def materialized(
-        self,
-        *partitions: str,
-        times: int | None = None,
-        since: Mark | None = None,
-        in_any_order: bool = False,
-        at_least: bool = False,
-    ) -> "Requested":
-        """It was materialized for exactly these partitions, in this order, a partition as often as it is named.
-
-        Args:
-            partitions: their keys; none for an asset without partitions, or for any of them.
-            times: without partitions: how often; None for at least once.
-            since: look from this mark on.
-            in_any_order: the order is of no interest.
-            at_least: other partitions, or more times, are right too.
-        """
-        self._scenario.check_partitions(self._asset, partitions)
-        count = Count(times, since, in_any_order, at_least)
-        events = self._events(timeline_.MATERIALIZED, since)
-        return self._exactly("materialized", events, partitions, count, lambda e, f: self._why(e, f, since))
-
-    def not_materialized(self, *partitions: str, since: Mark | None = None) -> None:
-        """It was not materialized, for none of these partitions, or not at all."""
-        self._scenario.check_partitions(self._asset, partitions)
-        self._none("materialized", self._events(timeline_.MATERIALIZED, since), partitions, since)
-
-    def observed(
-        self,
-        *partitions: str,
-        times: int | None = None,
-        since: Mark | None = None,
-        in_any_order: bool = False,
-        at_least: bool = False,
-    ) -> "Requested":
-        """It was observed for exactly these partitions; the arguments are those of `materialized`."""
-        self._scenario.check_partitions(self._asset, partitions)
-        count = Count(times, since, in_any_order, at_least)
-        return self._exactly("observed", self._events(timeline_.OBSERVED, since), partitions, count, _no_reasons)
-
-    def not_observed(self, *partitions: str, since: Mark | None = None) -> None:
-        """It was not observed, for none of these partitions, or not at all."""
-        self._scenario.check_partitions(self._asset, partitions)
-        self._none("observed", self._events(timeline_.OBSERVED, since), partitions, since)
-
-    def fresh(self) -> None:
-        """By its freshness policy it is fresh."""
-        self._freshness("pass", "fresh")
-
-    def stale(self, *, warning: bool = False) -> None:
-        """By its freshness policy it is too old; `warning`: only old enough for a warning."""
-        self._freshness("warn" if warning else "fail", "old enough for a warning" if warning else "too old")
-
-    def _freshness(self, wanted: str, words: str) -> None:
-        state = self._scenario.freshness_of(self._asset)
-        if state != wanted:
-            self._false(f"{words} (freshness {wanted})", f"its freshness is {state}", [], None)
-
-    def failed(self, *partitions: str, since: Mark | None = None, error: str = "", in_any_order: bool = False) -> None:
-        """Its runs for exactly these partitions failed, in this order; `error` is part of what each of them said."""
-        self._scenario.check_partitions(self._asset, partitions)
-        runs = [run for run in self._runs(since) if run.status in (timeline_.FAILED, timeline_.KILLED)]
-        found = [run.which for run in runs]
-        if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
-            named = f" for {', '.join(partitions)}" if partitions else ""
-            instead = f"runs of {', '.join(found)} failed" if found else "no run of it failed"
-            self._false(f"failed{named}", instead, [], since)
-        for run in runs:
-            if error not in run.error:
-                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", [], since)
-
-    def running(self, *partitions: str, in_any_order: bool = False) -> None:
-        """Runs for exactly these partitions are under way: started and not ended."""
-        self._scenario.check_partitions(self._asset, partitions)
-        runs = [run for run in self._runs(None) if run.status == timeline_.STARTED]
-        found = [run.which for run in runs]
-        if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
-            named = f" for {', '.join(partitions)}" if partitions else ""
-            self._false(f"running{named}", f"running are {', '.join(found)}" if found else "it is not", [], None)
-
-    def _events(self, kind: str, since: Mark | None) -> list[Event]:
-        events = self._scenario.timeline.since(since)
-        return [event for event in events if event.kind == kind and event.asset == self._asset.name]
-
-    def _runs(self, since: Mark | None) -> list[Run]:
-        numbers = {event.run for event in self._scenario.timeline.since(since) if event.run}
-        runs = self._scenario.timeline.runs.values()
-        return [run for run in runs if run.number in numbers and self._asset.name in run.assets]
-
-    def _why(self, expected: Sequence[str], found: Sequence[str], since: Mark | None) -> list[str]:
-        """What is known of each partition that is missing or too much."""
-        lines = []
-        missing: list[str | None] = [p for p in dict.fromkeys(expected) if found.count(p) < expected.count(p)]
-        if not expected and not found:
-            missing = [None]
-        unrequested = []
-        for partition in missing:
-            runs = [run for run in self._runs(since) if run.covers(partition)]
-            name = f"{partition}: " if partition else ""
-            for run in runs:
-                state = f"{run.status}: {run.error}" if run.error else run.status
-                lines.append(f"  {name}run {run.number}, requested {_list(run.causes)}, {state}")
-                lines += [f"    {line}" for line in run.trace]
-            if not runs:
-                unrequested.append(partition)
-        if unrequested:
-            named = ", ".join(partition for partition in unrequested if partition)
-            lines.append(f"  no run was requested{f' for {named}' if named else ''}")
-            lines += [f"  {line}" for line in self._looks()]
-            since_when = since.at if since else None
-            # Which dynamic partitions there are, and which have begun, stands in the instance and depends on the time.
-            with dagster_.partition_loading_context(
-                effective_dt=self._scenario.now, dynamic_partitions_store=self._scenario.instance
-            ):
-                reasons = self._scenario.evaluations.explain(self._asset.name, unrequested[0], since_when)
-            lines += [f"  {line}" for line in reasons]
-        for event in self._events(timeline_.MATERIALIZED, since):
-            if expected and found.count(event.partition or "") > expected.count(event.partition or ""):
-                lines.append(f"  {_requested_by(self._scenario, event)}")
-        return list(dict.fromkeys(lines))
-
-    def _looks(self) -> list[str]:
-        """What the sensors and schedules of its location last said, and which of them are off."""
-        looks = [look for look in self._scenario.timeline.looking.values() if look.location == self._asset.location]
-        lines = [line for look in looks for line in _said(look)]
-        off = self._scenario.switched_off(self._asset.location)
-        if not lines:
-            lines.append("no sensor or schedule of its code location has looked yet")
-        if off:
-            lines.append(f"switched off: {', '.join(off)}; scenario.turn_on() turns everything on")
-        return lines
-
-
 class Requested:
     """What was expected and has happened, and by which run; says who requested the runs."""
 
     def __init__(
-        self, scenario: "Scenario", what: str, happened: Sequence[tuple[str, Run | None]], since: Mark | None
+        self,
+        scenario: "Scenario",
+        what: str,
+        happened: Sequence[tuple[str, Run | None]],
+        since: Mark | None,
+        names: frozenset[str] = frozenset(),
     ) -> None:
+        """names: of what has happened, as the timeline has them."""
         self._scenario, self._what, self._happened, self._since = scenario, what, happened, since
+        self._names = names
 
     def by_sensor(self, name: str = "") -> "Requested":
         """Each by a run that a sensor requested, this one if it is named."""
@@ -269,6 +161,40 @@ class Requested:
     def by_hand(self) -> "Requested":
         """Each by a run that the scenario requested itself."""
         return self._by("hand", "")
+
+    def requested_at(self, *moments: datetime | str) -> "Requested":
+        """Each by a run that was requested at this time; of several times, each at its own, in this order."""
+        clock = self._scenario.clock
+        at = [clock.parse(moment) for moment in moments]
+        if len(at) not in (1, len(self._happened)):
+            raise ScenarioError(f"{len(self._happened)} runs and {len(at)} times: give one for all, or one for each")
+        pairs = zip(self._happened, at if len(at) > 1 else at * len(self._happened), strict=True)
+        others = [
+            (what, run)
+            for (what, run), moment in pairs
+            if run is None or run.requested.timestamp() != moment.timestamp()
+        ]
+        return self._all(f"at {', '.join(clock.show(moment) for moment in at)}", others)
+
+    def requested_within(self, **duration: float) -> "Requested":
+        """Each by a run that was requested at most so long after the mark of the expectation: `minutes=10`."""
+        if self._since is None:
+            raise ScenarioError(
+                "requested_within(...) counts from a mark: expect(...).requested(..., since=scenario.mark())"
+            )
+        length, clock = delta(**duration), self._scenario.clock
+        end = self._since.at.timestamp() + length.total_seconds()
+        others = [(what, run) for what, run in self._happened if run is None or run.requested.timestamp() > end]
+        until = clock.show(datetime.fromtimestamp(end, timezone.utc))
+        return self._all(f"within {timeline_.lateness(length)}, until {until}", others)
+
+    def _all(self, how: str, others: Sequence[tuple[str, Run | None]]) -> "Requested":
+        if others:
+            what = self._what if self._what.endswith("requested") else f"{self._what} by a run requested"
+            instead = "1 was not" if len(others) == 1 else f"{len(others)} were not"
+            those = [(f"run {run.number} at {run.requested:%Y-%m-%d %H:%M:%S}" if run else w, run) for w, run in others]
+            self._false(f"{what} {how}", instead, those)
+        return self
 
     def with_tags(self, **tags: str) -> "Requested":
         """Each by a run that has these tags; a name with a slash is given as `**{"team/name": "sales"}`."""
@@ -319,204 +245,18 @@ class Requested:
 
     def _false(self, expected: str, instead: str, those: Sequence[tuple[str, Run | None]]) -> None:
         why = [f"  {what}" + (f", requested {_list(run.causes)}" if run else "") for what, run in those[:10]]
-        raise AssertionError(_explain(self._scenario, expected, instead, why, self._since))
+        about = About(self._names, runs=frozenset(run.number for _, run in those if run))
+        raise AssertionError(explain(self._scenario, expected, instead, why, self._since, about))
 
 
-class InstigatorExpectation(Expectation):
-    """What is expected of a sensor or a schedule."""
-
-    def __init__(self, scenario: "Scenario", kind: str, name: str) -> None:
-        super().__init__(scenario, f"{kind} {name}")
-        self._kind, self._name = kind, name
-
-    def requested(
-        self,
-        *partitions: str,
-        times: int | None = None,
-        since: Mark | None = None,
-        in_any_order: bool = False,
-        at_least: bool = False,
-    ) -> "Requested":
-        """It has requested runs for exactly these partitions, in this order; or so many runs, at least one for None."""
-        count = Count(times, since, in_any_order, at_least)
-        runs = [(event, self._scenario.timeline.run(event.run)) for event in self._requests(since) if event.run]
-        events = [replace(event, partition=run.which or None) for event, run in runs]
-        found = [event.partition or "" for event in events]
-        if partitions and not count.has(partitions, found):
-            self._tell(f"request runs for {count.wanted(partitions)}", self._instead(runs), since)
-        elif not partitions and not count.is_enough(len(runs)):
-            number = "a run" if times is None else f"{'at least ' if at_least else ''}{times} runs"
-            self._tell(f"request {number}", self._instead(runs), since)
-        happened = [(str(run), run) for _, run in runs]
-        return Requested(self._scenario, f"runs of {self._subject} to be requested", happened, since)
-
-    def not_requested(self, *, since: Mark | None = None) -> None:
-        """It has requested no run."""
-        runs = [(event, self._scenario.timeline.run(event.run)) for event in self._requests(since) if event.run]
-        if runs:
-            self._tell("request no run", self._instead(runs), since)
-
-    def failed(self, error: str = "") -> None:
-        """Its last tick failed; `error` is part of what it said."""
-        looking = self._looking()
-        if looking is None or not looking.error:
-            self._false(
-                "failing", "it has not looked yet" if looking is None else "its last tick did not fail", [], None
-            )
-        elif error not in looking.error:
-            self._false(f"failing with {error!r}", f"it failed with {looking.error!r}", [], None)
-
-    def off(self) -> None:
-        """It is switched off."""
-        if not self._scenario.is_off(self._name):
-            self._false("off", "it is on", [], None)
-
-    def _requests(self, since: Mark | None) -> list[Event]:
-        kinds = ("sensor", "automation") if self._kind == "sensor" else (self._kind,)
-        return [
-            event
-            for event in self._scenario.timeline.since(since)
-            if event.kind == timeline_.REQUESTED
-            and any(cause.kind in kinds and cause.name == self._name for cause in event.causes)
-        ]
-
-    def _instead(self, runs: Sequence[tuple[Event, Run]]) -> str:
-        return f"it has requested {', '.join(str(run) for _, run in runs)}" if runs else "it has requested none"
-
-    def _looking(self) -> timeline_.Looking | None:
-        looks = [look for look in self._scenario.timeline.looking.values() if look.name == self._name]
-        return max(looks, key=lambda look: look.last) if looks else None
-
-    def _tell(self, expected: str, instead: str, since: Mark | None) -> None:
-        looking = self._looking()
-        why = [f"  {line}" for line in _said(looking)] if looking else ["  it has not looked yet"]
-        if self._scenario.is_off(self._name):
-            why.append(f"  it is switched off; scenario.turn_on({self._name!r}) turns it on")
-        raise AssertionError(_explain(self._scenario, f"{self._subject} to {expected}", instead, why, since))
+def _while(run: Run, scenario: "Scenario") -> str:
+    ended = end_of(run, scenario.timeline)
+    return f"{run} from {run.started:%Y-%m-%d %H:%M:%S} {f'to {ended:%Y-%m-%d %H:%M:%S}' if ended else 'on'}"
 
 
-class ScheduleExpectation(InstigatorExpectation):
-    """What is expected of one schedule: `scenario.expect_schedule('nightly')`."""
-
-    def __init__(self, scenario: "Scenario", name: str) -> None:
-        super().__init__(scenario, "schedule", name)
-
-    def ticked(self, *moments: Any, since: Mark | None = None) -> None:
-        """It has ticked at exactly these times, or at any time."""
-        looking = self._looking()
-        clock = self._scenario.clock
-        ticks = [tick for tick in (looking.ticks if looking else ()) if since is None or tick >= since.at]
-        wanted = [clock.parse(moment).timestamp() for moment in moments]
-        if not ticks or (moments and [tick.timestamp() for tick in ticks] != wanted):
-            named = f" at {', '.join(clock.show(clock.parse(moment)) for moment in moments)}" if moments else ""
-            shown = ", ".join(f"{tick:%Y-%m-%d %H:%M:%S}" for tick in ticks[-20:])
-            self._tell(f"tick{named}", f"it has ticked at {shown}" if shown else "it has not ticked", since)
-
-    def skipped(self, *, because: str = "") -> None:
-        """Its last tick requested nothing; `because` is part of its reason."""
-        looking = self._looking()
-        if looking is None or looking.idle_since is None or looking.error:
-            instead = "it has not ticked yet" if looking is None else looking.error or "its last tick requested runs"
-            self._tell("skip", instead, None)
-        elif because not in looking.reason:
-            self._tell(f"skip because of {because!r}", f"it gave as its reason {looking.reason!r}", None)
-
-
-class SensorExpectation(InstigatorExpectation):
-    """What is expected of one sensor: `scenario.expect_sensor('new_files')`."""
-
-    def __init__(self, scenario: "Scenario", name: str) -> None:
-        super().__init__(scenario, "sensor", name)
-
-    def waiting(self, *, since: Any = None, because: str = "") -> None:
-        """Its last tick found nothing to do. since: so has every tick since this time. because: part of its reason."""
-        looking = self._looking()
-        if looking is None or looking.idle_since is None or looking.error:
-            instead = "it has not looked yet" if looking is None else looking.error or "its last tick requested runs"
-            self._false("waiting", instead, [], None)
-            return
-        began = looking.idle_since
-        clock = self._scenario.clock
-        if since is not None and began.timestamp() != clock.parse(since).timestamp():
-            self._false(
-                f"waiting since {clock.show(clock.parse(since))}",
-                f"it has been waiting since {began:%Y-%m-%d %H:%M:%S} ({looking.reason or 'no reason given'})",
-                [],
-                None,
-            )
-        if because not in looking.reason:
-            self._false(f"waiting because of {because!r}", f"it gave as its reason {looking.reason!r}", [], None)
-
-
-class RunsExpectation:
-    """What is expected of the runs, or of those of one job: `scenario.expect_runs()`."""
-
-    def __init__(self, scenario: "Scenario", since: Mark | None, job: str | None) -> None:
-        self._scenario, self._since, self._job = scenario, since, job
-
-    def count(self, number: int, *, at_least: bool = False) -> "Requested":
-        """So many runs were requested, or so many at least."""
-        requested = {e.run for e in self._scenario.timeline.since(self._since) if e.kind == timeline_.REQUESTED}
-        runs = self._runs(lambda run: run.number in requested)
-        if len(runs) < number or (len(runs) > number and not at_least):
-            self._false(f"{'at least ' if at_least else ''}{number} to be requested", f"{len(runs)} were", runs)
-        return Requested(self._scenario, "runs to be requested", [(str(run), run) for run in runs], self._since)
-
-    def only(self, *targets: str) -> None:
-        """All runs that were requested are of these assets or jobs, and of nothing else."""
-        requested = {e.run for e in self._scenario.timeline.since(self._since) if e.kind == timeline_.REQUESTED}
-        for target in targets:
-            self._scenario.check_asset_or_job(target)
-        known = set(targets)
-        runs = self._runs(lambda run: run.job not in known and not {*run.assets} <= known)
-        others = [run for run in runs if run.number in requested]
-        if others:
-            self._false(f"none but of {', '.join(targets)}", f"{len(others)} were of others", others)
-
-    def none_failed(self) -> None:
-        """None failed or was killed."""
-        runs = self._runs(lambda run: run.status in (timeline_.FAILED, timeline_.KILLED))
-        if runs:
-            self._false("none to fail", f"{len(runs)} did", runs)
-
-    def none_under_way(self) -> None:
-        """Every run that was requested has ended."""
-        runs = self._runs(lambda run: run.status in (timeline_.REQUESTED, timeline_.STARTED))
-        if runs:
-            self._false("all to have ended", f"{len(runs)} have not", runs)
-
-    def no_slot_held_while_waiting(self) -> None:
-        """No run sat in its slot doing nothing but sleep: what waits must be a sensor, which takes no slot."""
-        runs = self._runs(lambda run: bool(run.waits))
-        if runs:
-            now = self._scenario.now
-            why = [
-                f"  {run} slept {between(since, until or now)}, from {since:%Y-%m-%d %H:%M:%S}, in {where}"
-                for run in runs
-                for since, until, where in run.waits[:5]
-            ]
-            want = "runs to hold no slot while they wait"
-            raise AssertionError(_explain(self._scenario, want, f"{len(runs)} did", why, self._since))
-
-    def _runs(self, chosen: Callable[[Run], bool]) -> list[Run]:
-        numbers = {event.run for event in self._scenario.timeline.since(self._since) if event.run}
-        runs = [run for run in self._scenario.timeline.runs.values() if self._job in (None, run.job)]
-        return [run for run in runs if run.number in numbers and chosen(run)]
-
-    def _false(self, expected: str, instead: str, runs: list[Run]) -> None:
-        why = []
-        for run in runs[:20]:
-            why.append(f"  {run}, requested {_list(run.causes)}: {run.status}{f', {run.error}' if run.error else ''}")
-            why += [f"    {line}" for line in run.trace]
-        raise AssertionError(
-            _explain(
-                self._scenario, f"runs{f' of {self._job}' if self._job else ''}: {expected}", instead, why, self._since
-            )
-        )
-
-
-def _no_reasons(expected: Sequence[str], found: Sequence[str]) -> list[str]:
-    return []
+def too_much(expected: Sequence[str], found: Sequence[str]) -> list[str]:
+    """What was found more often than expected; nothing where anything was expected."""
+    return [key for key in dict.fromkeys(found) if expected and found.count(key) > expected.count(key)]
 
 
 def _has(config: Any, wanted: Any) -> bool:
@@ -536,18 +276,8 @@ def _shown(tags: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     return _pairs(named) or "none of them"
 
 
-def _said(look: timeline_.Looking) -> Iterator[str]:
-    """What a sensor or schedule said when it last looked, and what it had said before."""
-    said = look.error or look.reason or "requested nothing"
-    if look.idle_since is None:
-        said = "requested something"
-    yield f"{look.kind} {look.name} last looked at {look.last:%Y-%m-%d %H:%M:%S}: {said}"
-    earlier = [(at, what) for at, what in look.said if what != said]
-    yield from (f"  from {at:%Y-%m-%d %H:%M:%S} on: {what}" for at, what in earlier[-3:])
-
-
-def _explain(scenario: "Scenario", expected: str, instead: str, why: list[str], since: Mark | None) -> str:
-    shown = scenario.timeline.shortened(since)
+def explain(scenario: "Scenario", expected: str, instead: str, why: list[str], since: Mark | None, about: About) -> str:
+    shown = scenario.timeline.shortened(since, about=about)
     return "\n".join(
         [
             f"expected {expected}{f' since {since}' if since else ''}, but {instead}",
@@ -578,6 +308,6 @@ def _where(event: Event) -> str:
     return f"{what}{f'run {event.run}' if event.run else 'without a run'} at {event.at:%Y-%m-%d %H:%M:%S}"
 
 
-def _requested_by(scenario: "Scenario", event: Event) -> str:
+def requested_by(scenario: "Scenario", event: Event) -> str:
     requested = f", requested {_list(scenario.timeline.run(event.run).causes)}" if event.run else ""
     return f"{_where(event)}{requested}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dagster_scenario import outcomes
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.expectations import Count, Expectation, Requested
 from dagster_scenario.timeline import Event, Mark, Run
@@ -18,7 +19,7 @@ class JobExpectation(Expectation):
     """What is expected of the runs of one job: `scenario.expect_job('nightly_job')`."""
 
     def __init__(self, scenario: "Scenario", job: str) -> None:
-        super().__init__(scenario, f"job {job}")
+        super().__init__(scenario, f"job {job}", job)
         self._job = job
 
     def succeeded(
@@ -31,7 +32,7 @@ class JobExpectation(Expectation):
     ) -> Requested:
         """Its runs for exactly these partitions succeeded, in this order; or so many, at least one for None."""
         count = Count(times, since, in_any_order, at_least)
-        return self._exactly("successful", self._ends(since, timeline_.SUCCEEDED), partitions, count, self._why)
+        return self._exactly("successful", self._of_runs(since, timeline_.SUCCEEDED), partitions, count, self._why)
 
     def failed(
         self,
@@ -43,11 +44,12 @@ class JobExpectation(Expectation):
         error: str = "",
     ) -> Requested:
         """Its runs for exactly these partitions failed or were killed; `error` is part of what each of them said."""
-        events = self._ends(since, timeline_.FAILED, timeline_.KILLED)
+        events = self._of_runs(since, timeline_.FAILED, timeline_.KILLED)
         for event in events:
             run = self._run(event)
             if error not in run.error:
-                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", [*run.trace], since)
+                why = [f"  {line}" for line in outcomes.of_runs(self._scenario, [run])]
+                self._false(f"failed with {error!r}", f"{run} failed with {run.error!r}", why, since)
         count = Count(times, since, in_any_order, at_least)
         return self._exactly("failed", events, partitions, count, self._why)
 
@@ -57,14 +59,31 @@ class JobExpectation(Expectation):
         found = [run.which for run in runs]
         if not runs or (partitions and not Count(in_any_order=in_any_order).has(partitions, found)):
             named = f" for {', '.join(partitions)}" if partitions else ""
-            self._false(f"running{named}", f"running are {', '.join(found)}" if runs else "it is not", [], None)
+            self._false(
+                f"running{named}", f"running are {', '.join(found)}" if runs else "it is not", self._why((), ()), None
+            )
+
+    def requested(
+        self,
+        *partitions: str,
+        times: int | None = None,
+        since: Mark | None = None,
+        in_any_order: bool = False,
+        at_least: bool = False,
+    ) -> Requested:
+        """Runs of it were requested for exactly these partitions, whatever came of them."""
+        count = Count(times, since, in_any_order, at_least)
+        return self._exactly("requested", self._of_runs(since, timeline_.REQUESTED), partitions, count, self._why)
 
     def not_requested(self, *, since: Mark | None = None) -> None:
         """No run of it was requested."""
-        requested = [e for e in self._scenario.timeline.since(since) if e.kind == timeline_.REQUESTED and self._is(e)]
-        self._none("requested", requested, (), since)
+        self._none("requested", self._of_runs(since, timeline_.REQUESTED), (), since)
 
-    def _ends(self, since: Mark | None, *kinds: str) -> list[Event]:
+    def never_overlapped(self, *, since: Mark | None = None, any_partition: bool = False) -> None:
+        """No two runs of it were under way for the same partition at the same time; `any_partition`: for any two."""
+        self._never_overlapped(self._runs(), not any_partition, since)
+
+    def _of_runs(self, since: Mark | None, *kinds: str) -> list[Event]:
         events = [e for e in self._scenario.timeline.since(since) if e.kind in kinds and self._is(e)]
         # Run monitoring records a killed run as failed, later.
         last = {event.run: event for event in events}
@@ -83,18 +102,18 @@ class JobExpectation(Expectation):
         return [run for run in self._scenario.timeline.runs.values() if run.job == self._job]
 
     def _why(self, expected: Sequence[str], found: Sequence[str]) -> list[str]:
-        lines = []
-        for run in self._runs()[-20:]:
-            lines.append(f"  {run}, requested {', '.join(map(str, run.causes))}: {run.status} {run.error}".rstrip())
-            lines += [f"    {line}" for line in run.trace]
-        return lines or ["  no run of it was requested"]
+        lines = outcomes.of_runs(self._scenario, self._runs()[-20:])
+        if not lines:
+            location = self._scenario.location_of_job(self._job)
+            lines = ["no run was requested", *outcomes.of_nobody(self._scenario, location)]
+        return [f"  {line}" for line in lines]
 
 
 class CheckExpectation(Expectation):
     """What is expected of one asset check: `scenario.expect_check('orders', 'has_rows')`."""
 
     def __init__(self, scenario: "Scenario", asset: str, check: str) -> None:
-        super().__init__(scenario, f"check {check} of {asset}")
+        super().__init__(scenario, f"check {check} of {asset}", asset)
         self._asset, self._check = asset, check
 
     def passed(self, *, times: int | None = None, since: Mark | None = None, at_least: bool = False) -> Requested:
@@ -126,14 +145,15 @@ class CheckExpectation(Expectation):
 
     def _why(self, expected: Sequence[str], found: Sequence[str]) -> list[str]:
         runs = [run for run in self._scenario.timeline.runs.values() if self._asset in run.assets]
-        return [f"  {run} {run.status} {run.error}".rstrip() for run in runs[-10:]] or [f"  no run of {self._asset}"]
+        lines = outcomes.of_runs(self._scenario, runs[-10:]) or [f"no run of {self._asset} was requested"]
+        return [f"  {line}" for line in lines]
 
 
 class PartitionsExpectation(Expectation):
     """What is expected of dynamic partitions: `scenario.expect_partitions('shops')`."""
 
     def __init__(self, scenario: "Scenario", name: str) -> None:
-        super().__init__(scenario, f"partitions of {name}")
+        super().__init__(scenario, f"partitions of {name}", name)
         self._name = name
 
     def are(self, *partitions: str) -> None:

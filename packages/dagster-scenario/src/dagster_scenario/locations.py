@@ -1,15 +1,11 @@
 """Code locations, loaded into this process, and what is in them. Where they come from is said in `sources`."""
 
-import importlib
-import importlib.util
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -22,6 +18,7 @@ from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.executors import replaced
 from dagster_scenario.faults import END, START
 from dagster_scenario.graphs import Step, steps_of
+from dagster_scenario.importing import does_not_load, import_target
 from dagster_scenario.runs import Job
 from dagster_scenario.stubs import StandIns
 from dagster_scenario.tracebacks import message_of
@@ -66,6 +63,8 @@ class Locations:
         self.workspace: Any = None
         self._known_computations: list[Computation] | None = None
         self.stand_ins = StandIns()
+        # By location, as the project has them.
+        self._own_resources: dict[str, dict[str, Any]] = {}
         self._undo: list[Callable[[], None]] = []
         # How often each sensor looks at most, by location and name.
         self.sensor_intervals: dict[tuple[str, str], timedelta] = {}
@@ -110,7 +109,7 @@ class Locations:
         self.repositories, self._known_computations = {}, None
         for name, entry in self.workspace.create_request_context().get_code_location_entries().items():
             if entry.load_error:
-                raise ScenarioError(_does_not_load(name, entry.load_error))
+                raise ScenarioError(does_not_load(name, entry.load_error))
             for repository in entry.code_location.get_repositories():
                 self.repositories[name, repository] = entry.code_location._get_repo_def(repository)
             # Dagster plans a run of the job that is to execute, not of one whose password is not there.
@@ -131,11 +130,7 @@ class Locations:
             # At the end: Dagster takes the first entry off while it loads.
             sys.path.append(folder)
             self._import_paths.append(folder)
-        with _naming(location, target.module_name or target.package_name or target.python_file):
-            if target.python_file is not None:
-                _import_file(Path(target.python_file))
-            else:
-                importlib.import_module(target.module_name or target.package_name or target.autoload_defs_module_name)
+        import_target(location, target)
 
     def swap_resources(self, locations: Iterable[str], resources: Mapping[str, Any] | None) -> None:
         """Let these locations have other resources from the next load on, or their own."""
@@ -145,6 +140,9 @@ class Locations:
     def _swap_resources(self) -> None:
         """Let sensors and schedules have the resources that stand in for others; runs are prepared one by one."""
         self._undo_swaps()
+        self._own_resources = {}
+        for (location, _), repository in self.repositories.items():
+            self._own_resources.setdefault(location, {}).update(repository.get_top_level_resources())
         for location in self.stand_ins.resources:
             swapped = self.stand_ins.swapped(location)
             there = [repository for (place, _), repository in self.repositories.items() if place == location]
@@ -153,8 +151,10 @@ class Locations:
             for key in swapped:
                 if key not in known:
                     raise unknown("resource", key, known, where=f" in code location {location!r}")
-            if swapped:
-                self._undo += [_with_top_level_resources(repository, swapped) for repository in there]
+            for repository in there if swapped else []:
+                own = repository.get_top_level_resources()
+                resources = self.stand_ins.swapped_in(location, own, self._own_resources[location])
+                self._undo.append(_with_top_level_resources(repository, resources))
 
     def _undo_swaps(self) -> None:
         for undo in self._undo:
@@ -168,7 +168,8 @@ class Locations:
     def prepared(self, job: dg.JobDefinition, repository: dg.RepositoryDefinition) -> dg.JobDefinition:
         """A job of a repository as it is to execute, with what stands in for some of it."""
         locations = [location for (location, _), there in self.repositories.items() if there is repository]
-        return self.stand_ins.put_into(job, locations[0] if locations else "")
+        location = locations[0] if locations else ""
+        return self.stand_ins.put_into(job, location, self._own_resources.get(location, {}))
 
     def close(self) -> None:
         self._undo_swaps()
@@ -335,6 +336,21 @@ class Locations:
             raise unknown("job", name, (job for job in jobs if not job.startswith("__")))
         return jobs[name]
 
+    def prepared_job(self, location: str, name: str) -> dg.JobDefinition:
+        """A job of a location as it is to execute."""
+        there = self._with_job(location, name)
+        return self.prepared(there.get_job(name), there)
+
+    def job_of_assets(self, assets: Sequence[Asset]) -> dg.JobDefinition:
+        """The job that materializes these assets of one location."""
+        keys = {asset.key for asset in assets}
+        for (location, _), there in self.repositories.items():
+            if location == assets[0].location and keys <= there.asset_graph.get_all_asset_keys():
+                job = there.get_implicit_job_def_for_assets(list(keys))
+                assert job is not None
+                return self.prepared(job.get_subset(asset_selection=keys), there)
+        raise AssertionError(f"no repository of {assets[0].location} has all of these assets")
+
     def remote_job(self, location: str, name: str) -> Any:
         """The job as Dagster's daemons see it."""
         entry = self.request_context().get_code_location_entries()[location]
@@ -463,9 +479,8 @@ class Locations:
                     yield (name, instigator.name), instigator
 
 
-def _with_top_level_resources(repository: Any, swapped: Mapping[str, Any]) -> Callable[[], None]:
+def _with_top_level_resources(repository: Any, resources: Mapping[str, Any]) -> Callable[[], None]:
     """Let a repository give other resources to its sensors and schedules. Returns what ends that."""
-    resources = {**repository.get_top_level_resources(), **swapped}
     repository.get_top_level_resources = lambda: resources
     return lambda: delattr(repository, "get_top_level_resources")
 
@@ -495,51 +510,3 @@ def _time_windows(partitions: dg.PartitionsDefinition | None) -> Iterator[dg.Tim
     elif isinstance(partitions, dg.MultiPartitionsDefinition):
         for dimension in partitions.partitions_defs:
             yield from _time_windows(dimension.partitions_def)
-
-
-@contextmanager
-def _naming(location: str, module: str | None) -> Iterator[None]:
-    """An import that fails is an error that names the location and the project's own line."""
-    try:
-        yield
-    except Exception as error:
-        said = f"  {type(error).__name__}: {error}"
-        attempt = f"`python -c 'import {module}'` shows the same"
-        if module is None or module.endswith(".py"):
-            attempt = f"`python {module}` shows the same" if module else "its definitions can't be imported"
-        if isinstance(error, ModuleNotFoundError) and module and error.name == module.split(".")[0]:
-            attempt = 'its folder is not on sys.path; with pytest, set it in pyproject.toml: pythonpath = ["."]'
-        message = "\n".join([f"code location {location!r} does not load; {attempt}:", said, *_where(error)])
-        raise ScenarioError(message) from error
-
-
-def _where(error: Exception) -> list[str]:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parent))]
-    return [f"  at {frame.filename}:{frame.lineno}: {frame.line}" for frame in own[-1:]]
-
-
-def _import_file(file: Path) -> None:
-    """Import a Python file under its own name, as Dagster does, and forget it if that fails."""
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist")
-    there = sys.modules.get(file.stem)
-    if there is not None and there.__file__ is not None and Path(there.__file__).resolve() == file.resolve():
-        return
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        # Dagster would take what is left of it for the whole module.
-        del sys.modules[file.stem]
-        raise
-
-
-def _does_not_load(name: str, error: Any) -> str:
-    while error.cause:
-        error = error.cause
-    return f"code location {name!r} does not load:\n  {error.message.strip()}"

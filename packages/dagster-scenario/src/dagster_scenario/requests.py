@@ -14,6 +14,7 @@ from dagster_scenario.clock import Clock
 from dagster_scenario.errors import ScenarioError, unknown
 from dagster_scenario.locations import Asset, Locations
 from dagster_scenario.quiet import without_dagsters_warnings
+from dagster_scenario.run_config import in_plain_words
 from dagster_scenario.timeline import Timeline
 
 _log = logging.getLogger("dagster_scenario")
@@ -49,7 +50,9 @@ class Requests:
             tags={"dagster/partition": partition} if partition is not None else {},
         )
         workspace, context = self._locations.workspace, self._locations.request_context()
-        _until_done(dagster_.submit_asset_run(None, request, 0, self.instance, workspace, context, {}, {}, _log))
+        names = ", ".join(repr(asset.name) for asset in chosen)
+        with in_plain_words(f"materialize({names})", lambda: self._locations.job_of_assets(chosen)):
+            _until_done(dagster_.submit_asset_run(None, request, 0, self.instance, workspace, context, {}, {}, _log))
         self._requested()
 
     def launch(
@@ -77,7 +80,8 @@ class Requests:
             raise ScenarioError(f"job {job!r} is not partitioned; leave the partition out")
         context = self._locations.request_context()
         remote = self._locations.remote_job(location, job)
-        plan = context.get_execution_plan(remote, config, step_keys_to_execute=None, known_state=None)
+        with in_plain_words(f"launch({job!r})", lambda: self._locations.prepared_job(location, job)):
+            plan = context.get_execution_plan(remote, config, step_keys_to_execute=None, known_state=None)
         run = self.instance.create_run(
             job_name=job,
             run_id=None,

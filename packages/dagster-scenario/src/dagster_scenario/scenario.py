@@ -23,8 +23,10 @@ from dagster_scenario.dry_run import DryRun
 from dagster_scenario.due import Due
 from dagster_scenario.errors import ScenarioError, ScenarioWarning, unknown
 from dagster_scenario.execution import Execution, never_hit
-from dagster_scenario.expectations import AssetExpectation, RunsExpectation, ScheduleExpectation, SensorExpectation
 from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
+from dagster_scenario.expectations_of_assets import AssetExpectation
+from dagster_scenario.expectations_of_runs import RunsExpectation
+from dagster_scenario.expectations_of_ticks import ScheduleExpectation, SensorExpectation
 from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
 from dagster_scenario.locations import Asset, Locations
@@ -550,6 +552,14 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         """Whether a sensor or schedule of this name is switched off."""
         locations = {location for location, _ in self._locations.repositories}
         return any(name in self.switched_off(location) for location in locations)
+
+    def location_of_job(self, name: str) -> str:
+        """The name of the code location that has this job."""
+        return self._locations.job(name)[0]
+
+    def is_down(self, daemon: str) -> bool:
+        """Whether a daemon was stopped."""
+        return self._daemons is not None and daemon in self._daemons.stopped
 
     def freshness_of(self, asset: Asset) -> str:
         """The state of an asset by its freshness policy: pass, warn, fail, or unknown."""

@@ -115,18 +115,52 @@ def _from_path(path: Path) -> Iterator[Any]:
 
 
 def _from_folder(folder: Path) -> Iterator[Any]:
-    """What `dagster dev` and `dg dev` would find when they are started in this folder."""
+    """What `dagster dev` and `dg dev` would find when they are started in this folder; else its definitions.py."""
     for file in ("workspace.yaml", "workspace.yml", "dg.toml", "pyproject.toml", "dagster_cloud.yaml"):
         if (folder / file).exists() and (not file.endswith(".toml") or _dagster_settings(folder / file)):
             yield from _from_path(folder / file)
             return
-    if (folder / "definitions.py").exists():
-        yield from _from_path(folder / "definitions.py")
-        return
+    yield _of_definitions(folder)
+
+
+def _of_definitions(folder: Path) -> Any:
+    """The definitions.py of a folder that says nothing of Dagster: in it, in src, or in the one package of either."""
+    roots = [root for root in (folder, folder / "src") if root.is_dir()]
+    for root in roots:
+        if (file := root / "definitions.py").exists():
+            return next(_from_path(file))
+    packages = [
+        package
+        for root in roots
+        for package in sorted(root.iterdir())
+        if (package / "__init__.py").exists() and package.name not in ("test", "tests")
+    ]
+    found = [package for package in packages if _has_module(package, "definitions")]
+    if len(found) == 1:
+        module, root = f"{found[0].name}.definitions", found[0].parent.resolve()
+        return in_process(module, module_name=module, working_directory=str(root))
+    if found:
+        places = ", ".join(f"{package.relative_to(folder)}/definitions.py" for package in found)
+        raise ScenarioError(
+            f"{folder} has definitions in several places: {places}; name one, as in "
+            f"scenario.load('{found[0].name}.definitions') or with its path"
+        )
+    others = [str(place.relative_to(folder)) for place in [*roots[1:], *packages]]
+    looked = ", in ".join(["in the folder", *others[:-1]]) + (f", and in {others[-1]}" if others else "")
     raise ScenarioError(
         f"{folder} is not a Dagster project: it has no workspace.yaml, no pyproject.toml with [tool.dg] or "
-        "[tool.dagster], no dg.toml, no dagster_cloud.yaml and no definitions.py"
+        f"[tool.dagster], no dg.toml, no dagster_cloud.yaml, and no definitions.py where it looked: {looked}"
     )
+
+
+def _has_module(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.py").exists() or (folder / name / "__init__.py").exists()
+
+
+def _root_of(folder: Path, module: str) -> Path:
+    """Where a project keeps its package: in src, or beside its settings."""
+    first, src = module.split(".")[0], folder / "src"
+    return src if (src / first).exists() or (src / f"{first}.py").exists() else folder
 
 
 # YAML
@@ -172,6 +206,8 @@ def _from_cloud_file(file: Path, locations: Any) -> Iterator[Any]:
         folder = (file.parent / working).resolve()
         if "python_file" in target:
             target["python_file"] = str(folder / target["python_file"])
+        else:
+            folder = _root_of(folder, next(iter(target.values())))
         yield in_process(name, **target, attribute=location.get("attribute"), working_directory=str(folder))
 
 
@@ -188,11 +224,12 @@ def _from_toml(file: Path) -> Iterator[Any]:
     elif project := settings.get("project"):
         yield _of_dg_project(folder, project, file)
     elif "module_name" in settings:
-        name = settings.get("code_location_name") or settings["module_name"]
-        yield in_process(name, module_name=settings["module_name"], working_directory=str(folder))
+        module = settings["module_name"]
+        name = settings.get("code_location_name") or module
+        yield in_process(name, module_name=module, working_directory=str(_root_of(folder, module)))
     elif modules := settings.get("modules"):
-        for module in modules:
-            yield in_process(module["name"], module_name=module["name"], working_directory=str(folder))
+        for name in (module["name"] for module in modules):
+            yield in_process(name, module_name=name, working_directory=str(_root_of(folder, name)))
     else:
         raise ScenarioError(
             f"{file} names no code location: it has neither [tool.dg.project], [tool.dg.workspace] nor [tool.dagster] "
@@ -218,9 +255,7 @@ def _of_dg_project(folder: Path, project: Mapping[str, Any], file: Path) -> Any:
     if "root_module" not in project:
         raise ScenarioError(f"{file}: the project needs a root_module, the name of its package")
     root = project["root_module"]
-    first = root.split(".")[0]
-    src = folder / "src"
-    working = src if (src / first).exists() or (src / f"{first}.py").exists() else folder
+    working = _root_of(folder, root)
     # `dg` names a location after the folder of its project.
     name = project.get("code_location_name") or folder.name or root
     if project.get("autoload_defs"):

@@ -21,6 +21,7 @@ from dagster import StringSource
 from sqlalchemy.pool import StaticPool
 
 from dagster_scenario import _dagster as dagster_
+from dagster_scenario.runs import Abandoned, worker_here
 
 
 class Listener(Protocol):
@@ -54,6 +55,9 @@ class _Database:
     @contextmanager
     def connect(self) -> Iterator[db.Connection]:
         with self._one_at_a_time:
+            if self._connection.closed and worker_here() is not None:
+                # A run that was left behind when its scenario was closed. An error would be told, where nobody asks.
+                raise Abandoned
             if self._connection.in_transaction():
                 # Dagster's storages read while they write; in a file of its own the reader would not see it.
                 yield self._connection

@@ -6,7 +6,7 @@ as it is.
 """
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from inspect import isgenerator
@@ -18,6 +18,7 @@ from dagster_scenario import _dagster as dagster_
 from dagster_scenario.errors import ScenarioError
 from dagster_scenario.executors import AROUND
 from dagster_scenario.faults import around_of
+from dagster_scenario.held_resources import with_held_ones_swapped
 
 
 @dataclass
@@ -70,12 +71,24 @@ class StandIns:
         """The resources of a location that were swapped, as definitions."""
         return dagster_.wrap_resources_for_execution(self.resources.get(location, {}))
 
-    def put_into(self, job: dg.JobDefinition, location: str) -> dg.JobDefinition:
-        """The job as it is to execute."""
-        swapped = {key: value for key, value in self.swapped(location).items() if key in job.resource_defs}
-        if not swapped and not self.stubs:
+    def swapped_in(
+        self, location: str, resources: Mapping[str, dg.ResourceDefinition], own: Mapping[str, dg.ResourceDefinition]
+    ) -> dict[str, dg.ResourceDefinition]:
+        """Resources of a location, with what was given in place of some of them, under their keys and in others.
+
+        own: all resources of the location as the project has them.
+        """
+        given = self.resources.get(location, {})
+        with_given = {**resources, **{key: one for key, one in self.swapped(location).items() if key in resources}}
+        return with_held_ones_swapped(with_given, own, given) if given else with_given
+
+    def put_into(
+        self, job: dg.JobDefinition, location: str, own: Mapping[str, dg.ResourceDefinition]
+    ) -> dg.JobDefinition:
+        """The job as it is to execute. own: all resources of its location as the project has them."""
+        if not self.resources.get(location) and not self.stubs:
             return job
-        resources = {**job.resource_defs, **swapped}
+        resources = self.swapped_in(location, job.resource_defs, {**own, **job.resource_defs})
         graph = job.graph
         if self.stubs:
             graph = self._stubbed_graph(job.graph, job.asset_layer, None)
@@ -276,14 +289,33 @@ def _with_nodes(graph: dg.GraphDefinition, replaced: Mapping[str, Any]) -> dg.Gr
         dependencies=dependencies,
         input_mappings=graph.input_mappings,
         output_mappings=graph.output_mappings,
-        config=graph.config_mapping,
+        config=_mapping_of(graph, [definitions[name] for name in used]),
         tags=graph.tags,
         input_assets=graph.input_assets,
     )
 
 
+def _any_config() -> Any:
+    """The config of what is stubbed: it needs none, and takes what the real one takes."""
+    return dg.Field(dg.Any, is_required=False)
+
+
+def _mapping_of(graph: dg.GraphDefinition, definitions: Iterable[Any]) -> dg.ConfigMapping | None:
+    """How a graph makes the config of its nodes of its own: not at all, if nothing in it is left to be configured."""
+    if graph.config_mapping is None or not all(map(_is_stubbed, definitions)):
+        return graph.config_mapping
+    return dg.ConfigMapping(config_fn=lambda _: {}, config_schema=_any_config())
+
+
+def _is_stubbed(definition: Any) -> bool:
+    """Whether an op, or every op of a graph, stands for another one."""
+    if isinstance(definition, dg.GraphDefinition):
+        return all(map(_is_stubbed, definition.node_defs))
+    return hasattr(definition, _STUB)
+
+
 def _stub_op(op: dg.OpDefinition, handle: Any, layer: Any, stubs: Mapping[str, Stub]) -> dg.OpDefinition:
-    """An op in place of another one: with its name for the user, its outputs and its config, and without its needs."""
+    """An op in place of another one: with its name for the user and its outputs, and without its needs."""
     keys = {output.name: layer.get_entity_key_for_node_output(handle, output.name) for output in op.output_defs}
     given = next(iter(stubs.values()))
 
@@ -296,13 +328,12 @@ def _stub_op(op: dg.OpDefinition, handle: Any, layer: Any, stubs: Mapping[str, S
                 yield _result(output.name, keys[output.name], stubs, given, lambda key: layer.get(key).is_observable)
 
     around = around_of(op)
-    schema: Any = op.config_schema
     stubbed = dg.OpDefinition(
         name=f"stub_of_{'__'.join(handle.path)}",
         compute_fn=around(compute) if around else compute,
         ins={name: dg.In(dg.Nothing) for name in op.ins},
         outs={name: _stub_out(out) for name, out in op.outs.items()},
-        config_schema=schema,
+        config_schema=_any_config(),
         tags=op.tags,
         retry_policy=op.retry_policy,
         pool=op.pool,

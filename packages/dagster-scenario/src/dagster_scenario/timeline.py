@@ -7,16 +7,18 @@ times, so that the same scenario has the same timeline every time.
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_scenario import _dagster as dagster_
 from dagster_scenario.clock import shown
 from dagster_scenario.tracebacks import message_of, trace_of
+
+if TYPE_CHECKING:
+    from dagster_scenario.shortening import About
 
 WORLD, DAEMON, DOWN, UP, SENSOR, SCHEDULE = "world", "daemon", "daemons down", "daemons up", "sensor", "schedule"
 REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED = "requested", "started", "materialized", "observed", "checked"
@@ -38,8 +40,6 @@ ACTIVITY = frozenset(
 
 _RUN_ID = re.compile(r"(?:[Rr]un )?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
-# The partition in the text of an event.
-_PARTITION = re.compile(r" \[([^\]]*)\]")
 # How many ticks in a row of a sensor count as activity because they failed, or because its skip reason changed.
 # Without a limit, a sensor that always fails, or that names the time in its reason, would never be quiet.
 _RESTLESS = 20
@@ -153,6 +153,11 @@ class Looking:
     idle_since: datetime | None
     reason: str = ""
     error: str = ""
+    # Where the error was raised, in lines: the project's own line first.
+    trace: tuple[str, ...] = ()
+    # How many ticks in a row have failed, and since when.
+    failures: int = 0
+    failing_since: datetime | None = None
     cursor: str | None = None
     # When it ticked; of schedules alone.
     ticks: list[datetime] = field(default_factory=list)
@@ -163,6 +168,15 @@ class Looking:
         """Note a skip reason or an error, or that something was requested."""
         if what and (not self.said or self.said[-1][1] != what):
             self.said.append((at, what))
+
+    def note_failure(self, at: datetime, error: Any) -> None:
+        """Note the error of a tick that has failed; None for one that has not."""
+        if error is None:
+            self.error, self.trace, self.failures, self.failing_since = "", (), 0, None
+            return
+        self.error, self.trace = message_of(error), trace_of(error)
+        self.failures += 1
+        self.failing_since = self.failing_since or at
 
     # How many ticks in a row have failed, or have changed the skip reason.
     restless: int = 0
@@ -210,9 +224,9 @@ class Timeline:
 
     def lines(self, since: Mark | None = None) -> Iterator[str]:
         """The timeline as text, one event a line, times where they change."""
-        return _as_lines(self.since(since))
+        return as_lines(self.since(since))
 
-    def shortened(self, since: Mark | None = None, within: int = 60) -> list[str]:
+    def shortened(self, since: Mark | None = None, within: int = 60, about: "About | None" = None) -> list[str]:
         """The timeline as text, in about so many lines; as it is when it has no more.
 
         First what many runs did at one moment becomes one line. Then the steps of runs that succeeded are left out,
@@ -221,23 +235,11 @@ class Timeline:
         Args:
             since: begin at this mark.
             within: the number of lines.
+            about: whose lines stay in any case, beyond that number too.
         """
-        events = self.since(since)
-        if len(events) > within:
-            events = list(_gathered(events))
-        if len(events) <= within:
-            return list(_as_lines(events))
-        kept = _what_matters(events, within)
-        lines: list[str] = []
-        left_out = 0
-        for event, line in zip(events, _as_lines(events, every_time=True), strict=True):
-            if id(event) in kept:
-                lines += [f"... {left_out} events"] if left_out else []
-                lines.append(line)
-                left_out = 0
-            else:
-                left_out += 1
-        return lines
+        from dagster_scenario import shortening
+
+        return shortening.shortened(self.since(since), within, shortening.asked_for(about, self.runs.values()))
 
     def __str__(self) -> str:
         return "\n".join(self.lines()) or "nothing has happened yet"
@@ -309,24 +311,23 @@ class Timeline:
         if kind == "schedule":
             looking.ticks.append(self._now())
         self._note_restless(looking, data)
+        failed_before = looking.error
+        looking.note_failure(self._now(), data.error if data.status == dagster_.TickStatus.FAILURE else None)
         if kind == "sensor" and data.cursor != looking.cursor:
             looking.cursor = data.cursor
             self.cursors_moved += 1
         if data.status == dagster_.TickStatus.SUCCESS:
-            looking.idle_since, looking.reason, looking.error = None, "", ""
+            looking.idle_since, looking.reason = None, ""
             looking.say(self._now(), "requested something")
             return
         if looking.idle_since is None:
             looking.idle_since = self._now()
         shown = SCHEDULE if kind == "schedule" else SENSOR
         if data.status == dagster_.TickStatus.FAILURE:
-            error = message_of(data.error)
-            if error != looking.error:
-                self.add(shown, f"{name} failed: {error}", subject=name, location=location, problem=True)
-            looking.error = error
-            looking.say(self._now(), f"failed: {error}")
+            if looking.error != failed_before:
+                self.add(shown, f"{name} failed: {looking.error}", subject=name, location=location, problem=True)
+            looking.say(self._now(), f"failed: {looking.error}")
             return
-        looking.error = ""
         reason = _reason(data)
         if reason and reason != looking.reason:
             self.add(shown, f"{name} skipped: {reason}", subject=name, location=location)
@@ -474,7 +475,8 @@ class Timeline:
         return kinds.pop() if len(kinds) == 1 else "sensor"
 
 
-def _as_lines(events: Iterable[Event], *, every_time: bool = False) -> Iterator[str]:
+def as_lines(events: Iterable[Event], *, every_time: bool = False) -> Iterator[str]:
+    """Events as text, one a line; times where they change, or in every line."""
     last: datetime | None = None
     for event in events:
         # Moments of one time zone count as the same when the clocks show the same.
@@ -484,44 +486,6 @@ def _as_lines(events: Iterable[Event], *, every_time: bool = False) -> Iterator[
         run = f"run {event.run}" if event.run else ""
         causes = f"  ({', '.join(str(cause) for cause in event.causes)})" if event.causes else ""
         yield f"{moment:<19}  {event.kind:<12}  {run:<7} {event.text}{causes}".rstrip()
-
-
-# What is said of a single run.
-_OF_RUNS = frozenset({REQUESTED, STARTED, MATERIALIZED, OBSERVED, CHECKED, SUCCEEDED, HELD, RESUMED, WAITING, FAILED})
-
-
-def _gathered(events: Sequence[Event]) -> Iterator[Event]:
-    """The same events, with those of many runs at one moment as one, where the first of them was."""
-    for _, group in groupby(events, lambda event: event.at):
-        at_once: dict[Any, list[Event]] = {}
-        for event in group:
-            alike = (event.kind, _PARTITION.sub("", event.text), event.causes)
-            at_once.setdefault(alike if event.kind in _OF_RUNS else id(event), []).append(event)
-        for alike_ones in at_once.values():
-            yield from alike_ones if len(alike_ones) < 4 else [_as_one(alike_ones)]
-
-
-def _as_one(events: list[Event]) -> Event:
-    first, last = events[0], events[-1]
-    keys = [found[1] for event in events if (found := _PARTITION.search(event.text))]
-    partitions = f" [{keys[0]} ... {keys[-1]}]" if keys else ""
-    runs = f", runs {first.run} to {last.run}" if first.run and last.run else ""
-    text = f"{len(events)} times: {_PARTITION.sub('', first.text)}{partitions}{runs}"
-    return replace(first, text=text, run=None)
-
-
-def _what_matters(events: Sequence[Event], number: int) -> set[int]:
-    """The ids of the events that are worth their lines: what went wrong and what the world did, then the last ones."""
-    told = {WORLD, MARK, DAEMON, DOWN, UP, KILLED, HELD, CANCELED, BACKFILL}
-
-    def weight(position: int) -> tuple[int, int]:
-        event = events[position]
-        return (2 if event.problem else 1 if event.kind in told else 0, position)
-
-    # The end is always of interest, and so is the beginning.
-    ends = [*range(3), *range(len(events) - number // 3, len(events))]
-    others = sorted(set(range(len(events))) - set(ends), key=weight, reverse=True)
-    return {id(events[position]) for position in [*ends, *others][:number]}
 
 
 def in_order(runs: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:

@@ -1,11 +1,14 @@
 """Errors of the code under test, so that the project's own line comes first and libraries take no room."""
 
+import functools
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+import dagster as dg
 
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\s*(?P<code>.*)', re.DOTALL)
 
@@ -16,17 +19,41 @@ _EMBEDDED = re.compile(r"\s*Stack Trace:\s+File .*", re.DOTALL)
 
 
 def root_of(error: Any) -> Any:
-    """The error at the root of what Dagster has recorded, without Dagster's wrapping."""
-    while error.cause:
+    """The project's own error in what Dagster has recorded, without Dagster's wrapping."""
+    while error.cause and _is_dagsters(error):
         error = error.cause
     return error
 
 
 def message_of(error: Any) -> str:
-    """What an error says at its root, in one line."""
+    """What an error says, and the errors that it was raised from, in one line."""
     if error is None:
         return "no error was recorded"
-    return " ".join(_EMBEDDED.sub("", root_of(error).message).split())
+    root = root_of(error)
+    said = [_line_of(root)]
+    while root.cause:
+        root = root.cause
+        said.append(_line_of(root))
+    return ", because of ".join(said)
+
+
+def _is_dagsters(error: Any) -> bool:
+    """Whether it only says that code of the project has failed."""
+    return error.cls_name in _wrapping()
+
+
+@functools.cache
+def _wrapping() -> frozenset[str]:
+    """The names of the errors that Dagster raises from an error of the project."""
+    found: list[type] = [dg.DagsterUserCodeExecutionError]
+    for error in found:
+        found += error.__subclasses__()
+    others = ("DagsterUserCodeProcessError", "DagsterUserCodeUnreachableError", "RetryRequested")
+    return frozenset({error.__name__ for error in found} | {*others})
+
+
+def _line_of(error: Any) -> str:
+    return " ".join(_EMBEDDED.sub("", error.message).split())
 
 
 def trace_of(error: Any) -> tuple[str, ...]:
