@@ -18,6 +18,7 @@ import dagster as dg
 from dagster_scenario import sources as sources_
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.clock import Clock, sleeps
+from dagster_scenario.crons import crons_begin_at_once
 from dagster_scenario.daemons import Chance, Daemons
 from dagster_scenario.dry_run import DryRun
 from dagster_scenario.due import Due
@@ -27,6 +28,7 @@ from dagster_scenario.expectations import AssetExpectation, RunsExpectation, Sch
 from dagster_scenario.expectations_by_name import CheckExpectation, JobExpectation, PartitionsExpectation
 from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
+from dagster_scenario.kept_cursors import cursors_are_kept
 from dagster_scenario.locations import Asset, Locations
 from dagster_scenario.pools import steps_sleep_until_ready
 from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
@@ -123,6 +125,9 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._closing.enter_context(threads_belong_to_runs())
         self._closing.enter_context(steps_sleep_until_ready())
         self._closing.enter_context(remembered())
+        self._closing.enter_context(cursors_are_kept())
+        self._closing.enter_context(crons_begin_at_once())
+        self._closing.callback(self._watch.close)
         self._closing.enter_context(signals_end(self._where))
         self._closing.enter_context(quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
