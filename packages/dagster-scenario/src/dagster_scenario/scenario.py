@@ -156,6 +156,21 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     def stuck_after(self, seconds: float | None) -> None:
         self._execution.stuck_after = limit(seconds)
 
+    @property
+    def cpus(self) -> int:
+        """How many CPUs the machine of a run has; 4 by default, whatever machine the test is on.
+
+        So many steps of a run are under way at once with Dagster's default executor, or `multiprocess_executor`, when
+        neither its `max_concurrent` nor DAGSTER_MULTIPROCESS_EXECUTOR_MAX_CONCURRENT says how many.
+        """
+        return self._execution.cpus
+
+    @cpus.setter
+    def cpus(self, number: int) -> None:
+        if not isinstance(number, int) or number < 1:
+            raise ScenarioError(f"cpus={number!r} is not a number of CPUs; give 1 or more")
+        self._execution.cpus = number
+
     def close(self) -> None:
         """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""
         self._closing.close()
