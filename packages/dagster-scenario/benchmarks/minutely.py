@@ -19,7 +19,7 @@ def day() -> Taken:
         scenario.load(dg.Definitions(assets=[target], schedules=[minutely]))
         scenario.tick()
         day = taken(lambda: scenario.advance(minutes=MINUTES))
-        scenario.expect("target").materialized(times=MINUTES + 1)
+        scenario.expect("target").materialized(times=MINUTES)
     return day
 
 
