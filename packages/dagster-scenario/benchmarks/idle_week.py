@@ -5,7 +5,7 @@ Time stops at the end of each of the 168 partitions, and every sensor looks ther
 
 import dagster as dg
 from dagster_scenario import Scenario
-from measuring import cpu_seconds, holds, run, sensors
+from measuring import Taken, holds, run, sensors, taken
 
 
 @dg.asset
@@ -16,12 +16,12 @@ def target() -> None: ...
 def hourly() -> None: ...
 
 
-def week() -> float:
-    """Seconds of CPU that a week takes, without loading the project."""
+def week() -> Taken:
+    """What a week takes, without loading the project."""
     with Scenario() as scenario:
         scenario.load(dg.Definitions(assets=[target, hourly], sensors=sensors(20, target)))
         scenario.tick()
-        return cpu_seconds(lambda: scenario.advance(days=7))
+        return taken(lambda: scenario.advance(days=7))
 
 
 def main() -> bool:

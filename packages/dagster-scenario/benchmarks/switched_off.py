@@ -2,7 +2,7 @@
 
 import dagster as dg
 from dagster_scenario import Scenario
-from measuring import cpu_seconds, holds, run
+from measuring import Taken, holds, run, taken
 
 
 @dg.asset(automation_condition=dg.AutomationCondition.on_cron("* * * * *"))
@@ -17,13 +17,13 @@ def hourly() -> None: ...
 def off() -> None: ...
 
 
-def week() -> float:
-    """Seconds of CPU that a week takes, without loading the project."""
+def week() -> Taken:
+    """What a week takes, without loading the project."""
     minutely = dg.ScheduleDefinition(name="minutely", target=target, cron_schedule="* * * * *")
     with Scenario() as scenario:
         scenario.load(dg.Definitions(assets=[target, hourly], schedules=[minutely], sensors=[off]))
         scenario.tick()
-        return cpu_seconds(lambda: scenario.advance(days=7))
+        return taken(lambda: scenario.advance(days=7))
 
 
 def main() -> bool:

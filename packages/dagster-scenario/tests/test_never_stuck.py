@@ -308,12 +308,12 @@ def test_what_takes_its_time_and_gets_on_is_not_stuck(scenario: Scenario) -> Non
 
     @dg.asset
     def slow(context: dg.AssetExecutionContext) -> None:
-        for number in range(8):
-            pause.wait(0.2)
+        for number in range(12):
+            pause.wait(0.25)
             context.log.info(f"{number}")
 
     scenario.load(dg.Definitions(assets=[slow]))
-    scenario.stuck_after = 1
+    scenario.stuck_after = 2.5
     scenario.materialize("slow")
     scenario.tick()
     scenario.expect("slow").materialized(times=1)
@@ -391,6 +391,8 @@ def test_a_signal_ends_a_stuck_scenario_and_says_where_it_was(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=tmp_path,
+        # A shell ignores Ctrl-C for what it starts in the background, and what that starts does too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -412,6 +414,7 @@ def test_a_signal_ends_a_stuck_scenario_and_says_where_it_was(
 def test_a_signal_handler_of_the_project_stays(scenario: Scenario) -> None:
     scenario.close()
     seen = []
+    interrupt = signal.getsignal(signal.SIGINT)
     before = signal.signal(signal.SIGTERM, lambda *_: seen.append("mine"))
     try:
         with Scenario():
@@ -419,7 +422,7 @@ def test_a_signal_handler_of_the_project_stays(scenario: Scenario) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == ["mine"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is interrupt
 
 
 def test_sleeping_seconds_that_are_not_a_number_fail_as_they_would(scenario: Scenario) -> None:

@@ -93,6 +93,29 @@ def test_the_default_executor_does_what_the_run_config_chooses(
     assert length(scenario) == expected
 
 
+@pytest.mark.parametrize("executor", [MULTIPROCESS, None], ids=["multiprocess", "default"])
+def test_no_more_steps_are_under_way_than_the_machine_has_cpus(scenario: Scenario, executor: Any) -> None:
+    play(scenario, job_of(*"abcde", executor=executor), "abcde")
+    assert minutes(scenario, "STEP_START") == {"a": [0], "b": [0], "c": [0], "d": [0], "e": [10]}
+
+
+def test_the_number_of_cpus_can_be_set(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario.cpus = 2
+    play(scenario, job_of(*"abc"), "abc")
+    assert minutes(scenario, "STEP_START") == {"a": [0], "b": [0], "c": [10]}
+    # As in Dagster, the variable comes before the number of CPUs.
+    monkeypatch.setenv("DAGSTER_MULTIPROCESS_EXECUTOR_MAX_CONCURRENT", "3")
+    scenario.launch("together")
+    scenario.advance(minutes=60)
+    assert minutes(scenario, "STEP_START") == {"a": [0, 60.5], "b": [0, 60.5], "c": [10, 60.5]}
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "4"])
+def test_a_number_of_cpus_that_is_none_is_refused(scenario: Scenario, number: Any) -> None:
+    with pytest.raises(ScenarioError, match=r"is not a number of CPUs; give 1 or more"):
+        scenario.cpus = number
+
+
 def test_no_more_steps_are_under_way_than_max_concurrent_allows(scenario: Scenario) -> None:
     play(scenario, job_of(*"abc", executor=MULTIPROCESS.configured({"max_concurrent": 2})), "abc")
     assert minutes(scenario, "STEP_START") == {"a": [0], "b": [0], "c": [10]}

@@ -4,17 +4,23 @@ Dagster has no public way to step its daemons. What stands here is what its own 
 Dagster may move any of it: `SUPPORTED` says which releases are known to work, and `moved()` which names are gone.
 """
 
+import sys
+
 from dagster import AutomationCondition, Executor
 from dagster._config.pythonic_config import ConfigurableResourceFactory
+from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
 from dagster._core.decorator_utils import has_at_least_one_parameter
 from dagster._core.definitions.declarative_automation.automation_condition import AutomationResult
+from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
 from dagster._core.definitions.declarative_automation.serialized_objects import get_serializable_true_subset
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.definitions.executor_definition import in_process_executor, multi_or_in_process_executor
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.scoped_resources_builder import ScopedResourcesBuilder
 from dagster._core.definitions.selector import JobSubsetSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.definitions.sensor_definition import get_context_param_name
 from dagster._core.definitions.timestamp import TimestampWithTimezone
 from dagster._core.errors import DagsterSubprocessError, DagsterUserCodeProcessError
 from dagster._core.events.log import EventLogEntry
@@ -44,11 +50,16 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget, WorkspaceFileTarget
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
+)
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.daemon import DagsterDaemon, SpanMarker
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._time import get_timezone
 from dagster._utils.error import serializable_error_info_from_exc_info
-from dagster._utils.schedules import cron_string_iterator, schedule_execution_time_iterator
+from dagster._utils.schedules import CroniterShim, cron_string_iterator, schedule_execution_time_iterator
 from dagster.components.definitions import LazyDefinitions
 from dagster_shared.error import SerializableErrorInfo
 
@@ -59,24 +70,51 @@ after_error = getattr(Executor, "log_failure_or_retry_event_after_error", None) 
     Executor, "get_failure_or_retry_event_after_error", None
 )
 
-# What is computed once for each object while a scenario is open; it depends on the object alone.
-REMEMBERED: list[tuple[type, str]] = [
-    (RemoteSensor, "get_remote_origin_id"),
-    (RemoteSchedule, "get_remote_origin_id"),
-    (AutomationCondition, "has_rule_condition"),
-    (AutomationCondition, "get_node_unique_ids"),
+# What is computed once while a scenario is open, for each object, or for what the object has under the third name. It
+# depends on that alone.
+REMEMBERED: list[tuple[object, str, str | None]] = [
+    (RemoteSensor, "get_remote_origin_id", None),
+    (RemoteSchedule, "get_remote_origin_id", None),
+    (AutomationCondition, "has_rule_condition", None),
+    (AutomationCondition, "get_node_unique_ids", None),
+    (InstigatorState, "selector_id", "origin"),
+    (ScopedResourcesBuilder, "build_empty", None),
+    (sys.modules[get_context_param_name.__module__], "get_context_param_name", None),
 ]
 
+# What tells the time at which a node of a condition began and ended.
+TIMES_OF_NODES = [
+    (sys.modules[AutomationContext.__module__], "get_current_datetime"),
+    (sys.modules[AutomationResult.__module__], "get_current_timestamp"),
+]
+
+# The module of the automation daemon, and its functions that write and read the cursor of an automation sensor.
+ASSET_DAEMON = sys.modules[asset_daemon_cursor_to_instigator_serialized_cursor.__module__]
+WRITE_CURSOR = asset_daemon_cursor_to_instigator_serialized_cursor.__name__
+READ_CURSOR = asset_daemon_cursor_from_instigator_serialized_cursor.__name__
+
+# The module in which Dagster's iterator over the dates of a cron expression is, and its name.
+SCHEDULES = sys.modules[cron_string_iterator.__module__]
+CRON_DATES = "_croniter_string_iterator"
+
 __all__ = [
+    "ASSET_DAEMON",
+    "CRON_DATES",
+    "READ_CURSOR",
     "REMEMBERED",
+    "SCHEDULES",
     "SUPPORTED",
+    "TIMES_OF_NODES",
+    "WRITE_CURSOR",
     "ActiveExecution",
+    "AutomationContext",
     "AutomationResult",
     "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
     "ConfigurableResourceFactory",
     "ConsolidatedSqliteEventLogStorage",
+    "CroniterShim",
     "DagsterDaemon",
     "DagsterStorage",
     "DagsterSubprocessError",
@@ -108,6 +146,7 @@ __all__ = [
     "ResolvedRunConfig",
     "RetryMode",
     "RunLauncher",
+    "SerializableEntitySubset",
     "SerializableErrorInfo",
     "SpanMarker",
     "SqliteRunStorage",
@@ -127,6 +166,7 @@ __all__ = [
     "execute_run",
     "get_job_execution_data_from_run_request",
     "get_serializable_true_subset",
+    "get_timezone",
     "has_at_least_one_parameter",
     "in_process_executor",
     "make_new_backfill_id",

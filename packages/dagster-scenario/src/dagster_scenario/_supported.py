@@ -41,6 +41,11 @@ _ATTRIBUTES = [
         "AutomationResult",
         "get_new_cursor",
     ),
+    (
+        "dagster._core.definitions.declarative_automation.automation_context",
+        "AutomationContext",
+        "evaluate_async",
+    ),
     ("dagster", "AutomationCondition", "has_rule_condition"),
     ("dagster", "AutomationCondition", "get_node_unique_ids"),
     ("dagster._core.remote_representation.external", "RemoteSensor", "get_remote_origin_id"),

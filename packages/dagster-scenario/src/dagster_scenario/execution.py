@@ -16,6 +16,7 @@ from dagster_scenario import timeline as timeline_
 from dagster_scenario.child import OVERSLEPT, KilledRun, execute_until_killed
 from dagster_scenario.clock import FOR_EVER, Clock
 from dagster_scenario.errors import ScenarioError
+from dagster_scenario.executors import CPUS
 from dagster_scenario.faults import FAIL, HOLD, KILL, Fault, Points
 from dagster_scenario.locations import Locations
 from dagster_scenario.stuck import STUCK_AFTER, Stuck
@@ -40,6 +41,8 @@ class Execution:
         self._killed: set[str] = set()
         # Real seconds without progress after which a run counts as stuck.
         self.stuck_after: float | None = STUCK_AFTER
+        # Of the machine that a run is on.
+        self.cpus = CPUS
         # How often slots of pools were freed or added.
         self._slot_changes = 0
 
@@ -130,7 +133,7 @@ class Execution:
                 self._execute_and_kill(record, kill)
             else:
                 repository = self._locations.repository_of(stored)
-                executing = _executing(stored, repository, self.instance, self._locations.prepared)
+                executing = _executing(stored, repository, self.instance, self._locations.prepared, self.cpus)
                 worker = runs_.Worker(stored, executing, lambda: self.stuck_after)
                 self._workers[run.run_id] = worker
                 self._go_on(worker, worker.start)
@@ -334,9 +337,9 @@ def _end(code: int | None) -> str:
 
 
 def _executing(
-    run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: Any, prepare: runs_.Prepare
+    run: dg.DagsterRun, repository: dg.RepositoryDefinition, instance: Any, prepare: runs_.Prepare, cpus: int
 ) -> Callable[[], None]:
-    return lambda: runs_.execute(run, repository, instance, prepare)
+    return lambda: runs_.execute(run, repository, instance, prepare, cpus)
 
 
 def _caller() -> str | None:

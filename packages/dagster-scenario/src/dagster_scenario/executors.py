@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 
 # Marks an IO manager that stands around another one, which is its value.
 AROUND = "_dagster_scenario_around"
-# What Dagster's executor of several processes takes for their number when its config does not say it. Its last resort,
-# the number of the machine's CPUs, is left out: a scenario is the same on every machine.
+# How many CPUs the machine of a run has, unless the scenario says otherwise; the same on whatever machine the test is.
+CPUS = 4
+# What Dagster's executor of several processes takes for their number when its config does not say it, before it takes
+# the number of CPUs.
 _LIMIT = "DAGSTER_MULTIPROCESS_EXECUTOR_MAX_CONCURRENT"
 
 
-def in_this_process(executor: dg.ExecutorDefinition, run_here: "Callable[[], Worker | None]") -> dg.ExecutorDefinition:
+def in_this_process(
+    executor: dg.ExecutorDefinition, run_here: "Callable[[], Worker | None]", cpus: int
+) -> dg.ExecutorDefinition:
     """An executor that takes the same config as this one, and executes the steps in this process.
 
     The config of a job is checked as it is in a deployment. Of what it says, the scenario keeps whether steps are
     retried and how many of them are under way at a time; where they run has no meaning here.
 
-    run_here: tells which run this thread belongs to.
+    run_here: tells which run this thread belongs to. cpus: of the machine that the run is on, which is how many steps
+    Dagster's own executor has under way when nothing says how many.
     """
     if executor.name == dagster_.in_process_executor.name:
         return executor
@@ -43,7 +48,7 @@ def in_this_process(executor: dg.ExecutorDefinition, run_here: "Callable[[], Wor
             return dagster_.InProcessExecutor(retries=retries, step_dependency_config=waiting)
         limit = _found("max_concurrent", config)
         if not limit and executor.name in (dg.multiprocess_executor.name, dagster_.multi_or_in_process_executor.name):
-            limit = int(os.environ.get(_LIMIT) or 0)
+            limit = int(os.environ.get(_LIMIT) or cpus)
         return SideBySide(retries, waiting, limit or None, _found("tag_concurrency_limits", config), run_here)
 
     schema: Any = executor.config_schema

@@ -3,8 +3,11 @@
 Nothing else is changed: the daemons are Dagster's own, and what they decide and store is the same.
 """
 
+import functools
 import gc
-from collections.abc import Callable, Iterator
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,18 +16,25 @@ from dagster_scenario import _dagster as dagster_
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within it, the ids of sensors and schedules, and those of conditions' nodes, are computed once for each."""
-    before = [(owner, name, owner.__dict__[name]) for owner, name in dagster_.REMEMBERED]
-    for owner, name, original in before:
-        setattr(owner, name, _once_for_each_object(original))
+    """Within it, ids of sensors, schedules and conditions' nodes, and parameters of sensors, are computed once."""
+    before = [(owner, name, of, vars(owner)[name]) for owner, name, of in dagster_.REMEMBERED]
+    for owner, name, of, original in before:
+        setattr(owner, name, _once_for_each_object(original, of))
     result: Any = dagster_.AutomationResult
-    get_new_cursor = result.get_new_cursor
+    context: Any = dagster_.AutomationContext
+    get_new_cursor, evaluate_async = result.get_new_cursor, context.evaluate_async
     result.get_new_cursor = lambda self: _without_its_evaluation(self, get_new_cursor)
+    context.evaluate_async = _evaluate
+    times = [(module, name, getattr(module, name)) for module, name in dagster_.TIMES_OF_NODES]
+    for module, name, now in times:
+        setattr(module, name, _asked_once_while_time_stands_still(now))
     try:
         yield
     finally:
-        result.get_new_cursor = get_new_cursor
-        for owner, name, original in before:
+        result.get_new_cursor, context.evaluate_async = get_new_cursor, evaluate_async
+        for module, name, now in times:
+            setattr(module, name, now)
+        for owner, name, _, original in before:
             setattr(owner, name, original)
 
 
@@ -51,6 +61,38 @@ def _without_its_evaluation(result: Any, get_new_cursor: Callable[[Any], Any]) -
         del kept["serializable_evaluation"]
 
 
+def _evaluate(context: Any) -> Awaitable[Any]:
+    """What evaluates the condition of a context; as Dagster's own method, which asks each time which kind it is."""
+    condition: Any = context.condition
+    kind: Any = type(condition)
+    if _is_asynchronous(kind):
+        evaluation: Awaitable[Any] = condition.evaluate(context)
+        return evaluation
+    return _evaluated(condition, context)
+
+
+async def _evaluated(condition: Any, context: Any) -> Any:
+    return condition.evaluate(context)
+
+
+@functools.cache
+def _is_asynchronous(condition: Any) -> bool:
+    return inspect.iscoroutinefunction(condition.evaluate)
+
+
+def _asked_once_while_time_stands_still(now: Callable[[], Any]) -> Callable[[], Any]:
+    last: tuple[float, Any] = (-1.0, None)
+
+    def asked() -> Any:
+        nonlocal last
+        seconds = time.time()
+        if seconds != last[0]:
+            last = seconds, now()
+        return last[1]
+
+    return asked
+
+
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Within it, Python does not look for cycles of garbage.
@@ -67,24 +109,27 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _once_for_each_object(original: Any) -> Any:
+def _once_for_each_object(original: Any, of: str | None) -> Any:
     if isinstance(original, property):
         assert original.fget is not None
-        return property(_once(original.fget))
-    return _once(original)
+        return property(_once(original.fget, of))
+    if isinstance(original, classmethod):
+        return classmethod(_once(original.__func__, of))
+    return _once(original, of)
 
 
-def _once(function: Callable[..., Any]) -> Callable[..., Any]:
-    # The object is kept with its result, so that no other one gets its id.
+def _once(function: Callable[..., Any], of: str | None) -> Callable[..., Any]:
+    # What the result depends on is kept with it, so that no other object gets its id.
     results: dict[Any, tuple[Any, Any]] = {}
 
     def once(self: Any, **arguments: Any) -> Any:
-        key: Any = id(self)
+        depends_on = getattr(self, of) if of else self
+        key: Any = id(depends_on)
         if arguments:
             key = key, *((tuple(value) if isinstance(value, list) else value) for value in arguments.values())
         found = results.get(key)
         if found is None:
-            found = results[key] = self, function(self, **arguments)
+            found = results[key] = depends_on, function(self, **arguments)
         return found[1]
 
     return once

@@ -27,7 +27,7 @@ import dagster as dg
 from dagster_scenario import _dagster as dagster_
 from dagster_scenario.clock import FOR_EVER, undone_in_children
 from dagster_scenario.errors import ScenarioError
-from dagster_scenario.executors import in_this_process
+from dagster_scenario.executors import CPUS, in_this_process
 from dagster_scenario.stuck import Stuck, Watch, is_blocked, place, position, stack_of
 
 
@@ -367,10 +367,14 @@ class Job(dagster_.InMemoryJob):
     """A job of a loaded code location, its steps in this process whatever its executor is."""
 
     def __init__(
-        self, definition: dg.JobDefinition, repository: dg.RepositoryDefinition, prepare: Prepare | None
+        self,
+        definition: dg.JobDefinition,
+        repository: dg.RepositoryDefinition,
+        prepare: Prepare | None,
+        cpus: int = CPUS,
     ) -> None:
-        super().__init__(definition.with_executor_def(in_this_process(definition.executor_def, worker_here)))
-        self._repository, self._prepare = repository, prepare
+        super().__init__(definition.with_executor_def(in_this_process(definition.executor_def, worker_here, cpus)))
+        self._repository, self._prepare, self._cpus = repository, prepare, cpus
         self._prepared: dg.JobDefinition | None = None
 
     def get_definition(self) -> dg.JobDefinition:
@@ -384,7 +388,7 @@ class Job(dagster_.InMemoryJob):
         return self._repository
 
     def get_subset(self, **selection: Any) -> "Job":
-        return Job(super().get_definition().get_subset(**selection), self._repository, self._prepare)
+        return Job(super().get_definition().get_subset(**selection), self._repository, self._prepare, self._cpus)
 
 
 def execute(
@@ -392,17 +396,18 @@ def execute(
     repository: dg.RepositoryDefinition,
     instance: dg.DagsterInstance,
     prepare: Prepare | None = None,
+    cpus: int = CPUS,
 ) -> None:
     """Execute a run that has been launched, as a run worker does, in this thread.
 
-    prepare: gives the job as it is to execute, with what stands in for some of it.
+    prepare: gives the job as it is to execute, with what stands in for some of it. cpus: of the machine that it is on.
     """
     job = repository.get_job(run.job_name)
     # Without a line on the console for every event.
     config = dict(run.run_config)
     if job.loggers.get("console") is dg.colored_console_logger:
         config.setdefault("loggers", {"console": {"config": {"log_level": "ERROR"}}})
-    dagster_.execute_run(Job(job, repository, prepare), run._replace(run_config=config), instance)
+    dagster_.execute_run(Job(job, repository, prepare, cpus), run._replace(run_config=config), instance)
 
 
 def execute_and_die(method: str, work: Callable[..., None], *arguments: Any) -> int | None:

@@ -18,6 +18,7 @@ import dagster as dg
 from dagster_scenario import sources as sources_
 from dagster_scenario import timeline as timeline_
 from dagster_scenario.clock import Clock, sleeps
+from dagster_scenario.crons import crons_begin_at_once
 from dagster_scenario.daemons import Chance, Daemons
 from dagster_scenario.dry_run import DryRun
 from dagster_scenario.due import Due
@@ -29,6 +30,7 @@ from dagster_scenario.expectations_of_runs import RunsExpectation
 from dagster_scenario.expectations_of_ticks import ScheduleExpectation, SensorExpectation
 from dagster_scenario.fault_injection import FaultInjection
 from dagster_scenario.instance import make_instance
+from dagster_scenario.kept_cursors import cursors_are_kept
 from dagster_scenario.locations import Asset, Locations
 from dagster_scenario.pools import steps_sleep_until_ready
 from dagster_scenario.quiet import quiet_logs, without_dagsters_warnings
@@ -125,6 +127,9 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
         self._closing.enter_context(threads_belong_to_runs())
         self._closing.enter_context(steps_sleep_until_ready())
         self._closing.enter_context(remembered())
+        self._closing.enter_context(cursors_are_kept())
+        self._closing.enter_context(crons_begin_at_once())
+        self._closing.callback(self._watch.close)
         self._closing.enter_context(signals_end(self._where))
         self._closing.enter_context(quiet_logs())
         self.instance = self._execution.instance = make_instance(self._folder, settings)
@@ -152,6 +157,21 @@ class Scenario(World, Requests, Stubbing, FaultInjection):
     @stuck_after.setter
     def stuck_after(self, seconds: float | None) -> None:
         self._execution.stuck_after = limit(seconds)
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs the machine of a run has; 4 by default, whatever machine the test is on.
+
+        So many steps of a run are under way at once with Dagster's default executor, or `multiprocess_executor`, when
+        neither its `max_concurrent` nor DAGSTER_MULTIPROCESS_EXECUTOR_MAX_CONCURRENT says how many.
+        """
+        return self._execution.cpus
+
+    @cpus.setter
+    def cpus(self, number: int) -> None:
+        if not isinstance(number, int) or number < 1:
+            raise ScenarioError(f"cpus={number!r} is not a number of CPUs; give 1 or more")
+        self._execution.cpus = number
 
     def close(self) -> None:
         """End it: runs that are held are abandoned, real time comes back, the folder goes if it was temporary."""

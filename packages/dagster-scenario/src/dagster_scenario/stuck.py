@@ -191,17 +191,21 @@ class DaemonWatch:
         self._stuck_after = stuck_after
         self.watch = Watch()
         self._found: Stuck | None = None
+        # The thread in which a pass is under way.
+        self._watched: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
+        self._closed = threading.Event()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it, no progress for too long raises `Stuck` in this thread."""
-        over = threading.Event()
         self._found = None
         self.watch.moved()
-        thread = threading.current_thread()
-        # Started late: most passes are over before there is anything to watch.
-        timer = threading.Thread(target=self._watch, args=(thread, over), name="dagster_scenario watch", daemon=True)
-        timer.start()
+        if self._watcher is None:
+            # One for all passes: to start a thread for each, and to wait for its turn, was a tenth of an idle pass.
+            self._watcher = threading.Thread(target=self._watch, name="dagster_scenario watch", daemon=True)
+            self._watcher.start()
+        self._watched = threading.current_thread()
         try:
             yield
         except (Interrupted, dg.DagsterExecutionInterruptedError) as error:
@@ -213,19 +217,26 @@ class DaemonWatch:
                 raise Interrupted(f"ended by a signal while the daemons were at {at}") from error
             raise
         finally:
-            over.set()
+            self._watched = None
 
-    def _watch(self, thread: threading.Thread, over: threading.Event) -> None:
-        while not over.wait(0.1):
-            limit = self._stuck_after()
-            if limit is None or self.watch.still_for() <= limit:
+    def close(self) -> None:
+        """Watch no more."""
+        self._closed.set()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(0.1):
+            limit, thread = self._stuck_after(), self._watched
+            if thread is None or limit is None or self.watch.still_for() <= limit:
                 continue
             stack = stack_of(thread)
             if stack.is_debugged:
                 continue
-            self._found = Stuck(limit, stack.line(), stack.format(), "a pass of the daemons")
-            _raise_in(thread)
-            return
+            if self._watched is thread:
+                self._watched = None
+                self._found = Stuck(limit, stack.line(), stack.format(), "a pass of the daemons")
+                _raise_in(thread)
 
 
 def _innermost(error: BaseException) -> FrameType | None:
