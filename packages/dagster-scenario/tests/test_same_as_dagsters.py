@@ -51,7 +51,7 @@ def test_dates_go_on_past_a_clock_change(dagsters_dates: Callable[..., Iterator[
     assert found == expected
 
 
-class Third(dg.AutomationCondition):
+class Third(dg.AutomationCondition[dg.AssetKey]):
     """A condition of a project's own, with a cursor of its own: true in the third tick."""
 
     def evaluate(self, context: Any) -> Any:
