@@ -4,7 +4,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from dedp_assets.wording import duration, in_utc, printable
+from dedp_assets.wording import counted, duration, in_utc, printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -27,6 +27,7 @@ def template(package: str, name: str) -> "Template":
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"printable": printable, "utc": in_utc, "duration": duration}
+    environment.globals["counted"] = counted
     style = Markup(resources.files("dedp_assets.pages").joinpath("page.css").read_text(encoding="utf-8"))
     environment.globals |= {"page_style": style, "security_policy": Markup(SECURITY_POLICY)}
     return environment.from_string(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
