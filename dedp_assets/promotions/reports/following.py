@@ -27,20 +27,20 @@ _STANDINGS = """
         )
     )
     SELECT
-        supplier, day,
+        asked.supplier, asked.day,
         delivery.load_number,
         previous.load_number,
         metrics.load_number IS NOT DISTINCT FROM delivery.load_number,
         (comparison.load_number, comparison.previous_day, comparison.previous_load_number)
-            IS NOT DISTINCT FROM (delivery.load_number, previous.day, previous.load_number),
+            IS NOT DISTINCT FROM (delivery.load_number, previous.previous_day, previous.load_number),
         delivery.load_number IS NULL OR sent.supplier IS NOT NULL
     FROM asked
     LEFT JOIN dedp.promotion_deliveries AS delivery USING (supplier, day)
     LEFT JOIN LATERAL (
-        SELECT day, load_number
+        SELECT earlier.day AS previous_day, earlier.load_number
         FROM dedp.promotion_deliveries AS earlier
         WHERE delivery.supplier IS NOT NULL AND earlier.supplier = asked.supplier AND earlier.day < asked.day
-        ORDER BY day DESC
+        ORDER BY earlier.day DESC
         LIMIT 1
     ) AS previous ON true
     LEFT JOIN dedp.promotion_metrics AS metrics USING (supplier, day)
