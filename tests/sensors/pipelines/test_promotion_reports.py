@@ -66,7 +66,8 @@ def test_nothing_is_requested_while_its_run_is_under_way() -> None:
 
 def test_what_keeps_failing_is_requested_with_growing_pauses_and_a_new_version_at_once() -> None:
     waiting: dict[str, Waiting] = {}
-    pauses, now, last = [], NOW, NOW
+    pauses: list[float] = []
+    now = last = NOW
     while len(pauses) < 5:
         plan = plan_reports(Seen({ONE: NOTHING_DONE}, "", set(), now), waiting)
         if plan.runs:
