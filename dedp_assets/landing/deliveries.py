@@ -46,6 +46,8 @@ Key: TypeAlias = tuple[str, str]
 # unreadable: the scan failed. no marker, no data: the delivery is not ready. changing: a file came or changed after the
 # marker, and has to be seen unchanged for a while. complete: the marker was written after all files.
 State = Literal["unreadable", "no marker", "no data", "changing", "complete"]
+# There is a delivery, which may have to rest.
+READY: tuple[State, ...] = ("changing", "complete")
 
 
 def directory_of(root: Path, key: Key) -> Directory:
@@ -329,7 +331,7 @@ def plan_deliveries(
             if key in cursor.waiting:
                 waiting[key] = cursor.waiting[key]
             continue
-        if state in ("changing", "complete"):
+        if state in READY:
             came_in.add(key)
         # What was taken stays, also if its supplier clears the folder.
         if taken.get(key) == scan.files or (key in taken and state in ("no marker", "no data")):
