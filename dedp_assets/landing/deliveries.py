@@ -105,13 +105,15 @@ def closed_windows(after: str, now: datetime, closes: Callable[[str], datetime])
         closes: When the window of a day closes.
 
     Returns:
-        The days, oldest first, and the last day whose window has closed. After a long outage only the last days.
+        The days, oldest first, and the last day whose window was ever seen closed. After a long outage only the last.
     """
     last = now.date()
     while closes(last.isoformat()) > now:
         last -= timedelta(days=1)
     first = max(date.fromisoformat(after), last - timedelta(days=REMEMBERED_WINDOWS)) if after else last
-    return [(first + timedelta(days=n)).isoformat() for n in range(1, (last - first).days + 1)], last.isoformat()
+    return [(first + timedelta(days=n)).isoformat() for n in range(1, (last - first).days + 1)], max(
+        after, last.isoformat()
+    )
 
 
 class Waiting(NamedTuple):
