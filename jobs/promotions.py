@@ -6,7 +6,8 @@ import dagster as dg
 
 from dedp_assets.resources_from_settings import NotifierFromSettings, PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
-from sensors.pipelines.promotions import promotions_delivered, promotions_reconciled
+from sensors.pipelines.promotions import promotions_delivered
+from sensors.pipelines.promotions_reconciled import promotions_reconciled
 
 with warnings.catch_warnings():
     # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.

@@ -15,6 +15,7 @@ import dagster as dg
 
 from dedp_assets.errors import DedpError
 from dedp_assets.landing.deliveries import (
+    READY,
     Cursor,
     Key,
     Plan,
@@ -24,6 +25,7 @@ from dedp_assets.landing.deliveries import (
     closed_windows,
     folders_to_scan,
     plan_deliveries,
+    state_of,
     told_once,
 )
 from dedp_assets.landing.delivery_folders import DeliveryFolders, Folders
@@ -141,7 +143,8 @@ def _plan(
     scans = folders.scan(root, keys)
     of_closed = [(supplier, day) for day in closed for supplier in suppliers]
     taken = pipeline.taken(context, dict.fromkeys([*scans, *of_closed]))
-    in_progress, free_runs = _under_way(context, pipeline, cursor, max_runs)
+    may_request = any(state_of(scan) in READY and taken.get(key) != scan.files for key, scan in scans.items())
+    in_progress, free_runs = _under_way(context, pipeline, max_runs) if may_request else (set(), max_runs)
     situation = Situation(
         now=now.timestamp(),
         settle_seconds=pipeline.settle_seconds(),
@@ -167,12 +170,8 @@ def _never_copied(pipeline: DeliveryPipeline, found: Folders) -> list[Key]:
     return new
 
 
-def _under_way(
-    context: dg.SensorEvaluationContext, pipeline: DeliveryPipeline, cursor: Cursor, max_runs: int
-) -> tuple[set[Key], int]:
+def _under_way(context: dg.SensorEvaluationContext, pipeline: DeliveryPipeline, max_runs: int) -> tuple[set[Key], int]:
     """The deliveries that runs are taking, and how many more runs may be requested."""
-    if not any(each.requests for each in cursor.waiting.values()):
-        return set(), max_runs
     fail_ended_runs(context.instance)
     runs = runs_in_progress(context.instance, pipeline.targets[0])
     return {key for run in runs for key in pipeline.deliveries_of(run)}, max(0, max_runs - len(runs))

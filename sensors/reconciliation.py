@@ -174,7 +174,6 @@ def reconciling_sensor(
     description: str,
     partitions_per_run: int = 1,
     order: Callable[[], Sequence[str]] = tuple,
-    request: Callable[[Mapping[str, Waiting]], Sequence[dg.RunRequest]] | None = None,
     required_resource_keys: set[str] | None = None,
 ) -> dg.SensorDefinition:
     """Make a sensor that requests the partitions that stay behind their input.
@@ -189,7 +188,6 @@ def reconciling_sensor(
         description: what the UI says of the sensor.
         partitions_per_run: how many partitions that follow one another may share a run.
         order: returns all partitions in their order. Needed if partitions may share a run.
-        request: makes the requests of a tick, if partitions share runs in another way than as ranges.
         required_resource_keys: the resources that `observe` uses.
     """
 
@@ -201,11 +199,7 @@ def reconciling_sensor(
         now = datetime.now(timezone.utc).timestamp()
         plan = plan_requests(observed.behind, from_json(context.cursor), observed.in_progress, now)
         report.notes.insert(0, _describe_behind(observed.behind))
-        report.run_requests = (
-            [*request(plan.requests)]
-            if request
-            else range_requests(plan.requests, targets, order(), partitions_per_run)
-        )
+        report.run_requests = range_requests(plan.requests, targets, order(), partitions_per_run)
         report.cursor = to_json(plan.waiting)
 
     make_sensor = dg.sensor(

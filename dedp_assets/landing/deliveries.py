@@ -46,6 +46,8 @@ Key: TypeAlias = tuple[str, str]
 # unreadable: the scan failed. no marker, no data: the delivery is not ready. changing: a file came or changed after the
 # marker, and has to be seen unchanged for a while. complete: the marker was written after all files.
 State = Literal["unreadable", "no marker", "no data", "changing", "complete"]
+# There is a delivery, which may have to rest.
+READY: tuple[State, ...] = ("changing", "complete")
 
 
 def directory_of(root: Path, key: Key) -> Directory:
@@ -103,13 +105,15 @@ def closed_windows(after: str, now: datetime, closes: Callable[[str], datetime])
         closes: When the window of a day closes.
 
     Returns:
-        The days, oldest first, and the last day whose window has closed. After a long outage only the last days.
+        The days, oldest first, and the last day whose window was ever seen closed. After a long outage only the last.
     """
     last = now.date()
     while closes(last.isoformat()) > now:
         last -= timedelta(days=1)
     first = max(date.fromisoformat(after), last - timedelta(days=REMEMBERED_WINDOWS)) if after else last
-    return [(first + timedelta(days=n)).isoformat() for n in range(1, (last - first).days + 1)], last.isoformat()
+    return [(first + timedelta(days=n)).isoformat() for n in range(1, (last - first).days + 1)], max(
+        after, last.isoformat()
+    )
 
 
 class Waiting(NamedTuple):
@@ -329,7 +333,7 @@ def plan_deliveries(
             if key in cursor.waiting:
                 waiting[key] = cursor.waiting[key]
             continue
-        if state in ("changing", "complete"):
+        if state in READY:
             came_in.add(key)
         # What was taken stays, also if its supplier clears the folder.
         if taken.get(key) == scan.files or (key in taken and state in ("no marker", "no data")):

@@ -112,7 +112,7 @@ _QUARANTINE_PREVIEW = """
 )
 def promotion_deliveries(
     context: dg.AssetExecutionContext, config: Deliveries, postgres: PostgresResource
-) -> Iterable[dg.AssetCheckResult]:
+) -> Iterable[dg.AssetCheckEvaluation]:
     """Take the deliveries that the sensor has found complete, or by hand those of the run's partitions.
 
     One step does it all, since a run's time is mostly its start. A burst of deliveries shares a run, which no range of

@@ -53,9 +53,11 @@ class LoadState(NamedTuple):
 
 
 def loads_since(connection: Connection, number: int) -> list[LoadState]:
-    """The loads with a higher number, in their order."""
+    """The loads with a higher number, in their order. All of them if none has it: a backup was restored."""
     with connection, connection.cursor() as cursor:
-        cursor.execute(_LOADS_SINCE, [number])
+        cursor.execute("SELECT coalesce(max(load_number), 0) FROM dedp.promotion_deliveries")
+        (last,) = cursor.fetchone()  # type: ignore[misc]
+        cursor.execute(_LOADS_SINCE, [number if number <= last else 0])
         return [LoadState(Delivery(supplier, day), *state) for supplier, day, *state in cursor.fetchall()]
 
 
