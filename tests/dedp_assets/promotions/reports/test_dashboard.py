@@ -144,7 +144,9 @@ def test_the_version_of_the_figures_changes_with_whatever_the_page_shows(deliver
     def is_new() -> bool:
         version = read_version(deliveries.connection, EVENING)
         assert version == figures_at(deliveries, EVENING).version
-        return version not in seen and not seen.add(version)
+        is_new = version not in seen
+        seen.add(version)
+        return is_new
 
     assert not is_new()
     deliveries.load("supermarket1", day(1), {"a": 1}, is_measured=False)
