@@ -3,13 +3,17 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg2
 import pytest
 from dagster_scenario import Scenario
 
 from dedp_assets import settings
+from dedp_assets.demo import promotions
+from dedp_assets.demo.timeline import Timeline
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.generator import corrected, offers, write_delivery
 
@@ -71,7 +75,7 @@ def test_each_supplier_is_reported_on_within_a_minute_and_waits_for_nobody_as_th
         assert event.timestamp - shop.now.timestamp() + 120 < 61  # seconds since it was complete
     last = max(arrivals.values())
     assert waits == {
-        supplier: (f"{at:%H:%M}", hours(closing() - at), hours(last - at), "at most a minute")
+        supplier: (f"{at:%H:%M}", hours(window_closes() - at), hours(last - at), "at most a minute")
         for supplier, at in arrivals.items()
     }
     assert len(waits) == 4
@@ -150,9 +154,31 @@ def test_what_happened_while_everything_was_down_is_reported_on_once_it_is_up_ag
     shop.expect_runs().none_failed()
 
 
-def closing() -> datetime:
+def window_closes() -> datetime:
     return contract.window_closes(DAY).replace(tzinfo=timezone.utc)
 
 
 def hours(wait: timedelta) -> str:
     return f"{wait / timedelta(hours=1):g} h"
+
+
+def test_the_act_of_the_demo_has_the_results_that_it_expects(
+    shop: Scenario, empty_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(psycopg2.connect(empty_dsn)) as database:
+        database.autocommit = True
+        act = promotions.act(Timeline(shop.instance, promotions.ASSETS), database)
+        passed = False
+        try:
+            while True:
+                can_go_on = next(act)
+                for _ in range(5):
+                    shop.advance(minutes=1)
+                assert can_go_on()
+        except StopIteration as end:
+            passed = end.value
+    said = capsys.readouterr().out
+    assert passed, said
+    assert "delivered late" in said
+    assert contract.dashboard_file().exists()
+    shop.expect_runs().none_failed()
