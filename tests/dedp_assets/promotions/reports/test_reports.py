@@ -8,10 +8,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dedp_assets.errors import DedpError
+from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused
 from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
-from dedp_assets.promotions.reports.announcing import News, message
+from dedp_assets.promotions.reports.announcing import News, announce, message
 from dedp_assets.promotions.reports.assets import STEP, ChangedDeliveries, promotion_reports
 from dedp_assets.resources.postgres import PostgresResource
 from tests.promotion_tables import Deliveries
@@ -149,6 +151,33 @@ def test_a_run_that_names_what_is_no_delivery_fails_with_that_name(
 ) -> None:
     result = report_on(deliveries, instance, key, f"supermarket1|{FRIDAY}", notify=f"file:{inbox}")
     assert f"{key!r} is not a delivery" in _failure(result)
+
+
+def announced(deliveries: Deliveries, refused: int, error: DedpError) -> tuple[list[str], int]:
+    """Tell of six deliveries, of which the first `refused` can't be sent. Returns who was told of, and the tries."""
+    tries = []
+
+    def send(notification: Notification) -> None:
+        tries.append(notification)
+        if len(tries) <= refused:
+            raise error
+
+    days = [f"2024-01-0{number}" for number in range(1, 7)]
+    for each in days:
+        deliveries.load("supermarket1", each, {"a": 1})
+    done = announce(deliveries.connection, [Delivery("supermarket1", each) for each in days], send, "")
+    assert done.problems == [error] * min(refused, len(tries))
+    return [news.delivery.day[-1] for news in done.sent], len(tries)
+
+
+def test_a_message_that_is_refused_stops_no_other_one(deliveries: Deliveries) -> None:
+    assert announced(deliveries, 4, NotificationRefused("no")) == (["5", "6"], 6)
+
+
+def test_a_notifier_that_does_not_answer_is_not_tried_for_every_delivery_of_a_run(deliveries: Deliveries) -> None:
+    assert announced(deliveries, 2, NotificationNotSent("no answer")) == (["3", "4", "5", "6"], 6)
+    deliveries.execute("TRUNCATE dedp.promotion_notifications")
+    assert announced(deliveries, 6, NotificationNotSent("no answer")) == ([], 3)
 
 
 NEWS = News(
