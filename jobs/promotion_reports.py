@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from dedp_assets.promotions.reports.assets import deliveries_followed, promotion_reports
+from dedp_assets.promotions.reports.assets import promotion_reports
 from dedp_assets.promotions.reports.workflow import WORKFLOW
 from dedp_assets.resources_from_settings import NotifierFromSettings, PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.pipelines.promotion_reports import promotions_followed
 
 defs = dg.Definitions(
-    assets=[*deliveries_followed, promotion_reports],
+    assets=[promotion_reports],
     jobs=[WORKFLOW],
     sensors=[promotions_followed],
     resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},

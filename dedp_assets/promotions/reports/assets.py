@@ -44,21 +44,6 @@ _NOTIFICATIONS_COLUMNS = dg.TableSchema(
 )
 
 
-# What the reports follow, known by key and partitions only.
-deliveries_followed = [
-    dg.AssetSpec(
-        contract.CLEANED,
-        partitions_def=contract.DELIVERIES,
-        description="The products of each delivery, dedp.promotions; of the location jobs.promotions.",
-    ),
-    dg.AssetSpec(
-        contract.METRICS,
-        partitions_def=contract.DELIVERIES,
-        description="The discounts of each delivery, dedp.promotion_metrics; of the location jobs.promotions.",
-    ),
-]
-
-
 class ChangedDeliveries(dg.Config):
     """What a run of several deliveries is for. A run of one delivery has its partition instead."""
 

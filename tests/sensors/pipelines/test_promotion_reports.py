@@ -99,10 +99,10 @@ def test_a_cursor_that_is_lost_or_damaged_means_to_look_at_everything_again(dama
     assert Cursor.from_json(damaged) == Cursor()
 
 
-def test_the_location_knows_what_it_follows_by_key_and_partitions_only() -> None:
+def test_the_location_knows_what_it_follows_by_key_only() -> None:
     graph = defs.resolve_asset_graph()
     assert graph.external_asset_keys == {contract.CLEANED, contract.METRICS}
-    assert graph.get(contract.DIFFERENCES).partitions_def == graph.get(contract.METRICS).partitions_def
+    assert graph.get(contract.DIFFERENCES).partitions_def == contract.DELIVERIES
     assert graph.get(contract.DASHBOARD).partitions_def is None
     for key in graph.materializable_asset_keys:
         assert graph.get(key).backfill_policy == dg.BackfillPolicy.single_run()
