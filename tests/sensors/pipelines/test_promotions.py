@@ -101,9 +101,7 @@ def test_a_tick_whose_cursor_was_not_stored_requests_the_same_runs(system: Syste
     assert first.run_key == second.run_key
 
 
-def test_by_hand_the_delivery_of_the_partition_is_taken_and_one_that_is_not_there_is_named(
-    system: System, dsn: str
-) -> None:
+def test_by_hand_the_delivery_of_a_partition_is_taken_and_a_missing_one_is_named(system: System, dsn: str) -> None:
     for delivery in (NORTH, SOUTH):
         system.deliver(delivery)
     assert system.run(dg.RunRequest(partition_key=NORTH.key)).success
