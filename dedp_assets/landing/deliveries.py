@@ -23,7 +23,7 @@ MARKER = "_SUCCESS"
 # Days that are so recent are scanned in every tick: the windows of the last two may be open.
 RECENT_DAYS = 3
 # Of the older folders, each tick scans so many. It finds files that were written into a folder that is known.
-OLD_FOLDERS_PER_TICK = 50
+OLD_FOLDERS_PER_TICK = 25
 # How many folders the cursor keeps. Others are found again when it is their turn.
 MAX_WAITING = 1000
 MAX_TOLD = 200
