@@ -131,6 +131,9 @@ def _behind(context: dg.SensorEvaluationContext, progress: Progress) -> tuple[di
         ensure_tables(connection)
         loaded = loaded_versions(connection, copies)
         loads = loads_since(connection, 0 if is_full else progress.compared)
+    # Suppliers that the setting does not name any more have no partitions.
+    known = set(contract.SUPPLIERS.get_partition_keys())
+    loads = [load for load in loads if load.delivery.supplier in known]
     reported = {load.delivery: _reported(context.instance, load.delivery) for load in loads[-_LAST_LOADS:]}
     behind = loads_behind(loads, reported)
     compared = compared_until(progress.compared, loads, behind)
