@@ -181,16 +181,16 @@ def test_a_delivery_that_comes_twice_is_loaded_twice_only_if_it_differs(
 
 
 def test_days_come_in_any_order_and_an_old_day_is_taken_at_once(shop: Scenario, deliver: Deliver, dsn: str) -> None:
-    shop.at("2024-03-01 17:00")
-    deliver("supermarket1", "2024-03-01")
+    shop.at("2024-01-15 17:00")
+    deliver("supermarket1", "2024-01-15")
     shop.advance(minutes=1)
     deliver("supermarket1", "2024-01-09")
     shop.advance(minutes=1)
     deliver("supermarket1", "2024-01-08")
     shop.advance(minutes=1)
-    assert set(measured(dsn)) == {f"supermarket1/{day}" for day in ("2024-03-01", "2024-01-09", "2024-01-08")}
+    assert set(measured(dsn)) == {f"supermarket1/{day}" for day in ("2024-01-15", "2024-01-09", "2024-01-08")}
     late = query(dsn, "SELECT day::text, is_late FROM dedp.promotion_deliveries ORDER BY day")
-    assert late == [("2024-01-08", True), ("2024-01-09", True), ("2024-03-01", False)]
+    assert late == [("2024-01-08", True), ("2024-01-09", True), ("2024-01-15", False)]
 
 
 def test_what_arrives_while_a_run_loads_is_loaded_after_it(shop: Scenario, deliver: Deliver, dsn: str) -> None:
@@ -210,8 +210,8 @@ def test_what_arrives_while_a_run_loads_is_loaded_after_it(shop: Scenario, deliv
 @pytest.mark.parametrize(
     "point",
     [
-        "dedp_assets.landing.delivery_copies.write_whole",
-        "dedp_assets.promotions.deliveries.assets.load_delivery",
+        pytest.param("dedp_assets.landing.delivery_copies.write_whole", marks=pytest.mark.slow),
+        pytest.param("dedp_assets.promotions.deliveries.assets.load_delivery", marks=pytest.mark.slow),
         "dedp_assets.promotions.deliveries.loading._set_duplicates_aside",
         "dedp_assets.promotions.deliveries.assets.measure_delivery",
     ],
@@ -365,3 +365,24 @@ def test_folders_of_nobody_and_of_no_day_are_named_once_and_not_taken(
     assert said.count("supermarket1/yesterday: expected folders named after a day") == 1
     shop.at("2024-01-07 00:01")
     assert set(loaded(dsn)) == {"supermarket1/2024-01-07"}, "its day has begun"
+
+
+def test_chosen_deliveries_are_taken_again_in_one_run_from_any_asset_down(
+    shop: Scenario, deliver: Deliver, dsn: str
+) -> None:
+    for supplier in ("supermarket1", "supermarket2"):
+        for day in ("2024-01-04", "2024-01-05"):
+            deliver(supplier, day)
+    shop.advance(minutes=2)
+    since = shop.mark("the rule has changed")
+    chosen = ["supermarket1|2024-01-04", "supermarket1|2024-01-05", "supermarket2|2024-01-05"]
+    shop.backfill(CLEANED, METRICS, partitions=chosen)
+    shop.advance(minutes=2)
+    shop.expect(METRICS).materialized(*chosen, since=since, in_any_order=True).by_backfill()
+    shop.expect(RAW).not_materialized(since=since)
+    assert query(dsn, "SELECT max(load_number) FROM dedp.promotion_deliveries") == [(4,)], "nothing has changed"
+    config = {"ops": {"promotion_deliveries": {"config": {"again": True}}}}
+    shop.materialize(CLEANED, METRICS, partition="supermarket1|2024-01-04", run_config=config)
+    shop.advance(minutes=5)
+    assert query(dsn, "SELECT max(load_number) FROM dedp.promotion_deliveries") == [(5,)], "asked for"
+    assert len(measured(dsn)) == 4
