@@ -5,7 +5,7 @@ from typing import Literal
 ORIGIN_TAG = "dedp/origin"
 
 # A run without the tag was started by hand.
-Origin = Literal["file", "schedule", "http", "rule"]
+Origin = Literal["file", "schedule", "http", "rule", "sensor"]
 
 
 def origin_tag(origin: Origin) -> dict[str, str]:
