@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from dedp_assets.client_uploads import contract, ledger
 from dedp_assets.client_uploads.quarantine_rule import Incident, judge, last_lines
 from dedp_assets.client_uploads.watched import WatchedClients
-from dedp_assets.client_uploads.wording import duration
 from dedp_assets.client_uploads.workflow import WORKFLOW
 from dedp_assets.notifications.notification import Notification
 from dedp_assets.origin import origin_tag
+from dedp_assets.wording import duration
 from sensors.ticks import TickReport, reporting_tick
 
 # Not "": Dagster would keep the cursor before it.
