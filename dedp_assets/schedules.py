@@ -1,10 +1,10 @@
 """Schedules that do not align: which partition of an input a partition reads if both begin at different times.
 
 A partition runs when its window has ended. What it can read then is the input's window that ended last before that.
-`ended_last_before` is this rule, computed with the calendar of the time zone. The two mappings are Dagster's own, with
-offsets that give the same answer. Without offsets they would also take windows that have not ended yet. Mappings of a
-class of one's own are no choice: Dagster's UI and its backfills ignore them. `inputs_of` and `readers_of` ask a mapping,
-for a test that compares it with the rule.
+`ended_last_before` is this rule, by the calendar of the time zone. The two mappings are Dagster's own. With offsets
+they give the same answer; without offsets they would also take windows that have not ended yet. A mapping of a class
+of one's own is no choice: Dagster's UI and its backfills ignore it. `inputs_of` and `readers_of` ask a mapping, for a
+test that compares it with the rule.
 """
 
 from collections.abc import Sequence

@@ -41,15 +41,14 @@ def on_input_change(*, existing: Quorum = "all", updated: Quorum = "any") -> dg.
         pending: dg.AutomationCondition[dg.AssetKey] = UntilRequested(dg.AutomationCondition.newly_missing() | changed)
     else:
         pending = UntilRequested(dg.AutomationCondition.newly_missing()) | UpdatedInputs(new, updated)
-    ready: dg.AutomationCondition[dg.AssetKey]
+    is_here = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
+    ready: dg.AutomationCondition[Any]
     if existing == "all":
         ready = ~dg.AutomationCondition.any_deps_missing()
     elif existing == "any":
-        is_there = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
-        ready = dg.AutomationCondition.any_deps_match(is_there).with_label("any input exists")
+        ready = dg.AutomationCondition.any_deps_match(is_here).with_label("any input exists")
     else:
-        is_missing = dg.AutomationCondition.missing() & ~dg.AutomationCondition.will_be_requested()
-        ready = CompleteInputs(is_missing, existing)
+        ready = CompleteInputs(~is_here, existing)
     return (pending & ready & ~dg.AutomationCondition.in_progress()).with_label("on_input_change")
 
 

@@ -17,7 +17,7 @@ def test_each_row_of_the_table_names_a_test_and_an_example_that_exist() -> None:
     assert len(ROWS) >= 10
     for row in ROWS:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        for file, test in re.findall(r"`(test_\w+\.py)::(\w+)`", cells[4]):
+        for file, test in re.findall(r"`(test_\w+\.py)::(\w+)`", cells[-1]):
             (path,) = (REPOSITORY / "tests").rglob(file)
             functions = {
                 node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
