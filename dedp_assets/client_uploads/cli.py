@@ -7,9 +7,9 @@ import click
 
 from dedp_assets.client_uploads.figures import Overview, read_arrivals, read_overview
 from dedp_assets.client_uploads.status import DirectoryStatus
-from dedp_assets.client_uploads.wording import counted, duration, in_utc, printable
 from dedp_assets.resources.postgres import connect
 from dedp_assets.resources_from_settings import database_dsn
+from dedp_assets.wording import counted, duration, in_utc, printable
 
 _HEADER = ("client", "directory", "state", "since (UTC)", "waiting", "failures", "problem")
 _TO_THE_RIGHT = ("waiting", "failures")

@@ -3,18 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache
-from importlib import resources
-from typing import TYPE_CHECKING
 
 from dedp_assets.client_uploads import charts
 from dedp_assets.client_uploads.charts import Moment
 from dedp_assets.client_uploads.figures import WINDOW_DAYS, ClientArrivals, Figures
 from dedp_assets.client_uploads.status import DirectoryStatus
-from dedp_assets.client_uploads.wording import counted, duration, in_utc, printable
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from dedp_assets.pages.rendering import template
+from dedp_assets.wording import counted, duration, in_utc
 
 # More would make a page that a browser shows slowly. `dedp uploads` lists every client.
 MOST_CLIENTS = 300
@@ -115,7 +110,7 @@ def report_html(figures: Figures, moments: Sequence[Moment]) -> str:
     rows = client_rows(figures)
     problems = [each for each in figures.overview.directories if each.state != "healthy"]
     most_lines = max((reason.lines for reason in figures.reasons), default=0)
-    return _template().render(
+    return template("dedp_assets.client_uploads", "report.html.jinja").render(
         figures=figures,
         overview=figures.overview,
         total=figures.total,
@@ -237,13 +232,3 @@ def moment_of(at_seconds: float, values: Mapping[str, object]) -> Moment | None:
     seconds, depth, directories, healthy = (float(value) for value in found)  # type: ignore[arg-type]
     at = datetime.fromtimestamp(at_seconds, timezone.utc)
     return Moment(at, seconds, int(depth), int(healthy), int(directories - healthy))
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"printable": printable, "utc": in_utc, "duration": duration}
-    text = resources.files("dedp_assets.client_uploads").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text)

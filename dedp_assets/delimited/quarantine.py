@@ -80,11 +80,15 @@ class Quarantine:
             psycopg2.Error: The table lacks a column that `setting_aside` names, or the database failed.
             AssertionError: The number of new rows is not that of the lines.
         """
+        ours = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in self._key)
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self._table, ours), list(self._key.values()))
+        self.append(cursor)
+
+    def append(self, cursor: Cursor) -> None:
+        """Add these lines to the rows that the table has. Otherwise as `replace`."""
         self._text.flush()
         self._spool.seek(0)
         key = list(map(sql.Identifier, self._key))
-        ours = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(column) for column in key)
-        cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self._table, ours), list(self._key.values()))
         copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, ENCODING 'UTF8', FORCE_NOT_NULL ({}))").format(
             self._table,
             sql.SQL(", ").join([*key, *map(sql.Identifier, _LINE_COLUMNS)]),

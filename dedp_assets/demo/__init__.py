@@ -11,7 +11,7 @@ import dagster as dg
 import psycopg2
 
 from dedp_assets import local_stack, settings
-from dedp_assets.demo import late_data, sequencer, uploads
+from dedp_assets.demo import late_data, promotions, sequencer, uploads
 from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 
@@ -36,9 +36,14 @@ def run_demo() -> bool:
         ):
             database.autocommit = True
             try:
-                timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS])
+                timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS, *promotions.ASSETS])
                 passed = timeline.play(
-                    [late_data.act(timeline), sequencer.act(timeline, database), uploads.act(timeline, database)]
+                    [
+                        late_data.act(timeline),
+                        sequencer.act(timeline, database),
+                        uploads.act(timeline, database),
+                        promotions.act(timeline, database),
+                    ]
                 )
             except DemoFailed:
                 click.echo(f"\n{local_stack.log_tail(stack.log)}", err=True)
@@ -48,6 +53,7 @@ def run_demo() -> bool:
     )
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s, {outcome}; the system is stopped again.")
     if passed:
+        click.echo(f"The dashboard of the promotions, for a browser: {promotions.dashboard()}")
         click.echo(f"Next: `{settings.to_run('up')}` shows these runs in the UI; README.md says what to try.")
     return passed
 

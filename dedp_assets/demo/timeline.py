@@ -117,7 +117,7 @@ class Timeline:
             for record in found.records:
                 self._last_event[key] = record.storage_id
                 self.partitions[key].append(record.partition_key or "")
-                yield f"materialized   {key.to_user_string()} {record.partition_key}"
+                yield f"materialized   {key.to_user_string()} {record.partition_key or ''}".rstrip()
 
 
 @contextmanager

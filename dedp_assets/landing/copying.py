@@ -127,16 +127,16 @@ def _copy_when_settled(
 ) -> CopiedFile:
     give_up = time.monotonic() + patience
     while True:
-        with _open(source) as stream:
+        with open_landed(source) as stream:
             before = _wait_until_settled(stream, source, settle_seconds, give_up, seen)
             if before.size == 0:
                 raise NotCopied(f"{source} is empty; expected a header and at least one line")
             if beginning and not stream_begins_with(stream, beginning.version.size, beginning.sha256):
                 raise AnotherFile(f"{source} is not the file that was copied before: its beginning is another")
             with private_draft(destination) as draft:
-                copied = _copy(stream, draft, source, before)
+                copied = copy_stream(stream, draft, source, before)
                 # Checked before the copy gets its name: a file that changed meanwhile may be half old and half new.
-                if _is_unchanged(stream, before):
+                if is_unchanged(stream, before):
                     with replacing(destination, CopyRecord(str(source), before, copied.sha256)):
                         os.replace(draft, destination)
                     sync_folder(destination.parent)
@@ -145,7 +145,8 @@ def _copy_when_settled(
             raise _still_being_written(source, f"it changed during every copy for {patience:g} s")
 
 
-def _open(source: Path) -> BinaryIO:
+def open_landed(source: Path) -> BinaryIO:
+    """Open a landed file to copy it. Raises NotCopied if it is no regular file, or can't be opened."""
     try:
         if not source.is_file():
             found = "a folder or a special file" if source.exists() else "nothing"
@@ -159,7 +160,8 @@ def _version(stream: BinaryIO) -> FileVersion:
     return FileVersion.of(os.fstat(stream.fileno()))
 
 
-def _is_unchanged(stream: BinaryIO, before: FileVersion) -> bool:
+def is_unchanged(stream: BinaryIO, before: FileVersion) -> bool:
+    """Whether an opened file still is in this version, also if it was deleted or replaced meanwhile."""
     now = os.fstat(stream.fileno())
     if now.st_nlink == 0:
         # The file was deleted, or another file took its name. That alone changes the ctime.
@@ -200,7 +202,8 @@ def private_draft(destination: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def _copy(stream: BinaryIO, draft: Path, source: Path, version: FileVersion) -> CopiedFile:
+def copy_stream(stream: BinaryIO, draft: Path, source: Path, version: FileVersion) -> CopiedFile:
+    """Copy an opened file from its first byte on, until the disk has it. The caller checks `is_unchanged` after it."""
     sha256, size, lines, last = hashlib.sha256(), 0, 0, b"\n"
     stream.seek(0)
     with open(draft, "wb") as target:

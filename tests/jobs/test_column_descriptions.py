@@ -3,12 +3,14 @@
 import dagster as dg
 import pytest
 
-from jobs import devices_aggregator, devices_loader, late_data_integrator
+from jobs import devices_aggregator, devices_loader, late_data_integrator, promotion_reports, promotions
 
 LOCATIONS = {
     "devices_loader": devices_loader.defs,
     "devices_aggregator": devices_aggregator.defs,
     "late_data_integrator": late_data_integrator.defs,
+    "promotions": promotions.defs,
+    "promotion_reports": promotion_reports.defs,
 }
 
 

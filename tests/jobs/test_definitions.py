@@ -18,7 +18,9 @@ import dedp_assets
 from dedp_assets.client_uploads import contract as uploads
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
-from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator
+from dedp_assets.promotions import contract as promotions
+from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator, promotion_reports
+from jobs import promotions as promotion_deliveries
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 LOCATIONS = {
@@ -26,6 +28,8 @@ LOCATIONS = {
     "jobs.devices_aggregator": devices_aggregator.defs,
     "jobs.late_data_integrator": late_data_integrator.defs,
     "jobs.client_uploads": client_uploads.defs,
+    "jobs.promotions": promotion_deliveries.defs,
+    "jobs.promotion_reports": promotion_reports.defs,
 }
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
@@ -119,6 +123,8 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         ("jobs.devices_aggregator", "loader"),
         ("jobs.late_data_integrator", "isolated_sequencer"),
         ("jobs.client_uploads", "isolated_sequencer"),
+        ("jobs.promotions", "promotions.reports"),
+        ("jobs.promotion_reports", "promotions.deliveries"),
     ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
@@ -201,6 +207,10 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         **ASSETS,
         **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator"),
         **dict.fromkeys([uploads.RECEIVED, uploads.RECORDS, uploads.REPORT], "jobs.client_uploads"),
+        **dict.fromkeys([promotions.RAW, promotions.CLEANED, promotions.METRICS], "jobs.promotions"),
+        **dict.fromkeys(
+            [promotions.DIFFERENCES, promotions.DASHBOARD, promotions.NOTIFICATION], "jobs.promotion_reports"
+        ),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}

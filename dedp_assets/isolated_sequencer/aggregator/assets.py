@@ -21,6 +21,7 @@ from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadReport, load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import ensure_tables
 from dedp_assets.landing.copies import Refusal, read_record, write_refusal
+from dedp_assets.markdown import markdown_table
 from dedp_assets.resources.postgres import PostgresResource
 
 # Only errors that may pass are retried: the server restarts, a connection breaks, two transactions meet.
@@ -170,16 +171,6 @@ def _load_metadata(connection: Connection, report: LoadReport, seconds: float) -
             markdown_table(("line_number", "reason", "detail", "line"), quarantined)
         )
     return metadata
-
-
-def markdown_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """A Markdown table. Characters that a cell can't hold are escaped."""
-
-    def line(cells: tuple[Any, ...]) -> str:
-        escaped = (str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
-        return "| " + " | ".join(escaped) + " |"
-
-    return "\n".join([line(header), line(("---",) * len(header)), *map(line, rows)])
 
 
 @dg.asset(

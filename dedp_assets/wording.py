@@ -1,6 +1,7 @@
-"""How the report and the commands write names, times and durations.
+"""How pages and commands write names, times and durations.
 
-Clients choose the names of their files and folders. What a terminal or a browser would obey stands as an escape.
+Others choose the names of files and folders, and the text in them. What a terminal or a browser would obey stands as
+an escape.
 """
 
 from datetime import datetime, timezone

@@ -1,0 +1,123 @@
+"""Lists and scans the folders of deliveries, in a time that hardly depends on how many there are.
+
+A folder is listed again when its time of change differs. What hangs, can't be read or leads elsewhere costs the others
+nothing (`landing.directories.Scanner`).
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dedp_assets.landing.deliveries import Key, directory_of, is_day
+from dedp_assets.landing.directories import NOTHING, Directory, Scan, Scanner
+
+
+class Folders(NamedTuple):
+    """The folders of deliveries.
+
+    Attributes:
+        days: The days of each known supplier, in order.
+        changed: Suppliers whose folders were listed anew.
+        useless: Names that are no known supplier, or no day of a partition, each with why.
+        problems: Folders that can't be listed, in words.
+    """
+
+    days: dict[str, list[str]]
+    changed: set[str]
+    useless: list[str]
+    problems: list[str]
+
+
+class _Listing(NamedTuple):
+    """What a folder held, and when it had changed. A second listing sees a change within the same instant."""
+
+    modified_ns: int
+    is_second: bool
+    folders: list[str]
+    others: list[str]
+
+
+class DeliveryFolders:
+    """The folders below a root. Keep one for the life of the process: it remembers what they held.
+
+    Args:
+        patience_seconds: A folder that does not answer for so long is left behind, in s.
+    """
+
+    def __init__(self, patience_seconds: float = 2.0) -> None:
+        self._listings: dict[Path, _Listing] = {}
+        self._lister = Scanner(self._list, patience_seconds)
+        self._scanner = Scanner(patience_seconds=patience_seconds)
+
+    def list(self, root: Path, suppliers: Sequence[str], first_day: str, last_day: str) -> Folders:
+        """List the folders.
+
+        Args:
+            root: Where the suppliers have a folder each.
+            suppliers: Those that are known. Others are useless names.
+            first_day: The first day of which a delivery can be taken.
+            last_day: The last one.
+        """
+        before = dict(self._listings)
+        scans = self._lister.scan_all([Directory(client="", path=root)])
+        there = self._listings.get(root, _Listing(0, True, [], []))
+        useless = [
+            f"{root / name}: not the folder of a known supplier" for name in there.folders if name not in suppliers
+        ]
+        useless += [f"{root / name}: not a folder that lies there itself" for name in there.others]
+        suppliers = [supplier for supplier in suppliers if supplier in there.folders]
+        scans |= self._lister.scan_all(Directory(client=supplier, path=root / supplier) for supplier in suppliers)
+        days: dict[str, list[str]] = {}
+        changed = set()
+        for supplier in suppliers:
+            listing = self._listings.get(root / supplier)
+            if listing is None:
+                continue
+            days[supplier] = [name for name in listing.folders if is_day(name) and first_day <= name <= last_day]
+            if before.get(root / supplier) != listing:
+                changed.add(supplier)
+            for name in [*listing.others, *listing.folders]:
+                if name in listing.others or not (is_day(name) and first_day <= name <= last_day):
+                    why = f"expected folders named after a day from {first_day} to {last_day}"
+                    useless.append(f"{root / supplier / name}: {why}")
+        return Folders(days, changed, useless, [scan.failure for scan in scans.values() if scan.failure])
+
+    def scan(self, root: Path, keys: Iterable[Key]) -> dict[Key, Scan]:
+        """Scan the folders of some deliveries. One that was not reached in time is missing."""
+        named = {"/".join(key): key for key in keys}
+        found = self._scanner.scan_all(directory_of(root, key) for key in named.values())
+        return {named[client]: scan for client, scan in found.items()}
+
+    def _list(self, directory: Directory) -> Scan:
+        path = Path(str(directory.path))
+        before = self._listings.get(path)
+        try:
+            modified_ns = os.stat(path).st_mtime_ns
+            is_same = before is not None and before.modified_ns == modified_ns
+            if before is None or not is_same or not before.is_second:
+                folders, others = _folders_in(path)
+                self._listings[path] = _Listing(modified_ns, is_same, folders, others)
+        except FileNotFoundError:
+            self._listings.pop(path, None)  # a supplier who has never delivered
+        except OSError as error:
+            self._listings.pop(path, None)  # to be listed as new when it answers again
+            return Scan(failure=f"{path} can't be read: {error.strerror}")
+        return NOTHING
+
+
+def _folders_in(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the folders that lie in a folder, and of what else does. Hidden names are nobody's delivery."""
+    folders: list[str] = []
+    others: list[str] = []
+    root = path.resolve()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_ours = entry.is_dir() and (not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root))
+            except OSError:
+                is_ours = False
+            (folders if is_ours else others).append(entry.name)
+    return sorted(folders), sorted(others)
