@@ -34,6 +34,11 @@ _RUNS = """
         }
     }
 """
+_PARTITIONS = """
+    query ($assets: [AssetKeyInput!]) {
+        assetNodes(assetKeys: $assets) { partitionKeysByDimension { name partitionKeys } }
+    }
+"""
 _TERMINATE = "mutation ($run: String!) { terminateRun(runId: $run) { __typename } }"
 
 # Of a run that does not count: its request may be sent again.
@@ -41,7 +46,7 @@ _ENDED_BADLY = ("FAILURE", "CANCELED", "CANCELING")
 
 
 class LaunchRefused(PermanentError):
-    """The request is wrong: an unknown job, or a parameter that is not valid. There is no run."""
+    """The request is wrong: an unknown job or partition, or a parameter that is not valid. There is no run."""
 
 
 class WebServerUnavailable(TransientError):
@@ -57,7 +62,7 @@ class Job:
         location: The code location, such as `jobs.client_uploads`.
         name: The job. By default the one that has all assets of the location.
         assets: The keys of the assets to materialize, such as `uploads/report`. Without them, all assets of the job.
-        partition: The partition, if the assets have partitions.
+        partition: The partition, if the assets have partitions. It is checked if the assets are named.
     """
 
     url: str
@@ -100,19 +105,41 @@ def launch(
         timeout_seconds: How long to wait for each answer.
 
     Raises:
-        LaunchRefused: The job does not exist, or its config is not valid.
+        LaunchRefused: The job or the partition does not exist, or the config is not valid.
         WebServerUnavailable: There is no answer. A run may have been started nevertheless; the same id finds it.
     """
     server = _Server(job.url, timeout_seconds)
     before = _run_of(server, request_id)
     if before:
         return Launched(before, False)
+    _check_partition(server, job)
     own = _start(server, job, config, {**(tags or {}), **origin_tag("http"), **request_tag(request_id)})
     # Two calls may have found no run, and started one each. The one that Dagster has stored first stays.
     first = _run_of(server, request_id) or own
     if first != own:
         server.ask(_TERMINATE, run=own)
     return Launched(first, first == own)
+
+
+def _check_partition(server: "_Server", job: Job) -> None:
+    """Refuse a partition that does not exist: Dagster would start a run, which fails."""
+    if job.partition is None or not job.assets:
+        return
+    keys = [{"path": key.split("/")} for key in job.assets]
+    for node in server.ask(_PARTITIONS, assets=keys)["assetNodes"]:
+        dimensions = node["partitionKeysByDimension"]
+        values = job.partition.split("|") if len(dimensions) > 1 else [job.partition]
+        if len(values) != len(dimensions):
+            names = "|".join(dimension["name"] for dimension in dimensions)
+            raise LaunchRefused(f"partition {job.partition!r} was not started: expected {names or 'no partition'}")
+        for value, dimension in zip(values, dimensions, strict=True):
+            known = dimension["partitionKeys"]
+            if value not in known:
+                expected = ", ".join(known) if len(known) <= 20 else f"one of {known[0]} to {known[-1]}"
+                raise LaunchRefused(
+                    f"partition {job.partition!r} was not started: {dimension['name']} {value!r} does not exist; "
+                    f"expected {expected}"
+                )
 
 
 def _start(

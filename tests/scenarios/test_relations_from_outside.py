@@ -42,6 +42,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dg.D
             yield running
 
 
+def test_a_delivery_of_an_unknown_supplier_or_day_is_refused_and_has_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The promotions have partitions, supplier by day."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with web_server(tmp_path, "-m", "jobs.promotions") as (url, instance):
+
+        def take(partition: str) -> str:
+            job = Job(url, "jobs.promotions", assets=["promotions/raw"], partition=partition)
+            with pytest.raises(LaunchRefused) as refused:
+                launch(job, request_id="order 1", timeout_seconds=120)
+            return str(refused.value)
+
+        suppliers = "supermarket1, supermarket2, supermarket3, supermarket4"
+        assert take("supermarket9|2024-01-05").endswith(f"supplier 'supermarket9' does not exist; expected {suppliers}")
+        assert "trading_day '2023-12-31' does not exist; expected one of 2024-01-01 to" in take(
+            "supermarket1|2023-12-31"
+        )
+        assert take("supermarket1").endswith("expected supplier|trading_day")
+        assert instance.get_runs() == []
+
+
 @pytest.fixture
 def job(server: tuple[str, dg.DagsterInstance]) -> Job:
     return Job(server[0], "from_outside.py", "refresh_supermarket")
