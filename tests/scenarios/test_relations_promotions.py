@@ -105,7 +105,12 @@ def test_any_choice_of_deliveries_is_made_again_in_one_run_by_its_config_and_rep
     chosen = [("supermarket1", DAYS[0]), ("supermarket3", DAYS[2]), ("supermarket4", DAYS[1])]
     config = {"deliveries": [{"supplier": supplier, "day": day} for supplier, day in chosen]}
     before, asked = dict(rows(empty_dsn, LOADS)), delivered.mark("asked")
-    delivered.materialize(*TAKEN, run_config={"ops": {"promotion_deliveries": {"config": config}}})
+    # The config names all of them. The partition is only where the UI shows the run.
+    delivered.materialize(
+        *TAKEN,
+        partition="|".join(chosen[0]),
+        run_config={"ops": {"promotion_deliveries": {"config": config}}},
+    )
     delivered.advance(minutes=5)
     after = dict(rows(empty_dsn, LOADS))
     assert {key for key in after if after[key] != before[key]} == {f"{supplier}|{day}" for supplier, day in chosen}
