@@ -71,24 +71,26 @@ def _ready_config(ready: Sequence[Ready]) -> dg.RunConfig:
     return run_config(to_take(ready))
 
 
+PIPELINE = DeliveryPipeline(
+    targets=TARGETS,
+    checks=[LINES_CHECK],
+    suppliers=contract.SUPPLIERS.get_partition_keys,
+    landing=contract.landing_folder,
+    copies=lambda supplier: settings.internal() / "promotions" / supplier,
+    settle_seconds=settings.settle_seconds,
+    first_day=contract.DAYS.start.date().isoformat(),
+    window_closes=contract.window_closes,
+    taken=_taken,
+    run_config=_ready_config,
+    partition=lambda key: Delivery(*key).key,
+    deliveries_of=deliveries_of,
+    missing_check=MISSING_CHECK,
+    notify=_notify,
+)
+
 promotions_delivered = delivery_sensor(
     "promotions_delivered",
-    DeliveryPipeline(
-        targets=TARGETS,
-        checks=[LINES_CHECK],
-        suppliers=contract.SUPPLIERS.get_partition_keys,
-        landing=contract.landing_folder,
-        copies=lambda supplier: settings.internal() / "promotions" / supplier,
-        settle_seconds=settings.settle_seconds,
-        first_day=contract.DAYS.start.date().isoformat(),
-        window_closes=contract.window_closes,
-        taken=_taken,
-        run_config=_ready_config,
-        partition=lambda key: Delivery(*key).key,
-        deliveries_of=deliveries_of,
-        missing_check=MISSING_CHECK,
-        notify=_notify,
-    ),
+    PIPELINE,
     description="Takes each supplier's delivery as soon as it is complete, and reports those that are missing.",
     required_resource_keys={"postgres", "notifier"},
 )

@@ -365,3 +365,24 @@ def test_folders_of_nobody_and_of_no_day_are_named_once_and_not_taken(
     assert said.count("supermarket1/yesterday: expected folders named after a day") == 1
     shop.at("2024-01-07 00:01")
     assert set(loaded(dsn)) == {"supermarket1/2024-01-07"}, "its day has begun"
+
+
+def test_chosen_deliveries_are_taken_again_in_one_run_from_any_asset_down(
+    shop: Scenario, deliver: Deliver, dsn: str
+) -> None:
+    for supplier in ("supermarket1", "supermarket2"):
+        for day in ("2024-01-04", "2024-01-05"):
+            deliver(supplier, day)
+    shop.advance(minutes=2)
+    since = shop.mark("the rule has changed")
+    chosen = ["supermarket1|2024-01-04", "supermarket1|2024-01-05", "supermarket2|2024-01-05"]
+    shop.backfill(CLEANED, METRICS, partitions=chosen)
+    shop.advance(minutes=2)
+    shop.expect(METRICS).materialized(*chosen, since=since, in_any_order=True).by_backfill()
+    shop.expect(RAW).not_materialized(since=since)
+    assert query(dsn, "SELECT max(load_number) FROM dedp.promotion_deliveries") == [(4,)], "nothing has changed"
+    config = {"ops": {"promotion_deliveries": {"config": {"again": True}}}}
+    shop.materialize(CLEANED, METRICS, partition="supermarket1|2024-01-04", run_config=config)
+    shop.advance(minutes=5)
+    assert query(dsn, "SELECT max(load_number) FROM dedp.promotion_deliveries") == [(5,)], "asked for"
+    assert len(measured(dsn)) == 4

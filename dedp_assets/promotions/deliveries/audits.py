@@ -13,7 +13,7 @@ from dedp_assets.promotions.deliveries.tables import loaded_versions
 _UNACCOUNTED = """
     SELECT supplier, day::text, lines_read, rows_loaded, rows_quarantined, loaded.number, aside.number
     FROM dedp.promotion_deliveries
-    JOIN unnest(%s, %s::date[]) AS asked (supplier, day) USING (supplier, day)
+    JOIN unnest(%s::text[], %s::date[]) AS asked (supplier, day) USING (supplier, day)
     CROSS JOIN LATERAL (
         SELECT count(*) AS number
         FROM dedp.promotions AS found

@@ -15,7 +15,7 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 _VERSIONS = """
     SELECT supplier, day::text, version
     FROM dedp.promotion_deliveries
-    JOIN unnest(%s, %s::date[]) AS asked (supplier, day) USING (supplier, day)
+    JOIN unnest(%s::text[], %s::date[]) AS asked (supplier, day) USING (supplier, day)
 """
 
 
