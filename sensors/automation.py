@@ -32,7 +32,13 @@ def on_input_change(*, existing: Quorum = "all", updated: Quorum = "any") -> dg.
         updated: How many of the inputs must have been updated since the partition was last requested. With "any", each
             update of each input is followed. With "all" or a number, an update waits until enough other inputs are
             updated, too; it is not forgotten. A partition that was never made waits for `existing` alone.
+
+    Raises:
+        ValueError: A number is less than 1.
     """
+    for name, quorum in (("existing", existing), ("updated", updated)):
+        if quorum not in ("all", "any") and int(quorum) < 1:
+            raise ValueError(f"{name}={quorum!r}: expected 'all', 'any', or at least 1")
     new = (dg.AutomationCondition.newly_updated() | UpdatedBeforeFirstTick()) & ~AlreadyFollowed()
     if updated in ("any", 1):
         changed = dg.AutomationCondition.any_deps_match(new | dg.AutomationCondition.will_be_requested()).with_label(

@@ -71,6 +71,11 @@ def test_a_report_is_requested_as_soon_as_enough_of_its_inputs_are_there_or_new(
     assert after_each(World(instance, **quorum), *updates) == requested
 
 
+def test_a_number_of_inputs_is_at_least_one() -> None:
+    with pytest.raises(ValueError, match="updated=0: expected 'all', 'any', or at least 1"):
+        on_input_change(updated=0)
+
+
 def test_each_day_is_counted_by_itself(instance: dg.DagsterInstance) -> None:
     world = World(instance, existing=2)
     world.update("a", day=D1)
