@@ -57,8 +57,8 @@ check: setup ## formatting, lint, types, and that every code location loads
 	    echo "$$said" | sed -n 's/.*\(Validation successful for code location [A-Za-z0-9_.]*\)\..*/\1/p'
 
 bench: setup ## the measured claims of benchmarks/README.md
-	@for script in load_rows refresh_totals import_locations uploads_tick scenario_ticks scenario_month \
-	    commit_tick late_partition backfill_days memory_of_a_day; do \
+	@for script in load_rows refresh_totals import_locations uploads_tick promotions_deliveries promotion_reports \
+	    scenario_ticks scenario_month commit_tick late_partition backfill_days memory_of_a_day; do \
 	    echo "== $$script"; $(BIN)/python benchmarks/$$script.py || failed=1; \
 	done; test -z "$$failed"
 

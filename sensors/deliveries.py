@@ -35,6 +35,8 @@ from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
 from sensors.ticks import TickReport, reporting_tick, some_of
 
+# What a tick says of more is too long to read.
+MAX_NOTES = 20
 # After a message that could not be sent, no other is tried for so long.
 NOTIFY_PAUSE_SECONDS = 300
 
@@ -113,7 +115,9 @@ def delivery_sensor(
             report.notes.append(f"{problem}; all folders are scanned again")
         plan = _plan(context, pipeline, folders, cursor, now, max_runs, report.notes)
         report.run_requests = [_run_request(pipeline, request) for request in plan.requests]
-        report.notes += plan.notes
+        report.notes += plan.notes[:MAX_NOTES]
+        if len(plan.notes) > MAX_NOTES:
+            report.notes.append(f"and {len(plan.notes) - MAX_NOTES:,} more")
         following = _notified(context, pipeline, plan.cursor, now.timestamp(), report.notes)
         report.asset_events += _missing_check(pipeline, cursor, following)
         if not report.notes:

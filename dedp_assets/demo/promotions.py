@@ -53,8 +53,8 @@ def act(timeline: Timeline, database: Connection) -> Act:
     _deliver(timeline, "supermarket3", today, _lines(third))
     _deliver(timeline, "supermarket4", today, _lines(first), marker=False)
     yield lambda: _count(database, _TOLD) == 3
-    _deliver(timeline, "supermarket2", today, _lines(corrected(second)), what="delivered again")
-    _deliver(timeline, "supermarket3", before, _lines(late), what="delivered late")
+    _deliver(timeline, "supermarket2", today, _lines(corrected(second)), what="once more")
+    _deliver(timeline, "supermarket3", before, _lines(late), what="late")
     yield lambda: _count(database, _TOLD) == 5
     with results("Promotions: each delivery is reported on at once, and nobody waits for another"):
         return all(

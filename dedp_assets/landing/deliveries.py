@@ -23,10 +23,10 @@ MARKER = "_SUCCESS"
 # Days that are so recent are scanned in every tick: the windows of the last two may be open.
 RECENT_DAYS = 3
 # Of the older folders, each tick scans so many. It finds files that were written into a folder that is known.
-OLD_FOLDERS_PER_TICK = 50
+OLD_FOLDERS_PER_TICK = 25
 # How many folders the cursor keeps. Others are found again when it is their turn.
 MAX_WAITING = 1000
-MAX_TOLD = 200
+MAX_TOLD = 1000
 # A run that takes more would lose more when it dies.
 MAX_DELIVERIES_PER_RUN = 50
 # A delivery that is larger has a run of its own, so that small ones do not wait for it.
@@ -349,19 +349,22 @@ def plan_deliveries(
         ):
             size = sum(version.size for version in scan.files.values())
             ready.append(Ready(key, now_waiting.look, now_waiting.ready_since, size))
-    notes += _waiting_notes(waiting, scans)
     requests = _requests(ready, waiting, cursor.began or situation.now, situation.free_runs)
     for delivery in chain.from_iterable(request.deliveries for request in requests):
         waiting[delivery.key] = _requested(waiting[delivery.key], situation.now)
     came = [key for key in cursor.missing if key in came_in]
-    notes += [f"{supplier} has delivered {day} after all, late" for supplier, day in came]
     missing = [
         (supplier, day)
         for day in situation.closed
         for supplier in situation.suppliers
         if (supplier, day) not in came_in
     ]
-    notes += [f"{supplier} has not delivered {day}: its window has closed" for supplier, day in missing]
+    notes = [
+        *(f"{supplier} has not delivered {day}: its window has closed" for supplier, day in missing),
+        *(f"{supplier} has delivered {day} after all, late" for supplier, day in came),
+        *_waiting_notes(waiting, scans),
+        *notes,
+    ]
     return Plan(
         requests=requests,
         missing=missing,

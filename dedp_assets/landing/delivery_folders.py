@@ -5,6 +5,7 @@ nothing (`landing.directories.Scanner`).
 """
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,12 +31,19 @@ class Folders(NamedTuple):
 
 
 class _Listing(NamedTuple):
-    """What a folder held, and when it had changed. A second listing sees a change within the same instant."""
+    """What a folder held, and when it had changed. A second listing sees a change within the same instant.
+
+    `days` and `folders` are folders, named after a day or not; `others` is what else lies there.
+    """
 
     modified_ns: int
     is_second: bool
+    days: list[str]
     folders: list[str]
     others: list[str]
+
+
+_NOTHING_LISTED = _Listing(0, True, [], [], [])
 
 
 class DeliveryFolders:
@@ -61,12 +69,11 @@ class DeliveryFolders:
         """
         before = dict(self._listings)
         scans = self._lister.scan_all([Directory(client="", path=root)])
-        there = self._listings.get(root, _Listing(0, True, [], []))
-        useless = [
-            f"{root / name}: not the folder of a known supplier" for name in there.folders if name not in suppliers
-        ]
+        there = self._listings.get(root, _NOTHING_LISTED)
+        names = [*there.days, *there.folders]
+        useless = [f"{root / name}: not the folder of a known supplier" for name in names if name not in suppliers]
         useless += [f"{root / name}: not a folder that lies there itself" for name in there.others]
-        suppliers = [supplier for supplier in suppliers if supplier in there.folders]
+        suppliers = [supplier for supplier in suppliers if supplier in names]
         scans |= self._lister.scan_all(Directory(client=supplier, path=root / supplier) for supplier in suppliers)
         days: dict[str, list[str]] = {}
         changed = set()
@@ -74,13 +81,14 @@ class DeliveryFolders:
             listing = self._listings.get(root / supplier)
             if listing is None:
                 continue
-            days[supplier] = [name for name in listing.folders if is_day(name) and first_day <= name <= last_day]
-            if before.get(root / supplier) != listing:
+            # The days are in order. There may be thousands of them, so they are not looked at one by one.
+            begin, end = bisect_left(listing.days, first_day), bisect_right(listing.days, last_day)
+            days[supplier] = listing.days[begin:end]
+            if before.get(root / supplier) is not listing:
                 changed.add(supplier)
-            for name in [*listing.others, *listing.folders]:
-                if name in listing.others or not (is_day(name) and first_day <= name <= last_day):
-                    why = f"expected folders named after a day from {first_day} to {last_day}"
-                    useless.append(f"{root / supplier / name}: {why}")
+            expected = f"expected folders named after a day from {first_day} to {last_day}"
+            names = [*listing.others, *listing.folders, *listing.days[:begin], *listing.days[end:]]
+            useless += [f"{root / supplier / name}: {expected}" for name in names]
         return Folders(days, changed, useless, [scan.failure for scan in scans.values() if scan.failure])
 
     def scan(self, root: Path, keys: Iterable[Key]) -> dict[Key, Scan]:
@@ -97,7 +105,9 @@ class DeliveryFolders:
             is_same = before is not None and before.modified_ns == modified_ns
             if before is None or not is_same or not before.is_second:
                 folders, others = _folders_in(path)
-                self._listings[path] = _Listing(modified_ns, is_same, folders, others)
+                days = [name for name in folders if is_day(name)]
+                folders = [name for name in folders if not is_day(name)]
+                self._listings[path] = _Listing(modified_ns, is_same, days, folders, others)
         except FileNotFoundError:
             self._listings.pop(path, None)  # a supplier who has never delivered
         except OSError as error:

@@ -58,9 +58,14 @@ def landing_folder() -> Path:
     return settings.landing() / "promotions"
 
 
+def internal_folders() -> Path:
+    """The folder of our own copies of all deliveries, `<supplier>/<day>`."""
+    return settings.internal() / "promotions"
+
+
 def internal_folder(delivery: Delivery) -> Path:
     """The folder of our own copies of a delivery."""
-    return settings.internal() / "promotions" / delivery.supplier / delivery.day
+    return internal_folders() / delivery.supplier / delivery.day
 
 
 def dashboard_file() -> Path:

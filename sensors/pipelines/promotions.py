@@ -24,11 +24,17 @@ MISSING_CHECK = "every_supplier_delivered"
 
 
 def _taken(context: dg.SensorEvaluationContext, keys: Iterable[Key]) -> dict[Key, Mapping[str, FileVersion]]:
-    copies = {key: copy for key in keys if (copy := read_copy(contract.internal_folder(Delivery(*key)))) is not None}
+    copies = copies_of(Delivery(*key) for key in keys)
     with context.resources.postgres.connect() as connection:
         ensure_tables(connection)
         loaded = loaded_versions(connection, copies)
-    return {key: copy.sources for key, copy in copies.items() if not is_behind(Delivery(*key), copy, loaded)}
+    return {delivery: copy.sources for delivery, copy in copies.items() if not is_behind(delivery, copy, loaded)}
+
+
+def copies_of(deliveries: Iterable[Delivery]) -> dict[Delivery, Copy]:
+    """Our copies of these deliveries. Those that have none are missing."""
+    root = contract.internal_folders()  # looked up once: a tick asks for many
+    return {delivery: copy for delivery in deliveries if (copy := read_copy(root.joinpath(*delivery))) is not None}
 
 
 def is_behind(delivery: Delivery, copy: Copy, loaded: Mapping[Delivery, str]) -> bool:
@@ -76,7 +82,7 @@ PIPELINE = DeliveryPipeline(
     checks=[LINES_CHECK],
     suppliers=contract.SUPPLIERS.get_partition_keys,
     landing=contract.landing_folder,
-    copies=lambda supplier: settings.internal() / "promotions" / supplier,
+    copies=lambda supplier: contract.internal_folders() / supplier,
     settle_seconds=settings.settle_seconds,
     first_day=contract.DAYS.start.date().isoformat(),
     window_closes=contract.window_closes,

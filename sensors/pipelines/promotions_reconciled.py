@@ -6,16 +6,14 @@ recent or new, and a share of the others.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
-from dedp_assets import settings
 from dedp_assets.landing.deliveries import MAX_DELIVERIES_PER_RUN, is_day
-from dedp_assets.landing.delivery_copies import read_copy
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.promotions import contract
@@ -23,12 +21,12 @@ from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries.config import ToTake
 from dedp_assets.promotions.deliveries.tables import LoadState, ensure_tables, loaded_versions, loads_since
 from dedp_assets.run_processes import fail_ended_runs
-from sensors.pipelines.promotions import LINES_CHECK, TARGETS, deliveries_of, is_behind, run_config
+from sensors.pipelines.promotions import LINES_CHECK, TARGETS, copies_of, deliveries_of, is_behind, run_config
 from sensors.reconciliation import CAUSE_TAG, INTERVAL_SECONDS, Waiting, describe_cause, plan_requests
 from sensors.ticks import TickReport, counted, reporting_tick, some_of
 
-# Of each supplier, a tick reads the copies of so many last days, and of so many others in turn.
-_RECENT_COPIES = 3
+# A tick reads the copies of so many last days, and so many others of one supplier in turn.
+_RECENT_DAYS = 3
 _COPIES_IN_TURN = 25
 # After so many ticks all loads are compared with their metrics, and not only the new ones.
 _FULL_COMPARISON_TICKS = 60
@@ -127,14 +125,15 @@ def _in_progress(instance: dg.DagsterInstance) -> set[str]:
 def _behind(context: dg.SensorEvaluationContext, progress: Progress) -> tuple[dict[str, str], int]:
     """The deliveries that are behind, each with what it should reflect, and up to which load all is right."""
     asked = dict.fromkeys([*map(Delivery.of_key, progress.waiting), *_copies_in_turn(progress.turn)])
-    copies = {
-        delivery: copy for delivery in asked if (copy := read_copy(contract.internal_folder(delivery))) is not None
-    }
+    copies = copies_of(asked)
     is_full = progress.turn % _FULL_COMPARISON_TICKS == 0
     with context.resources.postgres.connect() as connection:
         ensure_tables(connection)
         loaded = loaded_versions(connection, copies)
         loads = loads_since(connection, 0 if is_full else progress.compared)
+    # Suppliers that the setting does not name any more have no partitions.
+    known = set(contract.SUPPLIERS.get_partition_keys())
+    loads = [load for load in loads if load.delivery.supplier in known]
     reported = {load.delivery: _reported(context.instance, load.delivery) for load in loads[-_LAST_LOADS:]}
     behind = loads_behind(loads, reported)
     compared = compared_until(progress.compared, loads, behind)
@@ -144,20 +143,18 @@ def _behind(context: dg.SensorEvaluationContext, progress: Progress) -> tuple[di
     return {delivery.key: why for delivery, why in behind.items()}, compared
 
 
-def _copies_in_turn(turn: int) -> list[Delivery]:
-    found: list[Delivery] = []
-    for supplier in contract.SUPPLIERS.get_partition_keys():
-        days = sorted(filter(is_day, _names_in(settings.internal() / "promotions" / supplier)))
-        begin = turn % max(1, -(-len(days) // _COPIES_IN_TURN)) * _COPIES_IN_TURN
-        found += [Delivery(supplier, day) for day in [*days[-_RECENT_COPIES:], *days[begin : begin + _COPIES_IN_TURN]]]
-    return found
-
-
-def _names_in(folder: Path) -> list[str]:
+def _copies_in_turn(turn: int) -> Iterator[Delivery]:
+    """The deliveries of the last days, and a share of one supplier's other ones."""
+    suppliers, today = contract.SUPPLIERS.get_partition_keys(), datetime.now(timezone.utc).date()
+    recent = [(today - timedelta(days=n)).isoformat() for n in range(_RECENT_DAYS)]
+    yield from (Delivery(supplier, day) for supplier in suppliers for day in recent)
+    supplier, turn = suppliers[turn % len(suppliers)], turn // len(suppliers)
     try:
-        return [path.name for path in folder.iterdir()]
+        days = sorted(os.listdir(contract.internal_folders() / supplier))
     except OSError:
-        return []
+        return  # nothing was copied yet
+    begin = turn % max(1, -(-len(days) // _COPIES_IN_TURN)) * _COPIES_IN_TURN
+    yield from (Delivery(supplier, day) for day in days[begin : begin + _COPIES_IN_TURN] if is_day(day))
 
 
 def _reported(instance: dg.DagsterInstance, delivery: Delivery) -> str:

@@ -99,6 +99,15 @@ def test_a_cursor_that_is_lost_or_damaged_means_to_look_at_everything_again(dama
     assert Cursor.from_json(damaged) == Cursor()
 
 
+def test_the_location_knows_what_it_follows_by_key_only() -> None:
+    graph = defs.resolve_asset_graph()
+    assert graph.external_asset_keys == {contract.CLEANED, contract.METRICS}
+    assert graph.get(contract.DIFFERENCES).partitions_def == contract.DELIVERIES
+    assert graph.get(contract.DASHBOARD).partitions_def is None
+    for key in graph.materializable_asset_keys:
+        assert graph.get(key).backfill_policy == dg.BackfillPolicy.single_run()
+
+
 class Followed:
     """The sensor and its runs, one after the other, on real tables."""
 
@@ -195,12 +204,9 @@ def test_a_late_delivery_and_a_new_version_are_followed(followed: Followed) -> N
     assert followed.tick().message == "the reports reflect every delivery"
 
 
-def test_what_nobody_was_told_of_is_requested_again_until_they_are(
-    followed: Followed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the tries of one message
+def test_what_nobody_was_told_of_is_requested_again_until_they_are(followed: Followed) -> None:
     followed.deliveries.load("supermarket1", FRIDAY, {"a": 1})
-    assert followed.run(followed.tick(), notify="http://127.0.0.1:9/") == [False]
+    assert followed.run(followed.tick(), notify="nowhere") == [False]
     assert followed.tick().message == f"1 report behind: {ONE}"
     cursor = Cursor.from_json(followed.tick.cursor)
     due = {key: waiting._replace(due=0.0) for key, waiting in cursor.waiting.items()}

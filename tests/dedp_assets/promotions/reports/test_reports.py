@@ -8,17 +8,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dedp_assets.errors import DedpError
+from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused
 from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
-from dedp_assets.promotions.reports.announcing import News, message
+from dedp_assets.promotions.reports.announcing import News, announce, message
 from dedp_assets.promotions.reports.assets import STEP, ChangedDeliveries, promotion_reports
 from dedp_assets.resources.postgres import PostgresResource
 from tests.promotion_tables import Deliveries
 
 FRIDAY, MONDAY = "2024-01-05", "2024-01-08"
-# Nobody listens there.
-DOWN = "http://127.0.0.1:9/"
+# Nothing can be sent there, and the step is not retried for it.
+DOWN = "nowhere"
 
 
 def report_on(
@@ -100,9 +102,8 @@ def test_each_version_of_a_delivery_is_told_once(
 
 
 def test_a_notifier_that_is_down_stops_nothing_else_and_people_are_told_later(
-    deliveries: Deliveries, instance: dg.DagsterInstance, inbox: Path, monkeypatch: pytest.MonkeyPatch
+    deliveries: Deliveries, instance: dg.DagsterInstance, inbox: Path
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the tries of one message
     deliveries.load("supermarket1", FRIDAY, {"a": 1})
     result = report_on(deliveries, instance, f"supermarket1|{FRIDAY}", notify=DOWN)
     assert not result.success
@@ -149,6 +150,33 @@ def test_a_run_that_names_what_is_no_delivery_fails_with_that_name(
 ) -> None:
     result = report_on(deliveries, instance, key, f"supermarket1|{FRIDAY}", notify=f"file:{inbox}")
     assert f"{key!r} is not a delivery" in _failure(result)
+
+
+def announced(deliveries: Deliveries, refused: int, error: DedpError) -> tuple[list[str], int]:
+    """Tell of six deliveries, of which the first `refused` can't be sent. Returns who was told of, and the tries."""
+    tries = []
+
+    def send(notification: Notification) -> None:
+        tries.append(notification)
+        if len(tries) <= refused:
+            raise error
+
+    days = [f"2024-01-0{number}" for number in range(1, 7)]
+    for each in days:
+        deliveries.load("supermarket1", each, {"a": 1})
+    done = announce(deliveries.connection, [Delivery("supermarket1", each) for each in days], send, "")
+    assert done.problems == [error] * min(refused, len(tries))
+    return [news.delivery.day[-1] for news in done.sent], len(tries)
+
+
+def test_a_message_that_is_refused_stops_no_other_one(deliveries: Deliveries) -> None:
+    assert announced(deliveries, 4, NotificationRefused("no")) == (["5", "6"], 6)
+
+
+def test_a_notifier_that_does_not_answer_is_not_tried_for_every_delivery_of_a_run(deliveries: Deliveries) -> None:
+    assert announced(deliveries, 2, NotificationNotSent("no answer")) == (["3", "4", "5", "6"], 6)
+    deliveries.execute("TRUNCATE dedp.promotion_notifications")
+    assert announced(deliveries, 6, NotificationNotSent("no answer")) == ([], 3)
 
 
 NEWS = News(
