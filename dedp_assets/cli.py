@@ -23,6 +23,7 @@ from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources_from_settings import database_dsn
+from dedp_assets.runs.cli import runs
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer
@@ -65,6 +66,7 @@ dedp.add_command(generate_promotions)
 dedp.add_command(late)
 dedp.add_command(uploads)
 dedp.add_command(metrics)
+dedp.add_command(runs)
 
 
 @dedp.command()

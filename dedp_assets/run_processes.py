@@ -10,10 +10,13 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import dagster as dg
 import psutil
+
+from dedp_assets.origin import ORIGIN_TAG, origin_of
+from dedp_assets.request_ids import DUPLICATE_OF_TAG, REQUEST_TAG, earlier_run
 
 # The UI does not show tags with this prefix.
 TAG = ".dagster/dedp_process"
@@ -114,7 +117,10 @@ def fail_ended_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 class _Tagging(dg.Executor):
-    """Tags a run with this process, and then passes it to another executor."""
+    """Tags a run with this process and its origin, and then passes it to another executor.
+
+    A run of a request that another run does already is canceled instead.
+    """
 
     def __init__(self, executor: Any) -> None:
         self._executor = executor
@@ -128,8 +134,21 @@ class _Tagging(dg.Executor):
         return self._executor.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        plan_context.instance.add_run_tags(plan_context.run_id, process_tag())
+        instance, run = plan_context.instance, plan_context.dagster_run
+        instance.add_run_tags(run.run_id, {**process_tag(), ORIGIN_TAG: origin_of(run.tags)})
+        duplicate_of = earlier_run(instance, run)
+        if duplicate_of:
+            _cancel(instance, run, duplicate_of)
         yield from self._executor.execute(plan_context, execution_plan)
+
+
+def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun, duplicate_of: str) -> NoReturn:
+    """End a run before its first step, because another run does the work of the same request."""
+    reason = f"Run {duplicate_of} does the work of the same request, {run.tags[REQUEST_TAG]}. This run does nothing."
+    instance.add_run_tags(run.run_id, {DUPLICATE_OF_TAG: duplicate_of})
+    instance.report_run_canceling(run, reason)
+    # With this error, Dagster ends a run that is being canceled as canceled. Any other end would be a failure.
+    raise dg.DagsterExecutionInterruptedError(reason)
 
 
 def _tagging(context: dg.InitExecutorContext) -> dg.Executor:
@@ -138,8 +157,8 @@ def _tagging(context: dg.InitExecutorContext) -> dg.Executor:
     return _Tagging(make(context))
 
 
-# The executor of every code location. It executes all steps in one process, and tags the run with the process. It has
-# the name and the config of Dagster's own in_process_executor, so people know how to use it.
+# The executor of every code location. It executes all steps in one process, and tags the run with the process and its
+# origin. It has the name and the config of Dagster's own in_process_executor, so people know how to use it.
 in_process_executor = dg.ExecutorDefinition(
     name=dg.in_process_executor.name,
     config_schema=dg.in_process_executor.config_schema,  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
-"""The condition that makes a partition run again when its input has changed, and the sensor that evaluates it."""
+"""The condition that makes a partition run again when its inputs have changed, and the sensor that evaluates it."""
 
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import dagster as dg
 
@@ -13,23 +13,49 @@ SENSOR_NAME = "follow_inputs"
 SETTLE_SECONDS = "0.5"
 
 
-def on_input_change() -> dg.AutomationCondition[dg.AssetKey]:
-    """Request a partition that is missing, or whose input was updated after the partition was last requested.
+# How many of the inputs of an asset: "all", "any", or a number.
+Quorum: TypeAlias = int | Literal["all", "any"]
 
-    All inputs have to exist, and no run of the partition may be in progress.
+
+def on_input_change(*, existing: Quorum = "all", updated: Quorum = "any") -> dg.AutomationCondition[dg.AssetKey]:
+    """Request a partition that is missing, or whose inputs were updated after the partition was last requested.
+
+    No run of the partition may be in progress.
 
     There are two differences to `AutomationCondition.eager()`. It acts on partitions of every time window, so that late
     data is followed. And if an input is updated between a request and the next tick, that update is not lost.
+
+    Args:
+        existing: How many of the inputs have to exist. An input exists for a partition if none of its partitions that
+            the partition needs is missing. "any": one partition of one input is enough, so a month is summed up
+            although some of its days are missing.
+        updated: How many of the inputs must have been updated since the partition was last requested. With "any", each
+            update of each input is followed. With "all" or a number, an update waits until enough other inputs are
+            updated, too; it is not forgotten. A partition that was never made waits for `existing` alone.
+
+    Raises:
+        ValueError: A number is less than 1.
     """
-    updated = dg.AutomationCondition.any_deps_match(
-        ((dg.AutomationCondition.newly_updated() | UpdatedBeforeFirstTick()) & ~AlreadyFollowed())
-        | dg.AutomationCondition.will_be_requested()
-    ).with_label("input updated")
-    return (
-        UntilRequested(dg.AutomationCondition.newly_missing() | updated)
-        & ~dg.AutomationCondition.any_deps_missing()
-        & ~dg.AutomationCondition.in_progress()
-    ).with_label("on_input_change")
+    for name, quorum in (("existing", existing), ("updated", updated)):
+        if quorum not in ("all", "any") and int(quorum) < 1:
+            raise ValueError(f"{name}={quorum!r}: expected 'all', 'any', or at least 1")
+    new = (dg.AutomationCondition.newly_updated() | UpdatedBeforeFirstTick()) & ~AlreadyFollowed()
+    if updated in ("any", 1):
+        changed = dg.AutomationCondition.any_deps_match(new | dg.AutomationCondition.will_be_requested()).with_label(
+            "input updated"
+        )
+        pending: dg.AutomationCondition[dg.AssetKey] = UntilRequested(dg.AutomationCondition.newly_missing() | changed)
+    else:
+        pending = UntilRequested(dg.AutomationCondition.newly_missing()) | UpdatedInputs(new, updated)
+    is_here = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
+    ready: dg.AutomationCondition[Any]
+    if existing == "all":
+        ready = ~dg.AutomationCondition.any_deps_missing()
+    elif existing == "any":
+        ready = dg.AutomationCondition.any_deps_match(is_here).with_label("any input exists")
+    else:
+        ready = CompleteInputs(~is_here, existing)
+    return (pending & ready & ~dg.AutomationCondition.in_progress()).with_label("on_input_change")
 
 
 class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
@@ -39,12 +65,14 @@ class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
     tick, it became true after the request. This condition then stays true, but `since` becomes false.
     """
 
-    def __init__(self, operand: dg.AutomationCondition[Any]) -> None:
+    def __init__(self, operand: dg.AutomationCondition[Any], of: str = "") -> None:
         self.operand = operand
+        self._of = of
 
     @property
     def name(self) -> str:
-        return "until requested"
+        # Dagster remembers the state of a condition by its name, and by its place among its siblings.
+        return f"until requested {self._of}".rstrip()
 
     @property
     def children(self) -> Sequence[dg.AutomationCondition[Any]]:
@@ -60,13 +88,95 @@ class UntilRequested(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, pending, child_results=[now])
 
 
+class CompleteInputs(dg.AutomationCondition[dg.AssetKey]):
+    """So many inputs have no partition, of those that the partition needs, for which the operand is true.
+
+    Args:
+        is_missing: says of a partition of an input that it is missing.
+        at_least: how many inputs have to be complete.
+    """
+
+    def __init__(self, is_missing: dg.AutomationCondition[Any], at_least: Quorum) -> None:
+        self.operand, self.at_least = is_missing, at_least
+
+    @property
+    def name(self) -> str:
+        return f"{self.at_least} inputs complete"
+
+    @property
+    def children(self) -> Sequence[dg.AutomationCondition[Any]]:
+        return [self.operand]
+
+    async def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:  # type: ignore[override]
+        results = await _each(
+            context, [dg.AutomationCondition.asset_matches(key, self.operand) for key in _inputs(context)]
+        )
+        complete = [context.candidate_subset.compute_difference(result.true_subset) for result in results]
+        return dg.AutomationResult(context, _in_enough(context, complete, self.at_least), child_results=results)
+
+
+class UpdatedInputs(dg.AutomationCondition[dg.AssetKey]):
+    """So many inputs were updated, and the asset has not been requested after that.
+
+    Args:
+        is_updated: says of a partition of an input that it was updated just now.
+        at_least: how many inputs have to be updated, each of them at any time since the last request.
+    """
+
+    def __init__(self, is_updated: dg.AutomationCondition[Any], at_least: Quorum) -> None:
+        self.operand, self.at_least = is_updated, at_least
+
+    @property
+    def name(self) -> str:
+        return f"{self.at_least} inputs updated"
+
+    @property
+    def children(self) -> Sequence[dg.AutomationCondition[Any]]:
+        return [self.operand]
+
+    async def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:  # type: ignore[override]
+        updated = [
+            UntilRequested(dg.AutomationCondition.asset_matches(key, self.operand), of=key.to_user_string())
+            for key in _inputs(context)
+        ]
+        results = await _each(context, updated)
+        enough = _in_enough(context, [result.true_subset for result in results], self.at_least)
+        return dg.AutomationResult(context, enough, child_results=results)
+
+
+def _inputs(context: dg.AutomationContext[dg.AssetKey]) -> list[dg.AssetKey]:
+    return sorted(context.asset_graph.get(context.key).parent_keys)
+
+
+async def _each(
+    context: dg.AutomationContext[dg.AssetKey], conditions: Sequence[dg.AutomationCondition[Any]]
+) -> list[dg.AutomationResult[dg.AssetKey]]:
+    # Without an index, so that the state of an input stays with its name when other inputs come or go.
+    return [
+        await context.for_child_condition(condition, [None], context.candidate_subset).evaluate_async()
+        for condition in conditions
+    ]
+
+
+def _in_enough(context: dg.AutomationContext[dg.AssetKey], subsets: Sequence[Any], at_least: Quorum) -> Any:
+    """The candidates that are in at least so many of the subsets. There is one subset for each input."""
+    needed = len(subsets) if at_least == "all" else 1 if at_least == "any" else at_least
+    # At place n are the candidates that are in n of the subsets so far.
+    counted = [context.candidate_subset, *[context.get_empty_subset()] * needed]
+    for subset in subsets:
+        for number in range(needed, 0, -1):
+            counted[number] = counted[number].compute_union(counted[number - 1].compute_intersection(subset))
+    return counted[needed]
+
+
 class UpdatedBeforeFirstTick(dg.AutomationCondition[dg.AssetKey]):
     """This is the first tick, and the input was updated after the last run of the asset was requested.
 
     In its first tick Dagster counts no update as new. A tick whose cursor was lost is a first tick, too. An asset that
     was materialized by hand would stay behind an input that was updated later.
 
-    It applies only to inputs that have the same partitions as the asset.
+    If the input has other partitions than the asset, each partition that was made is mapped to its input. That takes
+    some ms for each of them. It applies to assets and inputs that both have partitions.
     """
 
     @property
@@ -75,15 +185,23 @@ class UpdatedBeforeFirstTick(dg.AutomationCondition[dg.AssetKey]):
 
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         target, definition = context.root_context.key, context.partitions_def
-        is_comparable = definition is not None and definition == context.asset_graph.get(target).partitions_def
-        if context.previous_evaluation_time is not None or not is_comparable:
+        target_definition = context.asset_graph.get(target).partitions_def
+        if context.previous_evaluation_time is not None or definition is None or target_definition is None:
             return dg.AutomationResult(context, context.get_empty_subset())
         instance = context.asset_graph_view.instance
-        behind = behind_by_events(
-            _latest_events(instance, context.key, dg.DagsterEventType.ASSET_MATERIALIZATION),
-            _latest_events(instance, target, dg.DagsterEventType.ASSET_MATERIALIZATION),
-            _latest_events(instance, target, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED),
-        )
+        updated = _latest_events(instance, context.key, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        made = _latest_events(instance, target, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        requested = _latest_events(instance, target, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+        if definition != target_definition:
+            everything = context.asset_graph_view.get_full_subset(key=target)
+            reads = {
+                partition: everything.compute_intersection_with_partition_keys({partition})
+                .compute_parent_subset(context.key)
+                .expensively_compute_partition_keys()
+                for partition in made
+            }
+            made, requested = reflected_by_input(reads, made, requested), {}
+        behind = behind_by_events(updated, made, requested)
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection_with_partition_keys(behind))
 
 
@@ -154,6 +272,24 @@ def behind_by_events(updated: Mapping[str, int], made: Mapping[str, int], reques
             have failed, so the earlier of the two counts.
     """
     return {day for day in updated.keys() & made.keys() if updated[day] > min(made[day], requested.get(day, made[day]))}
+
+
+def reflected_by_input(
+    reads: Mapping[str, Collection[str]], made: Mapping[str, int], requested: Mapping[str, int]
+) -> dict[str, int]:
+    """For each partition of an input the id of the event that the least recent of its readers was made or requested.
+
+    Args:
+        reads: for each partition that was made, the partitions of the input that it reads.
+        made: for each of these partitions the id of the latest event that it was made.
+        requested: the same for the event that its run was requested, see `behind_by_events`.
+    """
+    reflected: dict[str, int] = {}
+    for partition, inputs in reads.items():
+        event = min(made[partition], requested.get(partition, made[partition]))
+        for each in inputs:
+            reflected[each] = min(event, reflected.get(each, event))
+    return reflected
 
 
 def _latest_events(instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.DagsterEventType) -> Mapping[str, int]:

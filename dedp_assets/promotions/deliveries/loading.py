@@ -62,25 +62,31 @@ _DUPLICATES = """
     ORDER BY file_number, line_number
 """
 
+# Of the code that makes the rows and the figures of a delivery. Give it another value when the code changes what they
+# are. Then a delivery that somebody asks for is loaded again, and one that has this value already is not.
+LOGIC = "1"
+
 _CURRENT = """
     SELECT version, load_number, files, lines_read, rows_loaded, rows_quarantined
     FROM dedp.promotion_deliveries
-    WHERE supplier = %s AND day = %s
+    WHERE supplier = %s AND day = %s AND logic = %s
 """
 
 # Whether a delivery was late is said by its first version.
 _RECORD = """
     INSERT INTO dedp.promotion_deliveries (
-        supplier, day, version, load_number, ready_at, is_late, files, lines_read, rows_loaded, rows_quarantined, run_id
+        supplier, day, version, load_number, ready_at, is_late, files, lines_read, rows_loaded, rows_quarantined,
+        run_id, logic
     )
     VALUES (
         %(supplier)s, %(day)s, %(version)s, nextval('dedp.promotion_load_numbers'), %(ready_at)s, %(is_late)s,
-        %(files)s, %(lines_read)s, %(rows_loaded)s, %(rows_quarantined)s, %(run_id)s
+        %(files)s, %(lines_read)s, %(rows_loaded)s, %(rows_quarantined)s, %(run_id)s, %(logic)s
     )
     ON CONFLICT (supplier, day) DO UPDATE SET
         version = EXCLUDED.version, load_number = EXCLUDED.load_number, loaded_at = now(),
         ready_at = EXCLUDED.ready_at, files = EXCLUDED.files, lines_read = EXCLUDED.lines_read,
-        rows_loaded = EXCLUDED.rows_loaded, rows_quarantined = EXCLUDED.rows_quarantined, run_id = EXCLUDED.run_id
+        rows_loaded = EXCLUDED.rows_loaded, rows_quarantined = EXCLUDED.rows_quarantined, run_id = EXCLUDED.run_id,
+        logic = EXCLUDED.logic
     RETURNING load_number
 """
 
@@ -157,8 +163,8 @@ def load_delivery(
 
 
 def _loaded(cursor: Cursor, delivery: Delivery, version: str) -> Load | None:
-    """The load of this version; None if another version is loaded, or none."""
-    cursor.execute(_CURRENT, list(delivery))
+    """The load of this version by this logic; None if there is none."""
+    cursor.execute(_CURRENT, [*delivery, LOGIC])
     row = cursor.fetchone()
     if row is None or row[0] != version:
         return None
@@ -207,6 +213,7 @@ def _load(cursor: Cursor, delivery: Delivery, folder: Path, copy: Copy, run_id: 
         "ready_at": copy.ready_at,
         "is_late": copy.is_late,
         "run_id": run_id,
+        "logic": LOGIC,
     }
     cursor.execute(_RECORD, recorded)
     (load_number,) = cursor.fetchone()  # type: ignore[misc]

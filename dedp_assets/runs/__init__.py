@@ -1,0 +1,1 @@
+"""The runs of all code locations, in the terminal."""
