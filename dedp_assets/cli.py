@@ -22,6 +22,7 @@ from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources_from_settings import database_dsn
+from dedp_assets.user_intake.cli import serve_users
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer
@@ -63,6 +64,7 @@ dedp.add_command(generate)
 dedp.add_command(late)
 dedp.add_command(uploads)
 dedp.add_command(metrics)
+dedp.add_command(serve_users)
 
 
 @dedp.command()

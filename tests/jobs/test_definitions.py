@@ -18,7 +18,8 @@ import dedp_assets
 from dedp_assets.client_uploads import contract as uploads
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
-from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator
+from dedp_assets.user_intake import contract as users
+from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator, user_intake
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 LOCATIONS = {
@@ -26,6 +27,7 @@ LOCATIONS = {
     "jobs.devices_aggregator": devices_aggregator.defs,
     "jobs.late_data_integrator": late_data_integrator.defs,
     "jobs.client_uploads": client_uploads.defs,
+    "jobs.user_intake": user_intake.defs,
 }
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
@@ -119,6 +121,7 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         ("jobs.devices_aggregator", "loader"),
         ("jobs.late_data_integrator", "isolated_sequencer"),
         ("jobs.client_uploads", "isolated_sequencer"),
+        ("jobs.user_intake", "client_uploads"),
     ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
@@ -201,6 +204,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         **ASSETS,
         **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator"),
         **dict.fromkeys([uploads.RECEIVED, uploads.RECORDS, uploads.REPORT], "jobs.client_uploads"),
+        **dict.fromkeys([users.RAW, users.USERS], "jobs.user_intake"),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
@@ -263,7 +267,8 @@ def test_every_sensor_runs_from_the_start_and_those_that_follow_events_tick_ever
     sensors = {sensor.name: sensor for sensor in LOCATIONS[location].sensors or ()}
     assert sensors
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in sensors.values())
-    over_time = {name for name in sensors if "reconciled" in name or "quarantine" in name}
+    # These look at what lasts. The API of the users is somebody else's: it is not asked every second.
+    over_time = {name for name in sensors if "reconciled" in name or "quarantine" in name or name == "users_api_up"}
     assert {sensor.minimum_interval_seconds for name, sensor in sensors.items() if name not in over_time} == {1}
 
 
