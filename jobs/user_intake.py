@@ -1,4 +1,8 @@
-"""The code location of the user intake: the users of an HTTP API, once a day."""
+"""The code location of the user intake: the users of an HTTP API, once a day.
+
+One run fetches and stores. So no condition follows `users/raw`: it would request the users of each new day a second
+time. After a fetch alone, `users_reconciled` requests them.
+"""
 
 import warnings
 
@@ -6,7 +10,6 @@ import dagster as dg
 
 from dedp_assets.resources_from_settings import PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
-from sensors.automation import automation_sensor, on_input_change
 from sensors.pipelines.user_intake import users_api_up, users_reconciled
 
 with warnings.catch_warnings():
@@ -15,8 +18,8 @@ with warnings.catch_warnings():
     from dedp_assets.user_intake.assets import raw, users
 
 defs = dg.Definitions(
-    assets=[raw, users.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=on_input_change()))],
-    sensors=[users_api_up, users_reconciled, automation_sensor()],
+    assets=[raw, users],
+    sensors=[users_api_up, users_reconciled],
     resources={"postgres": PostgresFromSettings()},
     executor=in_process_executor,
 )

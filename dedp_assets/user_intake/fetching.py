@@ -288,7 +288,7 @@ def _body(answer: httpx.Response, what: str, limits: Limits) -> bytes:
 
 def _retrying(limits: Limits, before_sleep: Callable[[tenacity.RetryCallState], None]) -> tenacity.Retrying:
     pause = tenacity.wait_exponential_jitter(
-        limits.first_pause_seconds, limits.longest_pause_seconds, jitter=limits.first_pause_seconds
+        multiplier=limits.first_pause_seconds, max=limits.longest_pause_seconds, jitter=limits.first_pause_seconds
     )
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),

@@ -24,9 +24,13 @@ def normal_email(email: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).lower())
 
 
+# JSON may have both; PostgreSQL can store neither.
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+
+
 def _storable(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("not_storable", "has a NUL character, which PostgreSQL can't store")
+    if _NOT_STORABLE.search(text):
+        raise PydanticCustomError("not_storable", "has a NUL or half a surrogate pair, which PostgreSQL can't store")
     if not text.strip():
         raise PydanticCustomError("empty", "is empty")
     if len(text) > _LONGEST_TEXT:
@@ -36,7 +40,7 @@ def _storable(text: str) -> str:
 
 def _email(text: str) -> str:
     email = normal_email(text)
-    if "\0" in email or len(email) > _LONGEST_EMAIL or not _EMAIL.fullmatch(email):
+    if _NOT_STORABLE.search(email) or len(email) > _LONGEST_EMAIL or not _EMAIL.fullmatch(email):
         raise PydanticCustomError("not_an_email", "is not an address such as ann@example.org")
     return email
 
@@ -157,8 +161,6 @@ def _explain(errors: list[ErrorDetails]) -> tuple[str, str]:
 def _reason(kind: str) -> str:
     if kind == "missing":
         return "missing field"
-    if kind == "string_unicode":
-        return "not storable"
     if kind.endswith("_type"):
         return "wrong type"
     return kind.replace("_", " ")
