@@ -2,7 +2,7 @@
 
 import click
 
-from dedp_assets.user_intake.serving import listening, made_users, url_of
+from dedp_assets.user_intake.serving import UsersServer, made_users
 
 
 @click.command(name="serve-users")
@@ -16,6 +16,6 @@ def serve_users(port: int, number: int, bad: int) -> None:
     export DEDP_USERS_API=http://127.0.0.1:8123/api/
     dagster asset materialize -m jobs.user_intake --select 'users/raw*' --partition 2024-01-01
     """
-    with listening(made_users(number, min(bad, number)), port) as server:
-        click.echo(f"DEDP_USERS_API={url_of(server)}   ({number} users; Ctrl-C ends it)")
+    with UsersServer(made_users(number, min(bad, number)), port) as server:
+        click.echo(f"DEDP_USERS_API={server.url}   ({number} users; Ctrl-C ends it)")
         server.serve_forever()

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -34,56 +34,67 @@ def _made_user(place: int, *, has_email: bool) -> dict[str, Any]:
     return user | ({"email": f"{username}@Example.org"} if has_email else {})
 
 
-def listening(users: Sequence[Any], port: int = 0) -> ThreadingHTTPServer:
-    """Make a server of these users on a port of 127.0.0.1; 0 takes a free one. It answers once it serves.
+class UsersServer(ThreadingHTTPServer):
+    """A server of users on 127.0.0.1. What changes in the list, or in `is_up`, counts from the next request on.
 
-    Raises:
-        OSError: the port can't be used.
+    Attributes:
+        users: what it serves, in the form of the API.
+        is_up: whether it serves them. If not, it answers 503.
+        asked: how many requests there were.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            address = urlsplit(self.path)
-            if address.path != "/api/":
-                self.send_error(404)
-                return
-            query = parse_qs(address.query)
-            page, size = (_number(query.get(name), default) for name, default in (("page", 1), ("results", 100)))
-            body = json.dumps(
-                {
-                    "results": list(users[(page - 1) * size : page * size]),
-                    "info": {"page": page, "results": size},
-                }
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    daemon_threads = True
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nobody reads it."""
+    def __init__(self, users: Sequence[Any], port: int = 0) -> None:
+        """Listen on a port; 0 takes a free one. It answers once it serves. Raises OSError."""
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.users, self.is_up, self.asked = users, True, 0
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    @property
+    def url(self) -> str:
+        """The endpoint, for DEDP_USERS_API."""
+        return f"http://127.0.0.1:{self.server_port}/api/"
+
+    def page(self, number: int, size: int) -> dict[str, Any]:
+        """The answer for a page."""
+        users = self.users[(number - 1) * size : number * size]
+        return {"results": list(users), "info": {"page": number, "results": size}}
 
 
-def _number(values: list[str] | None, default: int) -> int:
-    return max(1, int(values[0])) if values and values[0].isdigit() else default
+class _Handler(BaseHTTPRequestHandler):
+    server: UsersServer
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        address = urlsplit(self.path)
+        if not self.server.is_up or address.path != "/api/":
+            self.send_error(404 if self.server.is_up else 503)
+            return
+        query = parse_qs(address.query)
+        body = json.dumps(self.server.page(_number(query, "page", 1), _number(query, "results", 100))).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
 
 
-def url_of(server: ThreadingHTTPServer) -> str:
-    """The endpoint of a server, for DEDP_USERS_API."""
-    return f"http://127.0.0.1:{server.server_port}/api/"
+def _number(query: Mapping[str, Sequence[str]], name: str, default: int) -> int:
+    value = query.get(name, [""])[0]
+    return max(1, int(value)) if value.isdecimal() else default
 
 
 @contextmanager
-def serving(users: Sequence[Any], port: int = 0) -> Iterator[str]:
-    """Serve users until the block ends, and yield the URL. What changes in the list is served from then on."""
-    with listening(users, port) as server:
+def serving(users: Sequence[Any], port: int = 0) -> Iterator[UsersServer]:
+    """Serve users until the block ends."""
+    with UsersServer(users, port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
-            yield url_of(server)
+            yield server
         finally:
             server.shutdown()
             thread.join()

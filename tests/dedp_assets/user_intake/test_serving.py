@@ -10,8 +10,8 @@ from dedp_assets.user_intake.serving import made_users, serving
 
 
 def test_made_users_are_taken_in_and_the_bad_ones_are_set_aside() -> None:
-    with serving(made_users(250, bad=2)) as url:
-        fetched = fetch_users(url)
+    with serving(made_users(250, bad=2)) as server:
+        fetched = fetch_users(server.url)
     assert [len(page) for page in fetched.pages] == [100, 100, 50]
     parsed = parse_users(user for page in fetched.pages for user in page)
     assert (len(parsed.users), [aside.reason for aside in parsed.set_aside]) == (248, ["missing field"] * 2)
