@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from ipaddress import ip_address
-from itertools import count
 from typing import Any
 
 import httpx
 import tenacity
 
-from dedp_assets.errors import PermanentError, TransientError
+from dedp_assets.errors import PermanentError, SettingError, TransientError
 from dedp_assets.user_intake.answers import Page, WrongAnswer, read_page
 
 PAGE_SIZE = 100
@@ -113,6 +112,7 @@ def fetch_users(url: str, limits: Limits = _LIMITS, log: Callable[[str], None] =
         NoUsers: the first page is empty.
         ApiRefused: the API refuses, or answers more than the limits allow.
     """
+    place = _place(url)
     fetched = Fetched()
     seen: set[str] = set()
 
@@ -120,32 +120,26 @@ def fetch_users(url: str, limits: Limits = _LIMITS, log: Callable[[str], None] =
         fetched.attempts_failed += 1
         assert state.outcome
         assert state.next_action
-        log(f"{state.outcome.exception()}; asking again in {state.next_action.sleep:.1f} s")
+        log(f"asking again in {state.next_action.sleep:.1f} s: {state.outcome.exception()}")
+
+    def ask(number: int) -> Page:
+        return _retrying(limits, failed)(_ask, client, url, number, limits, fetched)
 
     with _client(url, limits) as client:
-        for number in count(1):
-            if number > limits.pages:
-                raise ApiRefused(
-                    f"{_place(url)} has more than {limits.pages:,} pages of {PAGE_SIZE} users; an API that invents "
-                    "users, or never gives a page shorter than asked for, can't be taken in. Check DEDP_USERS_API"
-                )
-
-            def ask(number: int = number) -> Page:
-                return _retrying(limits, failed)(_ask, client, url, number, limits, fetched)
-
-            page = ask()
+        for number in range(1, limits.pages + 1):
+            page = ask(number)
             if page.sha256 in seen:
-                page = ask()
+                page = ask(number)
             if page.sha256 in seen:
+                log(f"page {number} of {place} has the same users as an earlier page; it adds nothing")
                 fetched.repeated.append(number)
-                log(f"page {number} of {_place(url)} has the same users as an earlier page; it adds nothing")
                 if number - 1 in fetched.repeated:
-                    log(f"{_place(url)} seems to ignore `page`: the fetch ends with page {number}")
+                    log(f"{place} seems to ignore `page`: the fetch ends with page {number}")
                     return fetched
                 continue
             if number == 1 and not page.users:
                 raise NoUsers(
-                    f"{_place(url)} has no users: the first page is empty. What was stored before stays. "
+                    f"{place} has no users: the first page is empty. What was stored before stays. "
                     "Check that the API has been filled"
                 )
             seen.add(page.sha256)
@@ -153,7 +147,10 @@ def fetch_users(url: str, limits: Limits = _LIMITS, log: Callable[[str], None] =
                 fetched.pages.append(page.users)
             if len(page.users) < PAGE_SIZE:
                 return fetched
-    raise AssertionError("count() does not end")
+    raise ApiRefused(
+        f"{place} has more than {limits.pages:,} pages of {PAGE_SIZE} users; an API that invents users, or never has a "
+        "page shorter than asked for, can't be taken in. Check DEDP_USERS_API"
+    )
 
 
 def check_up(url: str) -> None:
@@ -163,26 +160,27 @@ def check_up(url: str) -> None:
         ApiUnavailable: it is not up. The message says how it answers.
         ApiRefused: the same, and it will not get better by itself.
     """
-    with _client(url, _QUICK) as client, _named_errors(url, 1, _QUICK), _asked(client, url, 1, 1) as answer:
-        _check_status(answer, _place(url))
+    place = _place(url)
+    with _client(url, _QUICK) as client, _named_errors(place, _QUICK), _asked(client, url, 1, 1) as answer:
+        _check_status(answer, place)
         if "html" in answer.headers.get("Content-Type", "").lower():
-            raise ApiUnavailable(f"{_place(url)} answers with a page for a browser (HTML)")
+            raise ApiUnavailable(f"{place} answers with a page for a browser (HTML)")
 
 
 def _ask(client: httpx.Client, url: str, number: int, limits: Limits, fetched: Fetched) -> Page:
-    place = _place(url)
-    with _named_errors(url, number, limits), _asked(client, url, number, PAGE_SIZE) as answer:
-        _check_status(answer, f"page {number} of {place}")
-        body = _body(answer, f"page {number} of {place}", limits)
+    what = f"page {number} of {_place(url)}"
+    with _named_errors(what, limits), _asked(client, url, number, PAGE_SIZE) as answer:
+        _check_status(answer, what)
+        body = _body(answer, what, limits)
         content_type = answer.headers.get("Content-Type", "")
     try:
         page = read_page(body, content_type)
     except WrongAnswer as error:
-        raise WrongAnswer(f"page {number} of {place}: {error}") from None
+        raise WrongAnswer(f"{what}: {error}") from None
     fetched.size_bytes += len(body)
     if fetched.size_bytes > limits.total_bytes:
         raise ApiRefused(
-            f"the pages of {place} have more than {limits.total_bytes:,} bytes together; check DEDP_USERS_API"
+            f"{what}: the pages up to here have more than {limits.total_bytes:,} bytes together; check DEDP_USERS_API"
         )
     return page
 
@@ -225,8 +223,7 @@ def _asked(client: httpx.Client, url: str, number: int, size: int) -> Iterator[h
 
 
 @contextmanager
-def _named_errors(url: str, number: int, limits: Limits) -> Iterator[None]:
-    what = f"page {number} of {_place(url)}"
+def _named_errors(what: str, limits: Limits) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as error:
@@ -307,6 +304,13 @@ def _asked_pause(state: tenacity.RetryCallState) -> float:
 
 
 def _place(url: str) -> str:
-    """The address without what may be secret: user, password and query."""
-    parts = httpx.URL(url)
+    """The address without what may be secret: user, password and query.
+
+    Raises:
+        SettingError: it is not an address for httpx, which looks closer than the settings do.
+    """
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise SettingError("DEDP_USERS_API has a host that can't exist; expected http://host:port/path") from None
     return f"{parts.scheme}://{parts.netloc.decode('ascii')}{parts.path}"

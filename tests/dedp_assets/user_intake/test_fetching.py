@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.user_intake.answers import WrongAnswer
 from dedp_assets.user_intake.fetching import (
     ApiRefused,
@@ -258,6 +258,11 @@ def test_a_page_that_fails_for_good_fails_the_whole_fetch(api: Api) -> None:
     api.answers = [api.page, *[send(500)] * QUICK.attempts]
     with pytest.raises(ApiUnavailable, match="page 2 of"):
         fetch(api)
+
+
+def test_a_host_that_cannot_exist_is_a_wrong_setting() -> None:
+    with pytest.raises(SettingError, match="DEDP_USERS_API has a host that can't exist"):
+        fetch_users("http://ä..b/?key=secret")
 
 
 def test_the_address_with_its_key_is_not_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
