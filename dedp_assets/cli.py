@@ -24,6 +24,7 @@ from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources_from_settings import database_dsn
 from dedp_assets.runs.cli import runs
+from dedp_assets.user_intake.cli import serve_users
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer
@@ -67,6 +68,7 @@ dedp.add_command(late)
 dedp.add_command(uploads)
 dedp.add_command(metrics)
 dedp.add_command(runs)
+dedp.add_command(serve_users)
 
 
 @dedp.command()

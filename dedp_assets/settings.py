@@ -13,6 +13,7 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
+| `DEDP_USERS_API`       | none: users are not fetched     | the endpoint of the users: `https://host/api/`       |
 | `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
 """
 
@@ -21,6 +22,7 @@ import os
 import re
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dedp_assets.errors import SettingError
 
@@ -140,6 +142,26 @@ def settle_seconds() -> float:
 def notify() -> str:
     """Return the target of notifications, as `notifications.notifier_for` takes it. May hold a token: never log it."""
     return os.environ.get("DEDP_NOTIFY") or "log"
+
+
+def users_api() -> str | None:
+    """Return the URL of the endpoint that has the users, or None if there is none. It may hold a key: never log it.
+
+    Raises:
+        SettingError: the value is not such a URL. The message does not repeat it.
+    """
+    value = os.environ.get("DEDP_USERS_API") or None
+    if value is not None:
+        try:
+            parts = urlsplit(value)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # the port or the brackets of the host
+            is_url = False
+        if not is_url or not value.isprintable() or " " in value:
+            raise SettingError(
+                "DEDP_USERS_API is not the URL of an endpoint; expected one such as http://127.0.0.1:8123/api/"
+            )
+    return value
 
 
 def make_home() -> Path:

@@ -11,7 +11,7 @@ import dagster as dg
 import psycopg2
 
 from dedp_assets import local_stack, settings
-from dedp_assets.demo import late_data, promotions, sequencer, uploads
+from dedp_assets.demo import late_data, promotions, sequencer, uploads, user_intake
 from dedp_assets.demo.timeline import DemoFailed, Timeline
 
 
@@ -28,7 +28,7 @@ def run_demo() -> bool:
     began = time.monotonic()
     _use_own_home()
     click.echo(f"Starting PostgreSQL, Spark, Dagster's daemon and the code locations (state: {settings.home()}) ...")
-    with local_stack.running(local_stack.free_port()) as stack:
+    with user_intake.api() as users_api, local_stack.running(local_stack.free_port()) as stack:
         os.environ.update(stack.environment)
         with (
             dg.DagsterInstance.get() as instance,
@@ -36,13 +36,15 @@ def run_demo() -> bool:
         ):
             database.autocommit = True
             try:
-                timeline = Timeline(instance, [*sequencer.ASSETS, *late_data.ASSETS, *promotions.ASSETS])
+                assets = [*sequencer.ASSETS, *late_data.ASSETS, *promotions.ASSETS, *user_intake.ASSETS]
+                timeline = Timeline(instance, assets)
                 passed = timeline.play(
                     [
                         late_data.act(timeline),
                         sequencer.act(timeline, database),
                         uploads.act(timeline, database),
                         promotions.act(timeline, database),
+                        user_intake.act(timeline, database, users_api),
                     ]
                 )
             except DemoFailed:

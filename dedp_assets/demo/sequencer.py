@@ -5,16 +5,14 @@ assets downstream follow, also in the other code location.
 """
 
 import shlex
-import subprocess
-import sys
-import tempfile
 from datetime import datetime, timezone
 from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import settings
-from dedp_assets.demo.timeline import Act, DemoFailed, Timeline, checked, headline, results
+from dedp_assets.demo.commands import by_hand
+from dedp_assets.demo.timeline import Act, Timeline, checked, headline, results
 from dedp_assets.generator import write_csv
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
@@ -58,20 +56,7 @@ def _once_more(timeline: Timeline, database: Connection) -> Act:
         f"   dedp exec {shlex.join(command)}"
     )
     totals, counts = _totals(database), timeline.counts
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=settings.REPOSITORY, stdout=subprocess.DEVNULL, stderr=errors
-        ) as process,
-    ):
-        try:
-            yield lambda: process.poll() is not None
-        except BaseException:
-            process.kill()
-            raise
-        if process.returncode:
-            errors.seek(0)
-            raise DemoFailed(f"the command above failed:\n{errors.read()[-2000:]}")
+    yield from by_hand(command)
     yield lambda: all(timeline.counts[key] >= counts[key] + len(days) for key in ASSETS)
     changed = len(set(_totals(database)) ^ set(totals))
     with results("Sequencer, 2 of 2: the same results again"):

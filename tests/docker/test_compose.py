@@ -95,6 +95,7 @@ def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print
         "client_uploads",
         "promotions",
         "promotion_reports",
+        "user_intake",
         "daemon",
         "webserver",
     }

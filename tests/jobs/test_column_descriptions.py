@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from jobs import devices_aggregator, devices_loader, late_data_integrator, promotion_reports, promotions
+from jobs import devices_aggregator, devices_loader, late_data_integrator, promotion_reports, promotions, user_intake
 
 LOCATIONS = {
     "devices_loader": devices_loader.defs,
@@ -11,6 +11,7 @@ LOCATIONS = {
     "late_data_integrator": late_data_integrator.defs,
     "promotions": promotions.defs,
     "promotion_reports": promotion_reports.defs,
+    "user_intake": user_intake.defs,
 }
 
 

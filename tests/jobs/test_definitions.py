@@ -19,7 +19,15 @@ from dedp_assets.client_uploads import contract as uploads
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
 from dedp_assets.promotions import contract as promotions
-from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator, promotion_reports
+from dedp_assets.user_intake import contract as users
+from jobs import (
+    client_uploads,
+    devices_aggregator,
+    devices_loader,
+    late_data_integrator,
+    promotion_reports,
+    user_intake,
+)
 from jobs import promotions as promotion_deliveries
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
@@ -30,6 +38,7 @@ LOCATIONS = {
     "jobs.client_uploads": client_uploads.defs,
     "jobs.promotions": promotion_deliveries.defs,
     "jobs.promotion_reports": promotion_reports.defs,
+    "jobs.user_intake": user_intake.defs,
 }
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
@@ -125,6 +134,7 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         ("jobs.client_uploads", "isolated_sequencer"),
         ("jobs.promotions", "promotions.reports"),
         ("jobs.promotion_reports", "promotions.deliveries"),
+        ("jobs.user_intake", "client_uploads"),
     ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
@@ -211,6 +221,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         **dict.fromkeys(
             [promotions.DIFFERENCES, promotions.DASHBOARD, promotions.NOTIFICATION], "jobs.promotion_reports"
         ),
+        **dict.fromkeys([users.RAW, users.USERS], "jobs.user_intake"),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
@@ -273,7 +284,8 @@ def test_every_sensor_runs_from_the_start_and_those_that_follow_events_tick_ever
     sensors = {sensor.name: sensor for sensor in LOCATIONS[location].sensors or ()}
     assert sensors
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in sensors.values())
-    over_time = {name for name in sensors if "reconciled" in name or "quarantine" in name}
+    # These look at what lasts. The API of the users is somebody else's: it is not asked every second.
+    over_time = {name for name in sensors if "reconciled" in name or "quarantine" in name or name == "users_api_up"}
     assert {sensor.minimum_interval_seconds for name, sensor in sensors.items() if name not in over_time} == {1}
 
 
