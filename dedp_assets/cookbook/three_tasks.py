@@ -6,6 +6,7 @@ An outcome is success, failed, skipped, or upstream_failed: then the task before
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import dagster as dg
 
@@ -16,6 +17,7 @@ class Task(dg.Config):
     outcome: str = "success"
 
 
+@cache
 def task(name: str) -> dg.OpDefinition:
     """An op that succeeds, fails, or skips what follows it, because it yields no output."""
 
@@ -29,6 +31,7 @@ def task(name: str) -> dg.OpDefinition:
     return run
 
 
+@cache
 def before(name: str) -> dg.OpDefinition:
     """The op upstream of a task."""
 
