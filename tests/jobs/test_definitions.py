@@ -18,7 +18,7 @@ import dedp_assets
 from dedp_assets.client_uploads import contract as uploads
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
-from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator
+from jobs import client_uploads, cookbook, devices_aggregator, devices_loader, late_data_integrator
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 LOCATIONS = {
@@ -26,7 +26,10 @@ LOCATIONS = {
     "jobs.devices_aggregator": devices_aggregator.defs,
     "jobs.late_data_integrator": late_data_integrator.defs,
     "jobs.client_uploads": client_uploads.defs,
+    "jobs.cookbook": cookbook.defs,
 }
+# The locations of pipelines. The cookbook has examples, which rest until somebody turns them on.
+PIPELINES = [location for location in LOCATIONS if location != "jobs.cookbook"]
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
     contract.DEVICES_RAW: "jobs.devices_aggregator",
@@ -81,11 +84,12 @@ print(json.dumps(report | dict(children=[child.cmdline() for child in psutil.Pro
     return json.loads(done.stdout), done.stderr
 
 
-@pytest.fixture(params=LOCATIONS)
+@pytest.fixture(params=PIPELINES)
 def location(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.parametrize("location", LOCATIONS)
 def test_every_code_location_loads(location: str) -> None:
     dg.Definitions.validate_loadable(LOCATIONS[location])
 
@@ -119,6 +123,7 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         ("jobs.devices_aggregator", "loader"),
         ("jobs.late_data_integrator", "isolated_sequencer"),
         ("jobs.client_uploads", "isolated_sequencer"),
+        ("jobs.cookbook", "isolated_sequencer"),
     ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
@@ -201,6 +206,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         **ASSETS,
         **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator"),
         **dict.fromkeys([uploads.RECEIVED, uploads.RECORDS, uploads.REPORT], "jobs.client_uploads"),
+        **dict.fromkeys(cookbook.defs.resolve_asset_graph().materializable_asset_keys, "jobs.cookbook"),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
@@ -265,6 +271,12 @@ def test_every_sensor_runs_from_the_start_and_those_that_follow_events_tick_ever
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in sensors.values())
     over_time = {name for name in sensors if "reconciled" in name or "quarantine" in name}
     assert {sensor.minimum_interval_seconds for name, sensor in sensors.items() if name not in over_time} == {1}
+
+
+def test_the_examples_of_the_cookbook_rest_until_somebody_turns_them_on() -> None:
+    examples = [*(cookbook.defs.sensors or ()), *(cookbook.defs.schedules or ())]
+    assert len(examples) > 5
+    assert all("STOPPED" in str(getattr(example, "default_status", "")) for example in examples)
 
 
 def test_the_assets_of_the_lake_share_their_days_and_follow_by_themselves() -> None:
