@@ -3,7 +3,7 @@
 import dagster as dg
 
 # Airflow: retries=3, retry_delay=1 min, retry_exponential_backoff=True. The pauses are 60, 180 and 420 s
-# here, and 60, 120 and 240 s there. With `jitter`, tasks that failed together do not come back together.
+# here, and about 60, 120 and 240 s there. With `jitter`, tasks that failed together do not come back together.
 POLICY = dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL)
 
 

@@ -42,6 +42,6 @@ def test_the_command_materializes_an_asset_and_all_downstream_of_it_for_one_day(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path_factory.mktemp("dagster")))
-    command = ["materialize", "-m", "dedp_assets.cookbook.clearing", "--select", "transformed+"]
+    command = ["materialize", "-m", "jobs.cookbook", "--select", "transformed+"]
     done = CliRunner().invoke(asset_cli, [*command, "--partition", "2024-01-02"])
     assert done.exit_code == 0, done.output
