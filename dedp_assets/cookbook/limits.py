@@ -20,11 +20,9 @@ def heavy_query() -> None:
     """At most as many at once as the pool has places, in all runs together."""
 
 
-nightly = dg.define_asset_job(
-    "nightly",
-    [heavy_query],
-    tags={"dagster/priority": "-1", "team": "night"},  # behind the others in the queue
-)
+nightly = dg.define_asset_job("nightly", [heavy_query], tags={"team": "night"})
+
+# Before the others in the queue, which have priority 0.
 urgent = dg.define_asset_job("urgent", [heavy_query], tags={"dagster/priority": "10"})
 
 

@@ -1,5 +1,6 @@
 """What `clear` names is materialized again, and nothing else."""
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster._cli.asset import asset_cli
@@ -7,6 +8,7 @@ from dagster_scenario import Scenario
 
 from dedp_assets.cookbook import clearing
 
+ASSETS = ("extracted", "transformed", "reported")
 DONE = ["2024-01-01", "2024-01-02", "2024-01-04"]
 
 
@@ -26,7 +28,7 @@ def test_past_and_future_are_the_days_that_were_run(past: bool, future: bool, ex
 def test_a_day_and_those_after_it_are_cleared_with_what_follows_downstream(scenario: Scenario) -> None:
     scenario.start("2024-01-08 08:00")
     scenario.load(clearing.defs)
-    scenario.backfill("extracted", "transformed", "reported", partitions=DONE)
+    scenario.backfill(*ASSETS, partitions=DONE)
     scenario.run_until_quiet()
 
     cleared = scenario.mark("clear")
@@ -41,7 +43,11 @@ def test_a_day_and_those_after_it_are_cleared_with_what_follows_downstream(scena
 def test_the_command_materializes_an_asset_and_all_downstream_of_it_for_one_day(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path_factory.mktemp("dagster")))
+    home = str(tmp_path_factory.mktemp("dagster"))
+    monkeypatch.setenv("DAGSTER_HOME", home)
     command = ["materialize", "-m", "jobs.cookbook", "--select", "transformed+"]
     done = CliRunner().invoke(asset_cli, [*command, "--partition", "2024-01-02"])
     assert done.exit_code == 0, done.output
+    with dg.DagsterInstance.from_config(home) as instance:
+        made = {key: instance.get_materialized_partitions(dg.AssetKey(key)) for key in ASSETS}
+    assert made == {"extracted": set(), "transformed": {"2024-01-02"}, "reported": {"2024-01-02"}}

@@ -142,6 +142,16 @@ def test_the_states_of_a_real_run_lead_to_airflows_decision_for_all_64_combinati
         assert decide(rule, states) == TABLE[rule][tuple(sorted(outcomes))]
 
 
+@pytest.mark.parametrize("letters", ["SSK", "KKK", "SSF"])
+def test_the_job_of_the_example_runs_the_steps_whose_rule_is_met(instance: dg.DagsterInstance, letters: str) -> None:
+    outcomes = [LETTERS[letter] for letter in letters]
+    config = config_of(dict(zip(TASKS, outcomes, strict=True)))
+    result = in_a_run.rules_in_a_run.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    ran = {event.step_key for event in result.get_step_success_events()} & RULES.keys()
+    rules = [*FOLLOWERS, "always"]
+    assert ran == {rule for rule in rules if TABLE[rule][tuple(sorted(outcomes))] == "run"}
+
+
 def load(scenario: Scenario, *rules: str) -> None:
     """The example, with a job for each of these rules beside its own."""
 
