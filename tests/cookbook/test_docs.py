@@ -45,8 +45,8 @@ def faults_of(row: Row) -> list[str]:
     example = re.fullmatch(r"\[(.+)\]\((.+)\)", row.example)
     if not example or not (DOCS / example[2]).is_file():
         faults.append(f"no example: {row.example!r}")
-    test = re.fullmatch(r"\[(test_\w+)\]\((.+)\)", row.test)
-    if not test or not (DOCS / test[2]).is_file() or test[1] not in functions_of(DOCS / test[2]):
+    test = re.fullmatch(r"\[test\]\((.+) \"(test_\w+)\"\)", row.test)
+    if not test or not (DOCS / test[1]).is_file() or test[2] not in functions_of(DOCS / test[1]):
         faults.append(f"no test: {row.test!r}")
     return faults if row.airflow and row.here else [*faults, "an empty cell"]
 
@@ -83,7 +83,7 @@ def test_every_link_of_the_page_leads_somewhere() -> None:
     anchors = {
         re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", PAGE, re.M)
     }
-    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
+    for target in re.findall(r"\]\(([^) ]+)", PAGE):
         assert target[1:] in anchors if target.startswith("#") else (DOCS / target).exists(), target
 
 
@@ -98,8 +98,8 @@ GOOD = rows_of(PAGE)[0]
         GOOD._replace(example=""),
         GOOD._replace(example="[x](../dedp_assets/cookbook/nothing.py)"),
         GOOD._replace(test=""),
-        GOOD._replace(test="[test_that_is_not_there](../tests/cookbook/test_waiting.py)"),
-        GOOD._replace(test="[test_x](../tests/cookbook/test_nothing.py)"),
+        GOOD._replace(test='[test](../tests/cookbook/test_waiting.py "test_that_is_not_there")'),
+        GOOD._replace(test='[test](../tests/cookbook/test_nothing.py "test_x")'),
         GOOD._replace(here=""),
     ],
 )
