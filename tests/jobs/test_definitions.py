@@ -22,6 +22,7 @@ from dedp_assets.promotions import contract as promotions
 from dedp_assets.user_intake import contract as users
 from jobs import (
     client_uploads,
+    cookbook,
     devices_aggregator,
     devices_loader,
     late_data_integrator,
@@ -39,7 +40,10 @@ LOCATIONS = {
     "jobs.promotions": promotion_deliveries.defs,
     "jobs.promotion_reports": promotion_reports.defs,
     "jobs.user_intake": user_intake.defs,
+    "jobs.cookbook": cookbook.defs,
 }
+# The locations of pipelines. The cookbook has examples, which rest until somebody turns them on.
+PIPELINES = [location for location in LOCATIONS if location != "jobs.cookbook"]
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
     contract.DEVICES_RAW: "jobs.devices_aggregator",
@@ -94,11 +98,12 @@ print(json.dumps(report | dict(children=[child.cmdline() for child in psutil.Pro
     return json.loads(done.stdout), done.stderr
 
 
-@pytest.fixture(params=LOCATIONS)
+@pytest.fixture(params=PIPELINES)
 def location(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.parametrize("location", LOCATIONS)
 def test_every_code_location_loads(location: str) -> None:
     dg.Definitions.validate_loadable(LOCATIONS[location])
 
@@ -135,6 +140,7 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         ("jobs.promotions", "promotions.reports"),
         ("jobs.promotion_reports", "promotions.deliveries"),
         ("jobs.user_intake", "client_uploads"),
+        ("jobs.cookbook", "isolated_sequencer"),
     ],
 )
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
@@ -222,6 +228,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
             [promotions.DIFFERENCES, promotions.DASHBOARD, promotions.NOTIFICATION], "jobs.promotion_reports"
         ),
         **dict.fromkeys([users.RAW, users.USERS], "jobs.user_intake"),
+        **dict.fromkeys(cookbook.defs.resolve_asset_graph().materializable_asset_keys, "jobs.cookbook"),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
@@ -287,6 +294,12 @@ def test_every_sensor_runs_from_the_start_and_those_that_follow_events_tick_ever
     # These look at what lasts. The API of the users is somebody else's: it is not asked every second.
     over_time = {name for name in sensors if "reconciled" in name or "quarantine" in name or name == "users_api_up"}
     assert {sensor.minimum_interval_seconds for name, sensor in sensors.items() if name not in over_time} == {1}
+
+
+def test_the_examples_of_the_cookbook_rest_until_somebody_turns_them_on() -> None:
+    examples = [*(cookbook.defs.sensors or ()), *(cookbook.defs.schedules or ())]
+    assert len(examples) > 5
+    assert all("STOPPED" in str(getattr(example, "default_status", "")) for example in examples)
 
 
 def test_the_assets_of_the_lake_share_their_days_and_follow_by_themselves() -> None:
