@@ -13,8 +13,11 @@ from dedp_assets.promotions.contract import DAYS, SUPPLIERS, Delivery
 JOB = "refresh_supermarket"
 
 
-class RefusedRequest(PermanentError):
-    """There is no such supermarket, or no such day."""
+class RefusedRequest(PermanentError, dg.DagsterError):
+    """There is no such supermarket, or no such day.
+
+    It is a DagsterError, so that Dagster shows it as it is, and not as an unexpected error of a config mapping.
+    """
 
 
 class Request(dg.Config):
