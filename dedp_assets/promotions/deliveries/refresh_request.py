@@ -1,10 +1,10 @@
 """What another system may ask for: `{"supermarket_id": 1}`. It is checked before there is a run."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from dedp_assets.errors import PermanentError
 from dedp_assets.partition_runs import PARTITION_TAG
@@ -20,14 +20,20 @@ class RefusedRequest(PermanentError, dg.DagsterError):
     """
 
 
-class Request(dg.Config):
-    """The parameters of the job `refresh_supermarket`."""
-
-    supermarket_id: int = Field(description="The number at the end of a name in DEDP_SUPPLIERS: 1 is supermarket1.")
-    day: str | None = Field(default=None, description="Such as 2024-01-05. Without it, the latest that was delivered.")
-    again: bool = Field(
-        default=False, description="Load also a version that is loaded, for example after a change of a rule."
-    )
+# Not a dg.Config: in one, a value may also be {"env": "NAME"}, and a refusal would show our environment to the caller.
+PARAMETERS = {
+    "supermarket_id": dg.Field(dg.Int, description="The number at the end of a name in DEDP_SUPPLIERS."),
+    "day": dg.Field(
+        dg.Noneable(dg.String),
+        is_required=False,
+        description="Such as 2024-01-05. Without it, the latest that was delivered.",
+    ),
+    "again": dg.Field(
+        dg.Bool,
+        default_value=False,
+        description="Load also a version that is loaded, for example after a change of a rule.",
+    ),
+}
 
 
 class Refresh(dg.Config):
@@ -38,13 +44,20 @@ class Refresh(dg.Config):
     again: bool
 
 
-def checked(request: Request) -> Refresh:
+def checked(request: Mapping[str, Any]) -> Refresh:
     """What a request means.
+
+    Args:
+        request: Values of PARAMETERS.
 
     Raises:
         RefusedRequest: There is no such supermarket, or no such day.
     """
-    return Refresh(supplier=_supplier(request.supermarket_id), day=_day(request.day), again=request.again)
+    return Refresh(
+        supplier=_supplier(request["supermarket_id"]),
+        day=_day(request.get("day")),
+        again=request.get("again", False),
+    )
 
 
 def _supplier(supermarket_id: int) -> str:
@@ -68,8 +81,8 @@ def _day(day: str | None) -> str | None:
 def asked_for(run: dg.DagsterRun) -> Iterator[Delivery]:
     """The delivery that a run of the job takes. Without a day in its request, it has chosen one once it has begun."""
     try:
-        request = checked(Request.model_validate(run.run_config))
-    except (RefusedRequest, ValueError):
+        request = checked(run.run_config)
+    except (RefusedRequest, KeyError, TypeError, ValueError):
         return  # of another version of the job, or of other settings
     if request.day is not None:
         yield Delivery(request.supplier, request.day)

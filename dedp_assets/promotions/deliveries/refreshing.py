@@ -4,7 +4,9 @@ It is no job of assets. Those have partitions, for which Dagster knows no functi
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -18,7 +20,7 @@ from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries.assets import RETRIES, take_deliveries
 from dedp_assets.promotions.deliveries.config import ToTake
-from dedp_assets.promotions.deliveries.refresh_request import JOB, Refresh, Request, checked
+from dedp_assets.promotions.deliveries.refresh_request import JOB, PARAMETERS, Refresh, checked
 from dedp_assets.resources.postgres import PostgresResource
 
 _TAKEN = (contract.RAW, contract.CLEANED, contract.METRICS)
@@ -63,8 +65,8 @@ def refresh(context: dg.OpExecutionContext, config: Refresh, postgres: PostgresR
         context.log_event(evaluation)  # type: ignore[arg-type]  # Dagster takes it, and its annotation lacks it
 
 
-@dg.config_mapping
-def config_of(request: Request) -> dict[str, object]:
+@dg.config_mapping(config_schema=PARAMETERS)
+def config_of(request: Mapping[str, Any]) -> dict[str, object]:
     """The config of the run. It is made while the caller waits, so that a wrong request never becomes a run."""
     return {"ops": {"refresh": {"config": checked(request).model_dump()}}}
 

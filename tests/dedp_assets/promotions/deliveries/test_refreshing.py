@@ -14,7 +14,7 @@ from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.origin import ORIGIN_TAG
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
-from dedp_assets.promotions.deliveries.refresh_request import RefusedRequest, Request, checked
+from dedp_assets.promotions.deliveries.refresh_request import RefusedRequest, checked
 from dedp_assets.promotions.generator import HEADER
 from dedp_assets.request_ids import request_tag
 from dedp_assets.resources.postgres import PostgresResource
@@ -98,6 +98,9 @@ def shop(instance: dg.DagsterInstance, dsn: str, monkeypatch: pytest.MonkeyPatch
         ({"supermarket_id": True}, 'not valid for expected type "Int"'),
         ({"supermarket_id": 1.0}, 'not valid for expected type "Int"'),
         ({"supermarket_id": None}, "root:supermarket_id must not be None"),
+        # Names of variables, whose values a refusal would show.
+        ({"supermarket_id": {"env": "PATH"}}, 'not valid for expected type "Int"'),
+        ({"supermarket_id": 1, "day": {"env": "PATH"}}, 'not valid for expected type "String"'),
         ({}, 'Missing required config entry "supermarket_id"'),
         ({"supermarket_id": 1, "days": 2}, 'unexpected config entry "days"'),
         ({"supermarket_id": 1, "day": 20240105}, 'not valid for expected type "String"'),
@@ -120,7 +123,7 @@ def test_a_request_that_is_not_valid_gets_a_reason_and_no_run(
 
 def test_a_number_names_the_supplier_that_ends_with_it_and_never_one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     def supplier(number: int) -> str:
-        return checked(Request(supermarket_id=number)).supplier
+        return checked({"supermarket_id": number}).supplier
 
     def suppliers(*names: str) -> None:
         known = dg.StaticPartitionsDefinition(names)
