@@ -3,6 +3,7 @@
 It needs this module, `errors`, `origin` and `request_ids`, and the address of Dagster's web server.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,6 +44,10 @@ _TERMINATE = "mutation ($run: String!) { terminateRun(runId: $run) { __typename 
 
 # Of a run that does not count: its request may be sent again.
 _ENDED_BADLY = ("FAILURE", "CANCELED", "CANCELING")
+
+
+# Dagster puts the class of an error before its text.
+_CLASS = re.compile(r"^(\w+\.)+\w+: ")
 
 
 class LaunchRefused(PermanentError):
@@ -169,9 +174,9 @@ def _reasons(answer: Mapping[str, Any]) -> list[str]:
     """What Dagster says about a request that it refuses, without tracebacks."""
     if "errors" in answer:
         return [error["message"] for error in answer["errors"]]
-    if answer.get("errorChain"):
-        return [answer["errorChain"][-1]["error"]["message"].strip()]
-    return [str(answer.get("message") or answer["__typename"])]
+    chain = answer.get("errorChain")
+    message = chain[-1]["error"]["message"] if chain else answer.get("message") or answer["__typename"]
+    return [_CLASS.sub("", message.strip())]
 
 
 def _run_of(server: "_Server", request_id: str) -> str | None:

@@ -1,7 +1,7 @@
 """Runs over one partition or a range of partitions. One bad partition does not stop the others."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -107,6 +107,9 @@ def _version_of_all(done: dict[str, Materialized]) -> str:
     return versions[0] if len(versions) == 1 else hashlib.sha256("".join(versions).encode()).hexdigest()
 
 
+# The partition of a run whose job has no partitions. Dagster's own tag would make such a run look like one of assets.
+PARTITION_TAG = "dedp/partition"
+
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 _IN_PROGRESS = (
@@ -153,10 +156,12 @@ def partitions_of(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> se
     return set(definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, run.tags[_RANGE_END])))
 
 
-def runs_in_progress(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dg.DagsterRun]:
-    """The runs of an asset that are queued or running."""
+def runs_in_progress(
+    instance: dg.DagsterInstance, key: dg.AssetKey, *, jobs: Collection[str] = ()
+) -> list[dg.DagsterRun]:
+    """The runs that are queued or running, of an asset or of jobs that materialize it without being jobs of assets."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_IN_PROGRESS)))
-    return [run for run in runs if key in (run.asset_selection or ())]
+    return [run for run in runs if key in (run.asset_selection or ()) or run.job_name in jobs]
 
 
 def partitions_in_progress(

@@ -13,10 +13,12 @@ with warnings.catch_warnings():
     # Beta in Dagster's pinned version, and used on purpose: the notices would head every command's output.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     from dedp_assets.promotions.deliveries.assets import every_supplier_delivered, promotion_deliveries
+    from dedp_assets.promotions.deliveries.refreshing import refresh_supermarket
 
 defs = dg.Definitions(
     assets=[promotion_deliveries],
     asset_checks=[every_supplier_delivered],
+    jobs=[refresh_supermarket],
     sensors=[promotions_delivered, promotions_reconciled],
     resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
     executor=in_process_executor,

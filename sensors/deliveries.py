@@ -6,7 +6,7 @@ The rule is in `dedp_assets.landing.deliveries`. Waiting is an entry in the curs
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,6 +60,7 @@ class DeliveryPipeline:
         deliveries_of: The deliveries that a run takes.
         missing_check: A check of the first target that fails while a delivery is missing.
         notify: Tells people of a delivery that is missing. It raises DedpError if it can't, and is called again.
+        jobs: The jobs that take deliveries, too, and are no jobs of assets.
     """
 
     targets: Sequence[dg.AssetKey]
@@ -76,6 +77,7 @@ class DeliveryPipeline:
     deliveries_of: Callable[[dg.DagsterRun], Iterable[Key]]
     missing_check: str
     notify: Callable[[dg.SensorEvaluationContext, Key], None]
+    jobs: Collection[str] = ()
 
 
 def delivery_sensor(
@@ -177,7 +179,7 @@ def _never_copied(pipeline: DeliveryPipeline, found: Folders) -> list[Key]:
 def _under_way(context: dg.SensorEvaluationContext, pipeline: DeliveryPipeline, max_runs: int) -> tuple[set[Key], int]:
     """The deliveries that runs are taking, and how many more runs may be requested."""
     fail_ended_runs(context.instance)
-    runs = runs_in_progress(context.instance, pipeline.targets[0])
+    runs = runs_in_progress(context.instance, pipeline.targets[0], jobs=pipeline.jobs)
     return {key for run in runs for key in pipeline.deliveries_of(run)}, max(0, max_runs - len(runs))
 
 

@@ -154,6 +154,12 @@ def empty_dsn(postgres_server: str) -> Iterator[str]:
     yield from _own_database(postgres_server, "template1")
 
 
+@pytest.fixture(scope="module")
+def module_dsn(postgres_server: str) -> Iterator[str]:
+    """The URL of a database for all tests of a file, without tables."""
+    yield from _own_database(postgres_server, "template1")
+
+
 @pytest.fixture
 def dsn(postgres_server: str) -> Iterator[str]:
     """The URL of a database of the test's own, with the project's tables."""

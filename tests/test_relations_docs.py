@@ -32,10 +32,10 @@ def test_each_scenario_of_a_relation_is_in_the_table_or_near_one_that_is() -> No
     assert files == {file for row in ROWS for file in re.findall(r"`(test_relations_\w+\.py)::", row)}
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n# (examples/.+?)\n(.*?)```", PAGE, re.DOTALL))
-def test_the_code_on_the_page_is_the_code_of_the_example(block: tuple[str, str]) -> None:
-    example, code = block
-    assert code in (REPOSITORY / example).read_text(encoding="utf-8")
+@pytest.mark.parametrize("block", re.findall(r"```python\n# ((?:examples|dedp_assets)/.+?)\n(.*?)```", PAGE, re.DOTALL))
+def test_the_code_on_the_page_is_that_of_the_file_that_it_names(block: tuple[str, str]) -> None:
+    file, code = block
+    assert code in (REPOSITORY / file).read_text(encoding="utf-8")
 
 
 def test_links_to_sections_lead_somewhere() -> None:

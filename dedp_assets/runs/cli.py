@@ -79,6 +79,9 @@ def latest_runs(instance: "dg.DagsterInstance", origins: Sequence[str], limit: i
 
 
 def _row(run: "dg.DagsterRun", created: datetime) -> RunRow:
+    # Not at the top: the other commands need not wait for it.
+    from dedp_assets.partition_runs import PARTITION_TAG
+
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
     first, last = (run.tags.get(f"dagster/asset_partition_range_{end}", "") for end in ("start", "end"))
     return RunRow(
@@ -86,7 +89,7 @@ def _row(run: "dg.DagsterRun", created: datetime) -> RunRow:
         origin_of(run.tags),
         run.status.value.lower(),
         ", ".join(assets) or run.job_name,
-        run.tags.get("dagster/partition") or (f"{first}...{last}" if first else ""),
+        run.tags.get("dagster/partition") or run.tags.get(PARTITION_TAG) or (f"{first}...{last}" if first else ""),
         run.run_id,
     )
 

@@ -15,6 +15,7 @@ from dedp_assets.partition_runs import partitions_of
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries.config import Deliveries, ToTake, to_take
+from dedp_assets.promotions.deliveries.refresh_request import JOB, asked_for
 from dedp_assets.promotions.deliveries.tables import ensure_tables, loaded_versions
 from sensors.deliveries import DeliveryPipeline, delivery_sensor
 
@@ -50,7 +51,10 @@ def run_config(deliveries: Sequence[ToTake]) -> dg.RunConfig:
 
 
 def deliveries_of(run: dg.DagsterRun) -> Iterator[Key]:
-    """The deliveries of any run of these assets, whoever has started it."""
+    """The deliveries that any run takes, whoever has started it."""
+    if run.job_name == JOB:
+        yield from asked_for(run)
+        return
     config: Any = run.run_config
     listed = config.get("ops", {}).get("promotion_deliveries", {}).get("config", {}).get("deliveries", [])
     for delivery in listed:
@@ -92,6 +96,7 @@ PIPELINE = DeliveryPipeline(
     deliveries_of=deliveries_of,
     missing_check=MISSING_CHECK,
     notify=_notify,
+    jobs=[JOB],
 )
 
 promotions_delivered = delivery_sensor(

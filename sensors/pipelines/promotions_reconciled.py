@@ -19,6 +19,7 @@ from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries.config import ToTake
+from dedp_assets.promotions.deliveries.refresh_request import JOB
 from dedp_assets.promotions.deliveries.tables import LoadState, ensure_tables, loaded_versions, loads_since
 from dedp_assets.run_processes import fail_ended_runs
 from sensors.pipelines.promotions import LINES_CHECK, TARGETS, copies_of, deliveries_of, is_behind, run_config
@@ -118,7 +119,7 @@ def promotions_reconciled(context: dg.SensorEvaluationContext, report: TickRepor
 
 
 def _in_progress(instance: dg.DagsterInstance) -> set[str]:
-    runs = {run.run_id: run for target in TARGETS for run in runs_in_progress(instance, target)}
+    runs = {run.run_id: run for target in TARGETS for run in runs_in_progress(instance, target, jobs=[JOB])}
     return {Delivery(*key).key for run in runs.values() for key in deliveries_of(run)}
 
 

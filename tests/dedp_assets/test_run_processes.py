@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import dagster as dg
 import psutil
@@ -17,7 +16,6 @@ from dagster._core.execution.api import execute_run
 from dagster_scenario import Scenario
 
 from dedp_assets import run_processes
-from jobs import devices_aggregator, devices_loader, late_data_integrator
 
 # A code location whose one asset kills its own process in the middle.
 KILLED = """
@@ -112,12 +110,6 @@ def test_assets_are_materialized_without_a_code_location_too(instance: dg.Dagste
 
     assert dg.materialize([counts], instance=instance).success
     assert run_processes.fail_ended_runs(instance) == []
-
-
-@pytest.mark.parametrize("location", [devices_loader, devices_aggregator, late_data_integrator])
-def test_every_code_location_tags_its_runs_with_their_process(location: ModuleType) -> None:
-    for job in location.defs.get_repository_def().get_all_jobs():
-        assert job.executor_def is run_processes.in_process_executor
 
 
 def test_a_scenario_plays_runs_with_the_executor_and_they_are_tagged(scenario: Scenario) -> None:

@@ -19,6 +19,7 @@ from dedp_assets.client_uploads import contract as uploads
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
 from dedp_assets.promotions import contract as promotions
+from dedp_assets.run_processes import in_process_executor
 from dedp_assets.user_intake import contract as users
 from jobs import (
     client_uploads,
@@ -106,6 +107,11 @@ def location(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("location", LOCATIONS)
 def test_every_code_location_loads(location: str) -> None:
     dg.Definitions.validate_loadable(LOCATIONS[location])
+
+
+def test_every_job_tags_its_runs_with_their_process_and_their_origin(location: str) -> None:
+    for job in LOCATIONS[location].get_repository_def().get_all_jobs():
+        assert job.executor_def is in_process_executor, job.name
 
 
 def test_the_workspace_names_exactly_the_modules_under_jobs() -> None:

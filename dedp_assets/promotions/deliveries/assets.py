@@ -1,6 +1,6 @@
 """`promotions/raw`, `promotions/cleaned` and `promotions/metrics`: a delivery copied, loaded and measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,7 +24,7 @@ from dedp_assets.promotions.deliveries.measuring import Metrics, measure_deliver
 from dedp_assets.promotions.deliveries.tables import ensure_tables
 from dedp_assets.resources.postgres import PostgresResource
 
-_RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 _OWNERS = ["team:promotions"]
 
 _SUPPLIER = dg.TableColumn("supplier", "text", "Whose delivery it is, one of DEDP_SUPPLIERS. Never empty.")
@@ -108,7 +108,7 @@ _QUARANTINE_PREVIEW = """
     partitions_def=contract.DELIVERIES,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="promotions",
-    retry_policy=_RETRIES,
+    retry_policy=RETRIES,
 )
 def promotion_deliveries(
     context: dg.AssetExecutionContext, config: Deliveries, postgres: PostgresResource
@@ -119,19 +119,53 @@ def promotion_deliveries(
     partitions describes. So the step records the materializations of each delivery itself.
     """
     asked = config.deliveries or [_of_key(key) for key in context.partition_keys]
+    yield from take_deliveries(
+        context.op_execution_context,
+        postgres,
+        asked,
+        again=config.again,
+        selected=context.selected_asset_keys,
+        is_checked=any(key.asset_key == contract.CLEANED for key in context.selected_asset_check_keys),
+    )
+
+
+def take_deliveries(
+    context: dg.OpExecutionContext,
+    postgres: PostgresResource,
+    asked: Sequence[ToTake],
+    *,
+    again: bool,
+    selected: Collection[dg.AssetKey],
+    is_checked: bool,
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Copy, load and measure deliveries, and record the materializations of each. One that fails stops no other.
+
+    Args:
+        context: Of the step.
+        postgres: The database.
+        asked: The deliveries.
+        again: Load also versions that are loaded.
+        selected: Which of the three assets.
+        is_checked: Whether to check the lines of what was loaded.
+
+    Yields:
+        The result of the check.
+
+    Raises:
+        dg.Failure: Some could not be taken. It is raised at the end.
+    """
     problems: list[DedpError] = []
     with named_failures(context.log), postgres.connect() as connection:
         ensure_tables(connection)
         done = []
         for each in asked:
             try:
-                _take(context, connection, each, config.again)
+                _take(context, connection, each, again, selected)
                 done.append(each.delivery)
             except DedpError as error:
-                # One delivery stops no other.
                 problems.append(error)
                 context.log.error(f"{'/'.join(each.delivery)}: {error}")
-        if any(key.asset_key == contract.CLEANED for key in context.selected_asset_check_keys):
+        if is_checked:
             yield audits.lines_accounted_for(connection, done)
     if problems:
         raise _failure(problems, len(done))
@@ -142,9 +176,15 @@ def _of_key(key: str) -> ToTake:
     return ToTake(supplier=delivery.supplier, day=delivery.day, look="", ready_at="")
 
 
-def _take(context: dg.AssetExecutionContext, connection: Connection, asked: ToTake, again: bool) -> None:
-    """Copy, load and measure one delivery, as far as the run has these assets, and record what was made."""
-    delivery, selected = asked.delivery, context.selected_asset_keys
+def _take(
+    context: dg.OpExecutionContext,
+    connection: Connection,
+    asked: ToTake,
+    again: bool,
+    selected: Collection[dg.AssetKey],
+) -> None:
+    """Copy, load and measure one delivery, as far as these assets are selected, and record what was made."""
+    delivery = asked.delivery
 
     def record(key: dg.AssetKey, version: str, metadata: dict[str, Any]) -> None:
         tags = {"dagster/data_version": version}
@@ -162,7 +202,7 @@ def _take(context: dg.AssetExecutionContext, connection: Connection, asked: ToTa
         record(contract.METRICS, metrics.version, _metadata_of_metrics(metrics))
 
 
-def _copy(context: dg.AssetExecutionContext, asked: ToTake) -> Copy:
+def _copy(context: dg.OpExecutionContext, asked: ToTake) -> Copy:
     delivery = asked.delivery
     folder = contract.internal_folder(delivery)
     try:
