@@ -118,6 +118,32 @@ def test_any_choice_of_deliveries_is_made_again_in_one_run_by_its_config_and_rep
 
 
 @pytest.mark.slow
+def test_a_request_from_outside_refreshes_one_supermarket_down_to_the_dashboard_and_no_sensor_does_it_as_well(
+    delivered: Scenario, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, asked = dict(rows(empty_dsn, LOADS)), delivered.mark("asked")
+    monkeypatch.setattr(loading, "LOGIC", "2")
+    delivered.launch("refresh_supermarket", run_config={"supermarket_id": 1})
+    delivered.advance(minutes=5)
+    after = dict(rows(empty_dsn, LOADS))
+    latest = "supermarket1|2024-01-05"
+    assert {key for key in after if after[key] != before[key]} == {latest}
+    for asset in (*TAKEN, DIFFERENCES):
+        delivered.expect(asset).materialized(latest, since=asked)
+    delivered.expect(DASHBOARD).materialized(times=1, since=asked)
+    delivered.expect_runs(since=asked).count(2)
+    # A delivery that has come, and that somebody asks for before a sensor has looked.
+    came = delivered.mark("came")
+    deliver(delivered, "supermarket2", "2024-01-02")
+    delivered.launch("refresh_supermarket", run_config={"supermarket_id": 2, "day": "2024-01-02"})
+    delivered.advance(minutes=5)
+    delivered.expect(METRICS).materialized("supermarket2|2024-01-02", since=came)
+    delivered.expect_runs(since=came, job="refresh_supermarket").count(1)
+    delivered.expect_runs(since=came).count(2)
+    delivered.expect_runs().none_failed()
+
+
+@pytest.mark.slow
 def test_the_differences_alone_are_made_again_from_there_down(delivered: Scenario) -> None:
     asked = delivered.mark("asked")
     delivered.backfill(DIFFERENCES, partitions=["supermarket1|2024-01-05"])

@@ -94,3 +94,15 @@ def test_an_environment_variable_that_is_not_set_is_named(scenario: Scenario) ->
     said = refused(scenario, "shop/orders", of("shop__orders", {"limit": {"env": "NO_SUCH_LIMIT"}}))
     assert "NO_SUCH_LIMIT" in said.splitlines()[1]
     assert "Stack Trace" not in said
+
+
+def test_a_job_whose_config_is_mapped_is_played_with_a_config_of_its_own(scenario: Scenario) -> None:
+    @dg.config_mapping
+    def mapped(request: Limits) -> dict[str, Any]:
+        return of("shop__orders", {"limit": request.limit})
+
+    job = dg.define_asset_job("some_orders", [orders], config=mapped)
+    scenario.load(dg.Definitions(assets=[orders], jobs=[job]))
+    scenario.launch("some_orders", run_config={"limit": 3})
+    scenario.run_until_quiet()
+    scenario.expect("shop/orders").materialized(times=1)

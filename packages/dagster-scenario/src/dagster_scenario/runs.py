@@ -403,9 +403,10 @@ def execute(
     prepare: gives the job as it is to execute, with what stands in for some of it. cpus: of the machine that it is on.
     """
     job = repository.get_job(run.job_name)
-    # Without a line on the console for every event.
+    # Without a line on the console for every event. A job with a config mapping has a config of its own.
     config = dict(run.run_config)
-    if job.loggers.get("console") is dg.colored_console_logger:
+    fields = getattr(job.run_config_schema.config_type, "fields", {})
+    if "loggers" in fields and job.loggers.get("console") is dg.colored_console_logger:
         config.setdefault("loggers", {"console": {"config": {"log_level": "ERROR"}}})
     dagster_.execute_run(Job(job, repository, prepare, cpus), run._replace(run_config=config), instance)
 
