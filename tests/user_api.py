@@ -35,6 +35,7 @@ class Api:
         answers: what the next requests get instead of a page, in their order.
         always: what every request gets for which there is none.
         asked: the query of each request so far.
+        encodings: which encodings each request accepts.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Api:
         self.answers: list[Answer] = []
         self.always: Answer = self.page
         self.asked: list[dict[str, str]] = []
+        self.encodings: list[str | None] = []
         self.closing = threading.Event()
 
     def page(self, request: BaseHTTPRequestHandler) -> None:
@@ -129,6 +131,7 @@ def user_api(port: int = 0) -> Iterator[Api]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             api.asked.append(dict(parse_qsl(urlsplit(self.path).query)))
+            api.encodings.append(self.headers.get("Accept-Encoding"))
             answer = api.answers.pop(0) if api.answers else api.always
             with suppress(ConnectionError):
                 answer(self)

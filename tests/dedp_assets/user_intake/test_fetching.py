@@ -57,6 +57,12 @@ def test_a_query_in_the_setting_stays(api: Api) -> None:
     assert api.asked == [{"key": "of ours", "page": "1", "results": "100"}]
 
 
+def test_answers_are_asked_for_as_they_are_and_not_compressed(api: Api) -> None:
+    api.users = some(1)
+    fetch(api)
+    assert api.encodings == ["identity"]
+
+
 def test_only_five_values_of_a_user_are_kept(api: Api) -> None:
     api.users = some(1)
     assert fetch(api).pages == [
@@ -181,11 +187,14 @@ def test_pauses_grow_and_are_not_the_same_for_everybody(api: Api, monkeypatch: p
     assert len({pause % 1 for pause in slept}) == 4
 
 
-def test_an_api_that_asks_for_an_hour_holds_no_slot_for_it(api: Api) -> None:
+def test_an_api_that_asks_for_an_hour_holds_no_slot_for_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
     api.always = send(429, Retry_After="3600")
     with pytest.raises(ApiUnavailable, match=r"answers 429 and asks to wait 3,600 s"):
         fetch_users(api.url)
     assert len(api.asked) == 1
+    assert slept == []
 
 
 @pytest.mark.parametrize("says_so", [True, False])
