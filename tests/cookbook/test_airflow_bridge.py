@@ -104,7 +104,6 @@ def test_a_dag_of_a_real_airflow_is_seen_as_assets_and_one_of_its_tasks_runs_her
     airflow("db", "migrate")
     airflow("users", "create", *user.split())
     airflow("dags", "reserialize")
-    airflow("dags", "unpause", "shop")
     dagster = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(ui)]
     with (
         started([f"{AIRFLOW}/bin/airflow", "webserver", "-p", str(web)], airflow_environment, tmp_path / "web.log"),
@@ -117,6 +116,7 @@ def test_a_dag_of_a_real_airflow_is_seen_as_assets_and_one_of_its_tasks_runs_her
             dg.DagsterInstance.from_config(str(dagster_home)) as instance,
         ):
             wait_for(lambda: answers(f"http://127.0.0.1:{ui}/server_info"))
+            airflow("dags", "unpause", "shop")
             airflow("dags", "trigger", "shop", "-e", "2024-01-02T00:00:00+00:00")
             airflow("dags", "trigger", "shop", "-e", "2024-01-03T10:17:00+00:00")  # by hand, not at midnight
 

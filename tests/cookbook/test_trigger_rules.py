@@ -172,6 +172,7 @@ def load(scenario: Scenario, *rules: str) -> None:
     scenario.run_until_quiet()
 
 
+@pytest.mark.slow
 def test_a_job_for_each_rule_runs_or_does_not_after_a_run_of_the_tasks(scenario: Scenario) -> None:
     load(scenario, *RULES)
     combinations = [[LETTERS[letter] for letter in letters] for letters in ("SSS", "SFK", "KKK", "UUU")]
