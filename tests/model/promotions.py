@@ -631,6 +631,7 @@ class Shop:
         )
         expected = {row[:4]: row[4:] for row in differences(loaded)}
         _same("promotion_differences", {row[:4]: (row[4], _exact(row[5]), _exact(row[6])) for row in found}, expected)
+        self._check_comparisons()
         self._check_dashboard(loaded, late)
         self._check_notifications(loaded)
         self._check_events(loaded)
@@ -643,6 +644,30 @@ class Shop:
                 assert key in loaded, f"{key} lies there, and is not loaded"
                 assert loaded[key].version == now.version, f"{key} is not loaded as it lies there"
             assert key not in self.ever_loaded or key in loaded, f"{key} was loaded, and is gone"
+
+    def _check_comparisons(self) -> None:
+        rows = self.database.query(
+            "SELECT supplier, day::text, load_number FROM dedp.promotion_deliveries ORDER BY supplier, day"
+        )
+        loads = {(supplier, day): number for supplier, day, number in rows}
+        assert len(set(loads.values())) == len(loads)
+        expected = {}
+        for supplier, day in loads:
+            earlier = [other for name, other in loads if name == supplier and other < day]
+            previous = max(earlier, default=None)
+            expected[supplier, day] = loads[supplier, day], previous, previous and loads[supplier, previous]
+        found = {
+            (supplier, day): tuple(numbers)
+            for supplier, day, *numbers in self.database.query(
+                "SELECT supplier, day::text, load_number, previous_day::text, previous_load_number "
+                "FROM dedp.promotion_comparisons"
+            )
+        }
+        _same("promotion_comparisons", found, expected)
+        for key, (number, _, before) in expected.items():
+            partition = str(Delivery(*key).key)
+            known = self.materialized.get((contract.DIFFERENCES, partition))
+            assert known == f"{number}-{before or 'first'}", f"Dagster does not know the differences of {partition}"
 
     def _check_dashboard(self, loaded: Mapping[Key, Recount], late: Mapping[Key, bool]) -> None:
         page = contract.dashboard_file().read_text() if contract.dashboard_file().exists() else ""
