@@ -27,6 +27,7 @@ from dedp_assets.promotions.deliveries.assets import promotion_deliveries
 from dedp_assets.promotions.reports import announcing, comparing, following
 from dedp_assets.promotions.reports import assets as report_assets
 from dedp_assets.promotions.reports.assets import promotion_reports
+from dedp_assets.promotions.reports.dashboard import written_version
 from sensors.pipelines import promotion_reports as followed
 from sensors.pipelines import promotions as delivered
 from sensors.pipelines import promotions_reconciled as reconciled
@@ -303,7 +304,7 @@ def _only_events(patch: pytest.MonkeyPatch) -> None:
 
 def _the_next_delivery_stays_as_it_is(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(comparing, "days_to_compare", lambda asked, standings: list(asked))
-    patch.setattr(followed.following, "behind", lambda cursor: [])
+    patch.setattr(following, "behind", lambda cursor: [])
 
 
 def _recorded_before_it_is_sent(patch: pytest.MonkeyPatch) -> None:
@@ -324,7 +325,7 @@ def _one_message_for_all_versions(patch: pytest.MonkeyPatch) -> None:
 
 
 def _the_page_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(followed, "read_version", lambda connection, now: followed.written_version(contract.dashboard_file()))
+    patch.setattr(followed, "read_version", lambda connection, now: written_version(contract.dashboard_file()))
 
 
 _WITHOUT: dict[str, tuple[Break, str, int]] = {
