@@ -37,10 +37,10 @@ test-harness: setup ## the tests of the harness, which is a package of its own
 
 test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
 	@$(BIN)/python -m pytest -m slow tests $(HARNESS)/tests
-	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
+	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 
 test-model: setup ## 10,000 schedules of each model: commits, files that land, ticks, runs, crashes, outages
-	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 $(BIN)/python -m pytest --numprocesses 2 tests/model
+	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 PROMOTION_SCHEDULES=2000 $(BIN)/python -m pytest --numprocesses 2 tests/model
 
 test-cluster: setup ## the late-data integrator on a Spark cluster of separate processes (needs a JDK 17+)
 	@$(BIN)/python -m pytest tests/cluster

@@ -112,6 +112,9 @@ PARTITION_TAG = "dedp/partition"
 
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
+# A backfill puts any number of runs into Dagster's queue, with the priority 0. What has just arrived goes before them.
+AHEAD_OF_BACKFILLS = {"dagster/priority": "1"}
+
 _IN_PROGRESS = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

@@ -31,7 +31,7 @@ from dedp_assets.landing.deliveries import (
 from dedp_assets.landing.delivery_folders import DeliveryFolders, Folders
 from dedp_assets.landing.versions import FileVersion
 from dedp_assets.origin import origin_tag
-from dedp_assets.partition_runs import runs_in_progress
+from dedp_assets.partition_runs import AHEAD_OF_BACKFILLS, runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
 from sensors.ticks import TickReport, reporting_tick, some_of
 
@@ -192,7 +192,7 @@ def _run_request(pipeline: DeliveryPipeline, request: Request) -> dg.RunRequest:
         asset_check_keys=list(pipeline.checks),
         run_config=pipeline.run_config(request.deliveries),
         partition_key=pipeline.partition(keys[0]) if len(keys) == 1 else None,
-        tags=origin_tag("file"),
+        tags={**origin_tag("file"), **AHEAD_OF_BACKFILLS},
     )
 
 

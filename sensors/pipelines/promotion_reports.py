@@ -17,7 +17,7 @@ from psycopg2.extensions import connection as Connection
 from pydantic import BaseModel, ValidationError
 
 from dedp_assets.origin import origin_tag
-from dedp_assets.partition_runs import partitions_of, runs_in_progress
+from dedp_assets.partition_runs import AHEAD_OF_BACKFILLS, partitions_of, runs_in_progress
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.reports import following
@@ -209,7 +209,7 @@ def _run_request(run: Mapping[str, Waiting]) -> dg.RunRequest:
         partition_key=single,
         run_config=config,
         asset_selection=TARGETS,
-        tags={**origin_tag("sensor"), CAUSE_TAG: _cause(run.values())},
+        tags={**origin_tag("sensor"), **AHEAD_OF_BACKFILLS, CAUSE_TAG: _cause(run.values())},
     )
 
 

@@ -279,7 +279,7 @@ class Deployment:
         waiting = reconciliation.from_json(self._cursors[RECONCILIATION])
         plan = reconciliation.plan_requests(behind, waiting, progress.in_progress, self.now.timestamp())
         requests = [reconciliation.run_request(day, asked, late_data.TARGETS) for day, asked in plan.requests.items()]
-        yield from _InThread(lambda pause: self._record_moved_files(progress, pause)).steps()
+        yield from InThread(lambda pause: self._record_moved_files(progress, pause)).steps()
         self._reserve(RECONCILIATION, requests, reconciliation.to_json(plan.waiting))
         yield from self._launch_all(RECONCILIATION)
 
@@ -432,7 +432,7 @@ class Deployment:
 
             return processing.process(run.days, self.system.log(self.devices, pause), open_counts, count_devices)
 
-        done = yield from _InThread(work).steps()
+        done = yield from InThread(work).steps()
         yield "is about to report its result"
         version = str(max(processed.version for processed in done))
         for day in run.days:
@@ -513,7 +513,7 @@ class _Abandoned(BaseException):
     """Ends the thread of a run whose process dies."""
 
 
-class _InThread:
+class InThread:
     """Work that stops when it calls `pause`. It has its own thread; only that thread or its owner moves at a time."""
 
     def __init__(self, work: Callable[[Pause], Any]) -> None:

@@ -2,10 +2,14 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import psycopg2
 import pytest
@@ -152,6 +156,76 @@ def test_what_happened_while_everything_was_down_is_reported_on_once_it_is_up_ag
     shop.advance(minutes=5)
     assert sorted(told(own_home)) == [f"supermarket1|2024-01-0{number}" for number in (5, 6, 7)]
     shop.expect_runs().none_failed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "messages"),
+    [
+        ("dedp_assets.promotions.reports.assets._draw", 1),  # the differences are committed
+        ("dedp_assets.promotions.reports.assets.announce", 1),
+        ("dedp_assets.promotions.reports.announcing._record", 2),  # the message is sent
+    ],
+)
+def test_a_killed_run_of_reports_is_made_up_for_and_a_message_comes_again_with_its_key(
+    shop: Scenario, deliver: Deliver, own_home: Path, empty_dsn: str, point: str, messages: int
+) -> None:
+    deliver("supermarket1", "2024-01-04")
+    shop.advance(minutes=3)
+    killed = shop.mark("killed")
+    deliver("supermarket1", DAY)
+    shop.kill(DIFFERENCES, before=point)
+    shop.advance(minutes=10)
+    shop.expect(NOTIFICATION).materialized(f"supermarket1|{DAY}", since=killed)
+    assert told(own_home) == ["supermarket1|2024-01-04"] + [f"supermarket1|{DAY}"] * messages
+    with closing(psycopg2.connect(empty_dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT day::text, previous_day::text FROM dedp.promotion_comparisons ORDER BY day")
+        assert cursor.fetchall() == [("2024-01-04", None), (DAY, "2024-01-04")]
+        cursor.execute("SELECT count(*) FROM dedp.promotion_notifications")
+        assert cursor.fetchall() == [(2,)]
+    done = shop.mark("done")
+    shop.advance(hours=1)
+    shop.expect(DASHBOARD).not_materialized(since=done)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """A webhook that remembers the keys of the messages that it got."""
+
+    keys: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.keys.append(self.headers["Idempotency-Key"])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_webhook_that_is_down_stops_nothing_else_and_gets_each_message_once_when_it_is_up(
+    shop: Scenario, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    monkeypatch.setenv("DEDP_NOTIFY", f"http://127.0.0.1:{address[1]}/hook")
+    monkeypatch.setattr(Receiver, "keys", [])
+    deliver("supermarket1")
+    deliver("supermarket2")
+    shop.advance(minutes=4)
+    both = [f"supermarket1|{DAY}", f"supermarket2|{DAY}"]
+    compared = shop.instance.fetch_materializations(contract.DIFFERENCES, limit=20).records
+    assert {event.partition_key for event in compared} == set(both)
+    shop.expect(NOTIFICATION).failed(error="was not sent: no answer")
+    shop.expect(NOTIFICATION).not_materialized()
+    assert "2 of 4 suppliers have delivered" in contract.dashboard_file().read_text()
+    up = shop.mark("the webhook is up")
+    with ThreadingHTTPServer(address, Receiver) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        shop.advance(minutes=20)
+        server.shutdown()
+    shop.expect(NOTIFICATION).materialized(*both, since=up, in_any_order=True)
+    assert sorted("|".join(key.split("/")[1:3]) for key in Receiver.keys) == both
 
 
 def window_closes() -> datetime:

@@ -21,7 +21,7 @@ from dedp_assets.promotions.deliveries.config import Deliveries, ToTake
 from dedp_assets.promotions.deliveries.lines import FORMAT
 from dedp_assets.promotions.deliveries.loading import Load, RefusedDelivery, load_delivery
 from dedp_assets.promotions.deliveries.measuring import Metrics, measure_delivery
-from dedp_assets.promotions.deliveries.tables import ensure_tables
+from dedp_assets.promotions.deliveries.tables import ensure_tables, loaded_versions
 from dedp_assets.resources.postgres import PostgresResource
 
 RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL)
@@ -193,13 +193,21 @@ def _take(
     if contract.RAW in selected:
         copy = _copy(context, asked)
         record(contract.RAW, copy.version, _metadata_of_copy(copy))
+    refused: RefusedDelivery | None = None
     if contract.CLEANED in selected:
-        load = _load(connection, delivery, context.run.run_id, again)
-        context.log.info(f"{'/'.join(delivery)}: {_summary(load)}")
-        record(contract.CLEANED, load.version, _metadata_of_load(connection, delivery, load))
-    if contract.METRICS in selected:
+        try:
+            load = _load(connection, delivery, context.run.run_id, again)
+        except RefusedDelivery as error:
+            refused = error
+        else:
+            context.log.info(f"{'/'.join(delivery)}: {_summary(load)}")
+            record(contract.CLEANED, load.version, _metadata_of_load(connection, delivery, load))
+    # The version that stays when another one is refused may lack its figures, too: its run may have been killed.
+    if contract.METRICS in selected and (refused is None or loaded_versions(connection, [delivery])):
         metrics = measure_delivery(connection, delivery)
         record(contract.METRICS, metrics.version, _metadata_of_metrics(metrics))
+    if refused is not None:
+        raise refused
 
 
 def _copy(context: dg.OpExecutionContext, asked: ToTake) -> Copy:

@@ -150,10 +150,14 @@ def announce(
             done.problems.append(error)
             continue
         failures = 0
-        with connection, connection.cursor() as cursor:
-            cursor.execute(_RECORD, [news.supplier, news.day, news.version])
+        _record(connection, news)
         done.sent.append(news)
     return done
+
+
+def _record(connection: Connection, news: News) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_RECORD, [news.supplier, news.day, news.version])
 
 
 def _unsent(connection: Connection, deliveries: Sequence[Delivery]) -> list[News]:

@@ -163,6 +163,7 @@ def test_a_single_delivery_has_a_run_of_its_partition_with_its_origin(followed: 
     (request,) = tick.run_requests
     assert request.partition_key == ONE
     assert request.tags[ORIGIN_TAG] == "sensor"
+    assert int(request.tags["dagster/priority"]) > 0, "it does not wait behind a backfill"
     assert followed.run(tick) == [True]
     assert followed.tick().message == "the reports reflect every delivery"
     assert followed.told() == [ONE]

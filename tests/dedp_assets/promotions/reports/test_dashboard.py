@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dedp_assets.promotions import contract
+from dedp_assets.promotions.reports.charts import whole_ticks
 from dedp_assets.promotions.reports.comparing import compare
 from dedp_assets.promotions.reports.dashboard import _LOCK, build, dashboard_html, verdict, written_version
 from dedp_assets.promotions.reports.figures import (
@@ -200,3 +201,11 @@ def test_when_two_runs_meet_the_one_that_writes_last_has_read_the_latest_figures
     waiting.connection.close()
     now = datetime.now(timezone.utc)
     assert written_version(contract.dashboard_file()) == read_version(deliveries.connection, now)
+
+
+@pytest.mark.parametrize(
+    ("highest", "last", "number"), [(1, 1, 2), (5, 5, 6), (6, 6, 4), (7, 8, 5), (101, 150, 4), (12_345, 15_000, 4)]
+)
+def test_the_axis_of_products_has_few_round_numbers(highest: int, last: int, number: int) -> None:
+    ticks = whole_ticks(highest)
+    assert (ticks[-1], len(ticks)) == (last, number)
