@@ -93,6 +93,7 @@ def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print
         "devices_aggregator",
         "late_data_integrator",
         "client_uploads",
+        "flight_search",
         "daemon",
         "webserver",
     }

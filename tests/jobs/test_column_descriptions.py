@@ -3,12 +3,13 @@
 import dagster as dg
 import pytest
 
-from jobs import devices_aggregator, devices_loader, late_data_integrator
+from jobs import devices_aggregator, devices_loader, flight_search, late_data_integrator
 
 LOCATIONS = {
     "devices_loader": devices_loader.defs,
     "devices_aggregator": devices_aggregator.defs,
     "late_data_integrator": late_data_integrator.defs,
+    "flight_search": flight_search.defs,
 }
 
 

@@ -16,9 +16,10 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 
 import dedp_assets
 from dedp_assets.client_uploads import contract as uploads
+from dedp_assets.flight_search import contract as flights
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
-from jobs import client_uploads, devices_aggregator, devices_loader, late_data_integrator
+from jobs import client_uploads, devices_aggregator, devices_loader, flight_search, late_data_integrator
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 LOCATIONS = {
@@ -26,6 +27,7 @@ LOCATIONS = {
     "jobs.devices_aggregator": devices_aggregator.defs,
     "jobs.late_data_integrator": late_data_integrator.defs,
     "jobs.client_uploads": client_uploads.defs,
+    "jobs.flight_search": flight_search.defs,
 }
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
@@ -201,6 +203,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         **ASSETS,
         **dict.fromkeys([*LAKE, lake.LATE_DATA_PICTURE], "jobs.late_data_integrator"),
         **dict.fromkeys([uploads.RECEIVED, uploads.RECORDS, uploads.REPORT], "jobs.client_uploads"),
+        **dict.fromkeys([flights.SEARCHES, flights.PER_ROUTE, flights.PER_HOUR], "jobs.flight_search"),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}
