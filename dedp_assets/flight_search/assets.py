@@ -9,10 +9,12 @@ import deltalake
 import pyarrow as pa
 
 from dedp_assets import settings
+from dedp_assets.errors import SettingError
 from dedp_assets.failures import named_failures
 from dedp_assets.flight_search import aggregations, contract, events
 from dedp_assets.flight_search.aggregations import Aggregation, Refreshed, refresh
-from dedp_assets.flight_search.ingestion import Ingested, ingest
+from dedp_assets.flight_search.ingestion import Ingested, Ingestion, ingest
+from dedp_assets.landing.versions import FileVersion
 from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.spark import SparkConnectResource
 from dedp_assets.resources.spark_limits import LimitedSpark, SparkLimits
@@ -51,7 +53,7 @@ def column_metadata(schema: pa.Schema, descriptions: Mapping[str, str]) -> dict[
     retry_policy=_RETRIES,
 )
 def searches(
-    context: dg.AssetExecutionContext, config: SparkLimits, spark: SparkConnectResource, lake: LakeResource
+    context: dg.AssetExecutionContext, config: Ingestion, spark: SparkConnectResource, lake: LakeResource
 ) -> dg.MaterializeResult[None]:
     """The searches of a day: the events of all files that have landed, each once.
 
@@ -62,6 +64,7 @@ def searches(
         done = ingest(
             lake,
             lambda: _limited(context, spark, config),
+            complete={name: _version(name, text) for name, text in config.complete.items()},
             settle_seconds=settings.settle_seconds(),
             now=datetime.now(timezone.utc),
         )
@@ -118,6 +121,16 @@ per_route = _aggregating(
     aggregations.PER_ROUTE, "How many searches a day has of each route, and for how many passengers"
 )
 per_hour = _aggregating(aggregations.PER_HOUR, "How many searches a day has in each hour, and for how many passengers")
+
+
+def _version(name: str, text: str) -> FileVersion:
+    try:
+        return FileVersion.from_text(text)
+    except ValueError:
+        raise SettingError(
+            f"the configuration of the run has {text!r} in `complete` for {name}; expected four whole numbers with "
+            "colons between them, as the sensor writes them, or no entry"
+        ) from None
 
 
 def _limited(context: dg.AssetExecutionContext, spark: SparkConnectResource, limits: SparkLimits) -> LimitedSpark:

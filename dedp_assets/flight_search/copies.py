@@ -41,13 +41,16 @@ class Copy(NamedTuple):
 
 
 @contextmanager
-def copies_of(landing: Path, names: Sequence[str], settle_seconds: float, notes: list[str]) -> Iterator[Iterator[Copy]]:
+def copies_of(
+    landing: Path, names: Sequence[str], settle_seconds: float, seen: SeenSince, notes: list[str]
+) -> Iterator[Iterator[Copy]]:
     """Copy landed files, one after the other, as the caller asks for them.
 
     Args:
         landing: the folder of the files.
         names: the names of the files.
         settle_seconds: how long a file must be unchanged, in s.
+        seen: what is known of how long files have been unchanged.
         notes: gets a sentence about each file that is left for a later run.
 
     Yields:
@@ -56,7 +59,6 @@ def copies_of(landing: Path, names: Sequence[str], settle_seconds: float, notes:
     Raises:
         StorageFailed: a folder can't be made, or a copy can't be written.
     """
-    seen = SeenSince()
     for name in names:  # all of them settle at the same time
         seen.unchanged_since(landing / name)
     with _own_folder(contract.copies_folder()) as folder:

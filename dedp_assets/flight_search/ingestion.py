@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
+from pydantic import Field
 
 from dedp_assets.errors import TransientError
 from dedp_assets.flight_search import contract, searches
 from dedp_assets.flight_search.copies import Copy, copies_of
 from dedp_assets.flight_search.events import SCHEMA, VALUES, check_lines
 from dedp_assets.flight_search.reading import read_lines, read_searches
+from dedp_assets.landing.copying import SeenSince
 from dedp_assets.landing.directories import Directory, Scan, scan_directory
+from dedp_assets.landing.versions import FileVersion
 from dedp_assets.resources.lake import LakeResource
-from dedp_assets.resources.spark_limits import LimitedSpark
+from dedp_assets.resources.spark_limits import LimitedSpark, SparkLimits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -47,6 +51,15 @@ _NAMED = 3
 
 class OvertakenTooOften(TransientError):
     """The table could not be written, because others kept committing first."""
+
+
+class Ingestion(SparkLimits):
+    """The configuration of the ingestion: its limits, and what the sensor knows."""
+
+    complete: dict[str, str] = Field(
+        default={},
+        description="Versions of files that the sensor has seen complete, by name. The run need not wait for these.",
+    )
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,12 @@ def waiting_files(scan: Scan, taken: searches.Taken) -> list[str]:
 
 
 def ingest(
-    lake: LakeResource, open_spark: Callable[[], LimitedSpark], *, settle_seconds: float, now: datetime
+    lake: LakeResource,
+    open_spark: Callable[[], LimitedSpark],
+    *,
+    settle_seconds: float,
+    now: datetime,
+    complete: Mapping[str, FileVersion] = MappingProxyType({}),
 ) -> Ingested:
     """Take in every file that has landed and is complete.
 
@@ -104,6 +122,7 @@ def ingest(
         open_spark: opens Spark. It is called once, and only if there is something to do.
         settle_seconds: how long a file must be unchanged to be complete, in s.
         now: the time (UTC).
+        complete: versions of files, by name, that are known to be complete.
 
     Raises:
         TableProblem: a table can't be read or written.
@@ -117,7 +136,9 @@ def ingest(
     same: list[str] = []
     days: Counter[str] = Counter()
     spark = cache(open_spark)
-    with copies_of(contract.landing_folder(), waiting_files(scan, taken), settle_seconds, notes) as copies:
+    landing = contract.landing_folder()
+    seen = SeenSince({landing / name: version for name, version in complete.items()})
+    with copies_of(landing, waiting_files(scan, taken), settle_seconds, seen, notes) as copies:
         for batch in batches(copies, _BATCH_BYTES, _BATCH_FILES):
             done = _take_in(batch, lake, spark, now)
             files += done.files

@@ -17,7 +17,7 @@ from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import LogIncomplete, TableMissing
 from dedp_assets.flight_search import aggregations, contract, searches
 from dedp_assets.flight_search.aggregations import Input, is_current
-from dedp_assets.flight_search.ingestion import landing_directory, waiting_files
+from dedp_assets.flight_search.ingestion import Ingestion, landing_directory, waiting_files
 from dedp_assets.landing.directories import Scanner
 from dedp_assets.landing.versions import FileVersion, Seen, track_versions
 from dedp_assets.partition_runs import partitions_in_progress, runs_in_progress
@@ -30,6 +30,8 @@ AGGREGATED = [contract.PER_ROUTE, contract.PER_HOUR]
 
 # A tick reads so much of one file, to tell a day that it has events of.
 _PEEK_BYTES = 64 << 10
+# A run is told of so many files that they are complete.
+_MOST_TOLD = 1000
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,9 @@ def first_day(path: Path) -> str | None:
     """A day that a file has events of, from its first lines; None if they tell none."""
     with suppress(OSError), open(path, "rb") as file:
         for line in file.read(_PEEK_BYTES).splitlines():
+            # A line may be anything. The run says what is wrong with it.
             with suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
-                at = datetime.fromisoformat(json.loads(line)["searched_at"].replace("Z", "+00:00"))
+                at = datetime.fromisoformat(str(json.loads(line)["searched_at"]).replace("Z", "+00:00"))
                 return at.astimezone(timezone.utc).date().isoformat()
     return None
 
@@ -202,6 +205,7 @@ def _evaluate(context: dg.SensorEvaluationContext, report: TickReport) -> None:
                 run_key=request.run_key,
                 partition_key=day if day in partitions else partitions[-1],
                 asset_selection=[contract.SEARCHES],
+                run_config=_run_config(request, waiting),
                 tags={CAUSE_TAG: request.cause} if request.cause else {},
             )
         ]
@@ -214,6 +218,12 @@ def _evaluate(context: dg.SensorEvaluationContext, report: TickReport) -> None:
         ]
     report.notes.append(_describe_waiting(waiting, request))
     report.cursor = cursor.to_json()
+
+
+def _run_config(request: Request, waiting: Mapping[str, FileVersion]) -> dg.RunConfig:
+    # The run need not wait until these files have settled. For others it does, so not all have to be told.
+    complete = {name: waiting[name].to_text() for name in request.files[:_MOST_TOLD]}
+    return dg.RunConfig(ops={contract.SEARCHES.to_python_identifier(): Ingestion(complete=complete)})
 
 
 def _reported_versions(instance: dg.DagsterInstance) -> dict[str, str]:
