@@ -29,6 +29,7 @@ from dedp_assets import settings
 from dedp_assets.errors import PermanentError
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.shared_spark import shared_server
+from dedp_assets.resources_from_settings import spark_size
 
 HOST = "127.0.0.1"
 
@@ -108,7 +109,7 @@ def running(port: int) -> Iterator[Stack]:
         _check_port(port)
         wait_for_spark: Callable[[], None] | None = None
         if settings.spark_remote() is None:
-            wait_for_spark = cleanup.enter_context(shared_server(home / "spark"))
+            wait_for_spark = cleanup.enter_context(shared_server(home / "spark", spark_size()))
         shared = cleanup.enter_context(environment())
         create_instance_schema(shared)
         settings.landing().mkdir(parents=True, exist_ok=True)

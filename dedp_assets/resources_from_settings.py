@@ -36,7 +36,17 @@ def spark_remote() -> str:
         SparkNotStarted: the embedded server does not start.
     """
     folder = settings.home() / "spark"
-    return settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder)
+    return settings.spark_remote() or shared_url(folder) or embedded_spark.attach(folder, spark_size())
+
+
+def spark_size() -> embedded_spark.Size:
+    """Return the size of an embedded Spark server that has to start.
+
+    Raises:
+        SettingError: DEDP_SPARK_CORES or DEDP_SPARK_MEMORY can't be used.
+    """
+    default = embedded_spark.all_cores()
+    return embedded_spark.Size(settings.spark_cores() or default.cores, settings.spark_memory() or default.memory)
 
 
 class PostgresFromSettings(PostgresResource):

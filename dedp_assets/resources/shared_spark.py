@@ -19,10 +19,10 @@ _PATIENCE_SECONDS = embedded_spark.START_SECONDS + 30
 
 
 @contextlib.contextmanager
-def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
+def shared_server(folder: Path, size: embedded_spark.Size | None = None) -> Iterator[Callable[[], None]]:
     """Share a server until the block ends. Other processes find it with `shared_url`.
 
-    The server starts in the background.
+    The server starts in the background. Its size is that of `embedded_spark.server`.
 
     Yields:
         A function that waits until the server has started. It raises SparkNotStarted if the server does not start.
@@ -30,7 +30,7 @@ def shared_server(folder: Path) -> Iterator[Callable[[], None]]:
     folder.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
     first: Future[None] = Future()
-    keeper = threading.Thread(target=_keep, args=(folder, ended, first), name="shared spark", daemon=True)
+    keeper = threading.Thread(target=_keep, args=(folder, size, ended, first), name="shared spark", daemon=True)
 
     with open(folder / "shared.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,10 +78,10 @@ def _is_shared(folder: Path) -> bool:
     return False
 
 
-def _keep(folder: Path, ended: threading.Event, first: "Future[None]") -> None:
+def _keep(folder: Path, size: embedded_spark.Size | None, ended: threading.Event, first: "Future[None]") -> None:
     while not ended.is_set():
         try:
-            with embedded_spark.server(folder) as url:
+            with embedded_spark.server(folder, size) as url:
                 _write(_record(folder), url)
                 _problem(folder).unlink(missing_ok=True)
                 if not first.done():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 from datetime import date, datetime, timedelta, timezone
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -168,3 +169,24 @@ def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(
 def test_an_address_is_a_url_or_a_libpq_string(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
     assert settings.postgres_dsn() == value
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "2 "])
+def test_a_number_of_cores_that_is_none_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DEDP_SPARK_CORES", value)
+    with pytest.raises(SettingError, match=re.escape(f"DEDP_SPARK_CORES is {value!r}; expected a whole number")):
+        settings.spark_cores()
+
+
+@pytest.mark.parametrize("value", ["1", "512", "511m", "0g", "1.5g", "much", "-Xmx1g", "1g -Dx=y"])
+def test_a_memory_that_spark_could_not_use_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DEDP_SPARK_MEMORY", value)
+    with pytest.raises(SettingError, match=re.escape(f"DEDP_SPARK_MEMORY is {value!r}; expected an amount")):
+        settings.spark_memory()
+
+
+def test_the_size_of_an_embedded_spark_server_is_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (settings.spark_cores(), settings.spark_memory()) == (None, None)
+    monkeypatch.setenv("DEDP_SPARK_CORES", "3")
+    monkeypatch.setenv("DEDP_SPARK_MEMORY", "2G")
+    assert (settings.spark_cores(), settings.spark_memory()) == (3, "2g")

@@ -96,6 +96,7 @@ def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print
         "promotions",
         "promotion_reports",
         "user_intake",
+        "flight_search",
         "daemon",
         "webserver",
     }

@@ -3,7 +3,15 @@
 import dagster as dg
 import pytest
 
-from jobs import devices_aggregator, devices_loader, late_data_integrator, promotion_reports, promotions, user_intake
+from jobs import (
+    devices_aggregator,
+    devices_loader,
+    flight_search,
+    late_data_integrator,
+    promotion_reports,
+    promotions,
+    user_intake,
+)
 
 LOCATIONS = {
     "devices_loader": devices_loader.defs,
@@ -12,6 +20,7 @@ LOCATIONS = {
     "promotions": promotions.defs,
     "promotion_reports": promotion_reports.defs,
     "user_intake": user_intake.defs,
+    "flight_search": flight_search.defs,
 }
 
 

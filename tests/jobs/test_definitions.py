@@ -16,6 +16,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetNode
 
 import dedp_assets
 from dedp_assets.client_uploads import contract as uploads
+from dedp_assets.flight_search import contract as flights
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.late_data_integrator import contract as lake
 from dedp_assets.promotions import contract as promotions
@@ -26,6 +27,7 @@ from jobs import (
     cookbook,
     devices_aggregator,
     devices_loader,
+    flight_search,
     late_data_integrator,
     promotion_reports,
     user_intake,
@@ -42,6 +44,7 @@ LOCATIONS = {
     "jobs.promotion_reports": promotion_reports.defs,
     "jobs.user_intake": user_intake.defs,
     "jobs.cookbook": cookbook.defs,
+    "jobs.flight_search": flight_search.defs,
 }
 # The locations of pipelines. The cookbook has examples, which rest until somebody turns them on.
 PIPELINES = [location for location in LOCATIONS if location != "jobs.cookbook"]
@@ -235,6 +238,7 @@ def test_each_asset_is_materialized_by_one_location_and_known_by_its_key_to_othe
         ),
         **dict.fromkeys([users.RAW, users.USERS], "jobs.user_intake"),
         **dict.fromkeys(cookbook.defs.resolve_asset_graph().materializable_asset_keys, "jobs.cookbook"),
+        **dict.fromkeys([flights.SEARCHES, flights.PER_ROUTE, flights.PER_HOUR], "jobs.flight_search"),
     }
     aggregator = devices_aggregator.defs.resolve_asset_graph()
     assert aggregator.external_asset_keys == {contract.DEVICES_FILE}

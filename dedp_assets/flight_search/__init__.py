@@ -1,0 +1,1 @@
+"""Flight searches: files of events that Spark appends to a Delta table, exactly once, and two aggregations of them."""
