@@ -48,7 +48,7 @@ test-cluster: setup ## the late-data integrator on a Spark cluster of separate p
 check: setup ## formatting, lint, types, and that every code location loads
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@MYPYPATH=.:$(HARNESS)/src $(BIN)/mypy dedp_assets sensors jobs tests scripts examples
+	@MYPYPATH=.:$(HARNESS)/src $(BIN)/mypy dedp_assets sensors jobs tests scripts examples/relations
 	@MYPYPATH=.:benchmarks:$(HARNESS)/src $(BIN)/mypy benchmarks
 	@MYPYPATH=$(HARNESS)/src $(BIN)/mypy --strict $(HARNESS)/src $(HARNESS)/tests/*.py $(HARNESS)/tests/world
 	@MYPYPATH=$(HARNESS)/src:$(ORCHARD)/src $(BIN)/mypy --strict --follow-imports silent $(ORCHARD)/tests
