@@ -12,6 +12,52 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def cpu_and_wall(work: Callable[[], object]) -> tuple[float, float]:
+    """Return the CPU time of this process during one call, and how long the call takes, both in s."""
+    began, used = time.perf_counter(), time.process_time()
+    work()
+    return time.process_time() - used, time.perf_counter() - began
+
+
+def compare_pairs(
+    names: tuple[str, str],
+    measure: tuple[Callable[[int], tuple[float, float]], Callable[[int], tuple[float, float]]],
+    *,
+    rounds: int,
+    at_most: float,
+) -> bool:
+    """As `compare`, on a machine that others use as well: judged is the median of the ratios of each round.
+
+    The two calls of a round follow one another, so that what else the machine does hits both. An outlier spoils one
+    round, and not a median of either side.
+
+    Args:
+        names: what to call the two functions in the output.
+        measure: the functions. Each gets the number of the round, 0 being the warm-up, and returns CPU and wall time.
+        rounds: how often to measure each function, after the warm-up.
+        at_most: the largest ratio of wall time that the claim allows.
+
+    Returns:
+        Whether the claim holds.
+    """
+    taken: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
+    for number in range(rounds + 1):
+        for which in (0, 1) if number % 2 else (1, 0):
+            value = measure[which](number)
+            if number:
+                taken[which].append(value)
+    width = max(map(len, names))
+    for name, values in zip(names, taken, strict=True):
+        cpu, wall = (statistics.median(column) * 1000 for column in zip(*values, strict=True))
+        print(f"{name:<{width}}  median {wall:8.1f} ms   CPU {cpu:8.1f} ms   n={rounds}")
+    cpu, wall = (
+        statistics.median(one[which] / other[which] for one, other in zip(*taken, strict=True)) for which in (0, 1)
+    )
+    verdict = "holds" if wall <= at_most else "FAILS"
+    print(f"{'ratio':<{width}}  {wall:.2f}, at most {at_most} claimed: {verdict}   (CPU {cpu:.2f})")
+    return wall <= at_most
+
+
 def compare(
     names: tuple[str, str],
     measure: tuple[Callable[[int], float], Callable[[int], float]],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import dagster as dg
 import psycopg2
-from measuring import compare, seconds
+from measuring import compare_pairs, cpu_and_wall
 
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
@@ -108,7 +108,7 @@ class Reports:
 def main() -> bool:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--deliveries", type=int, default=10_000)
-    arguments.add_argument("--rounds", type=int, default=30)
+    arguments.add_argument("--rounds", type=int, default=60)
     options = arguments.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="dedp-bench-") as folder,
@@ -123,16 +123,16 @@ def main() -> bool:
             name = psycopg2.extensions.make_dsn(dsn, dbname=f"with_{count}")
             sides.append(Reports(name, count, Path(folder) / f"home_{count}", instance))
 
-        def tick(side: Reports, number: int) -> float:
+        def tick(side: Reports, number: int) -> tuple[float, float]:
             side.load(number)
-            return seconds(lambda: side.tick())
+            return cpu_and_wall(lambda: side.tick())
 
-        def work(side: Reports, number: int) -> float:
+        def work(side: Reports, number: int) -> tuple[float, float]:
             side.load(number)
-            return seconds(lambda: side.work([side.last]))
+            return cpu_and_wall(lambda: side.work([side.last]))
 
         held = [
-            compare(
+            compare_pairs(
                 (f"{what} with {options.deliveries:,}", f"{what} with 10"),
                 (partial(measure, sides[0]), partial(measure, sides[1])),
                 rounds=options.rounds,

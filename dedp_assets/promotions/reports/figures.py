@@ -35,6 +35,27 @@ _DELIVERIES = """
     ORDER BY day
 """
 
+# What the page shows of these follows from the numbers of their loads, and of the loads that their metrics reflect. One
+# row for each supplier: a tick asks for it, and has no use for the deliveries themselves.
+_LOADS = """
+    SELECT
+        supplier,
+        max(day),
+        bool_or(day = %(today)s),
+        md5(string_agg(format('%%s %%s %%s', day, load_number, measured_load), ',' ORDER BY day))
+    FROM unnest(%(suppliers)s::text[]) AS asked (supplier)
+    CROSS JOIN LATERAL (
+        SELECT day, delivery.load_number, metrics.load_number AS measured_load
+        FROM dedp.promotion_metrics AS metrics
+        JOIN dedp.promotion_deliveries AS delivery USING (supplier, day)
+        WHERE metrics.supplier = asked.supplier
+        ORDER BY metrics.day DESC
+        LIMIT %(limit)s
+    ) AS latest
+    GROUP BY supplier
+    ORDER BY supplier
+"""
+
 _COMPARISONS = """
     SELECT supplier, previous_day, load_number, previous_load_number, compared_at AT TIME ZONE 'UTC'
     FROM unnest(%(suppliers)s::text[], %(days)s::date[]) AS latest (supplier, day)
@@ -198,7 +219,7 @@ def delivery_day(now: datetime, delivered: Sequence[date]) -> date:
 def read_version(connection: Connection, now: datetime) -> str:
     """Read the version of the figures, without them: a few rows for each supplier. "" without any delivery."""
     with _reading(connection) as cursor:
-        return _read_suppliers(cursor, now)[0] if has_deliveries(cursor) else ""
+        return _read_state(cursor, now).version if has_deliveries(cursor) else ""
 
 
 def read_figures(connection: Connection, now: datetime) -> Figures:
@@ -212,14 +233,10 @@ def read_figures(connection: Connection, now: datetime) -> Figures:
         if not has_deliveries(cursor):
             nobody = tuple(Supplier(name) for name in _names())
             return Figures(now, "", delivery_day(now, []), nobody)
-        version, suppliers, comparisons = _read_suppliers(cursor, now)
-        days = [each.day for delivered in suppliers.values() for each in delivered]
-        return Figures(
-            now,
-            version,
-            delivery_day(now, days),
-            tuple(_supplier(cursor, name, suppliers[name], comparisons.get(name)) for name in _names()),
-        )
+        state = _read_state(cursor, now)
+        deliveries = _read_deliveries(cursor)
+        suppliers = [_supplier(cursor, name, deliveries[name], state.comparisons.get(name)) for name in _names()]
+        return Figures(now, state.version, state.day, tuple(suppliers))
 
 
 @contextmanager
@@ -234,24 +251,34 @@ def _names() -> list[str]:
     return list(contract.SUPPLIERS.get_partition_keys())
 
 
-def _read_suppliers(
-    cursor: Cursor, now: datetime
-) -> tuple[str, dict[str, tuple[Delivered, ...]], dict[str, tuple[Any, ...]]]:
-    """The version; the last deliveries of each supplier, oldest first; and which comparison its latest one has."""
-    names = _names()
-    cursor.execute(_DELIVERIES, {"suppliers": names, "limit": MOST_DELIVERIES})
-    found: dict[str, list[Delivered]] = {name: [] for name in names}
-    for supplier, *delivered in cursor.fetchall():
-        found[supplier].append(Delivered(*delivered))
-    latest = {name: delivered[-1].day for name, delivered in found.items() if delivered}
+class _State(NamedTuple):
+    """The version of the figures, the day that the page is about, and which comparison each latest delivery has."""
+
+    version: str
+    day: date
+    comparisons: dict[str, tuple[Any, ...]]
+
+
+def _read_state(cursor: Cursor, now: datetime) -> _State:
+    names, today = _names(), now.date()
+    cursor.execute(_LOADS, {"suppliers": names, "limit": MOST_DELIVERIES, "today": today})
+    loads = cursor.fetchall()
+    latest = {supplier: day for supplier, day, _, _ in loads}
     cursor.execute(_COMPARISONS, {"suppliers": list(latest), "days": list(latest.values())})
     comparisons = {supplier: tuple(comparison) for supplier, *comparison in cursor.fetchall()}
-    day = delivery_day(now, [each.day for delivered in found.values() for each in delivered])
+    day = delivery_day(now, [today] if any(has_today for _, _, has_today, _ in loads) else [])
     # All that the page shows follows from these, and from the products, which change with the load's number.
-    loads = [[(name, each.day, each.load_number, each.measured_load) for each in found[name]] for name in names]
     shown = repr((names, day, now < closes(day), loads, sorted(comparisons.items())))
-    version = hashlib.sha256(shown.encode()).hexdigest()[:16] if latest else ""
-    return version, {name: tuple(delivered) for name, delivered in found.items()}, comparisons
+    return _State(hashlib.sha256(shown.encode()).hexdigest()[:16] if loads else "", day, comparisons)
+
+
+def _read_deliveries(cursor: Cursor) -> dict[str, tuple[Delivered, ...]]:
+    """The last deliveries of each supplier, oldest first."""
+    found: dict[str, list[Delivered]] = {name: [] for name in _names()}
+    cursor.execute(_DELIVERIES, {"suppliers": list(found), "limit": MOST_DELIVERIES})
+    for supplier, *delivered in cursor.fetchall():
+        found[supplier].append(Delivered(*delivered))
+    return {name: tuple(delivered) for name, delivered in found.items()}
 
 
 def _supplier(
