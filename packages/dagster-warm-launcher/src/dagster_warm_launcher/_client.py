@@ -32,6 +32,7 @@ class Location:
         name: The code location's name, for messages.
         executable: The Python interpreter.
         origin: `RepositoryPythonOrigin`, serialized.
+        load_data: `RepositoryLoadData`, serialized: what definitions that come from elsewhere are rebuilt from.
         instance_ref: `InstanceRef`, serialized.
         environment: The environment variables of the template and of its runs.
         working_directory: The directory of the template and of its runs.
@@ -42,6 +43,7 @@ class Location:
     name: str
     executable: str
     origin: str
+    load_data: str | None
     instance_ref: str
     environment: Mapping[str, str] = field(hash=False)
     working_directory: str
@@ -84,6 +86,13 @@ class ForkedRun:
     def interrupt(self) -> bool:
         """Ask the run to end, as Ctrl-C does. Returns whether it was there."""
         return _proc.interrupt(self.pid, self.start_time)
+
+    def wait_for_exit_code(self, seconds: float) -> int | None:
+        """Return the exit code of a process that has ended; `None` if its template has not said it by then."""
+        with suppress(TimeoutError):
+            while self.exit_code is None and self.next_message(seconds):
+                pass
+        return self.exit_code
 
     def kill(self) -> None:
         """End the process at once."""
@@ -130,6 +139,7 @@ class Template:
         self.start_time = _proc.start_time(self.pid)
         specification = {
             "origin": location.origin,
+            "load_data": location.load_data,
             "instance_ref": location.instance_ref,
             "location_name": location.name if location.inject_environment else None,
             "max_runs": max_runs,
@@ -146,16 +156,22 @@ class Template:
             if received := self._control.recv(MESSAGE_BYTES):
                 reply: dict[str, Any] = json.loads(received)
                 return reply
+        except TimeoutError:
+            return self._too_slow(timeout)
+        except OSError:
+            pass  # it has ended
+        try:
             code = self._process.wait(timeout)
             return {
                 "unusable": f"its process ended with exit code {code}, for a reason that it has printed. Is"
                 f" dagster-warm-launcher installed for {self._executable}?"
             }
-        except (TimeoutError, subprocess.TimeoutExpired):
-            self._process.kill()
-            return {"unusable": f"its import took longer than {timeout:g} s (`startup_timeout`)"}
-        except OSError as error:
-            return {"unusable": f"its process is gone: {error}"}
+        except subprocess.TimeoutExpired:
+            return self._too_slow(timeout)
+
+    def _too_slow(self, timeout: float) -> dict[str, Any]:
+        self._process.kill()
+        return {"unusable": f"its import took longer than {timeout:g} s (`startup_timeout`)"}
 
     def fork(self, request: Mapping[str, str], timeout: float = 60) -> ForkedRun:
         """Fork a process that executes a run.
@@ -195,11 +211,12 @@ def _why_no_process(message: Mapping[str, Any] | None, run: ForkedRun) -> str:
 class Templates:
     """The templates of a process, one for each location and environment.
 
-    A location that can't have one is asked again when its code or environment has changed, or after `retry_after`.
+    A location that can't have one is tried again when it was reloaded or its environment has changed, or after
+    `retry_after` seconds.
     """
 
     def __init__(
-        self, log: Callable[[str], None], max_runs: int, startup_timeout: float, retry_after: float = 60
+        self, log: Callable[[str], None], max_runs: int, startup_timeout: float, retry_after: float = 600
     ) -> None:
         self._log = log
         self._max_runs = max_runs

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from multiprocessing.context import SpawnContext
+from typing import Any, NamedTuple
 
-from dagster import DagsterRun
+from dagster import DagsterInstance, DagsterRun
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.events import EngineEventData
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
+from dagster._core.remote_origin import (
+    CodeLocationOrigin,
+    GrpcServerCodeLocationOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+)
 from dagster._grpc.types import ExecuteExternalJobArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, serialize_value
 from dagster._utils import get_run_crash_explanation
@@ -35,21 +40,28 @@ __all__ = [
     "InstanceRef",
     "JobPythonOrigin",
     "LaunchRunContext",
+    "LoadedLocation",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "RepositoryPythonOrigin",
     "WorkerStatus",
     "capture_interrupts",
+    "code_servers_start_runs_in",
     "deserialize_value",
     "execute_run",
     "get_run_crash_explanation",
     "import_instance_classes",
     "import_repository",
     "inject_environment",
+    "instance_ref_of",
     "is_likely_venv_executable",
     "launch_failed",
+    "load_data_of",
+    "loaded_location",
     "run_arguments",
+    "run_code_server",
+    "run_not_started",
+    "run_started",
     "serialize_value",
-    "server_id",
 ]
 
 # What a run imports between its start and its first step, besides its location: 0.2 s. Not every release has all.
@@ -67,14 +79,18 @@ IMPORTED_BY_A_RUN = (
 )
 
 
-def import_repository(serialized_origin: str) -> str:
+def import_repository(serialized_origin: str, serialized_load_data: str | None) -> str:
     """Import a code location, as a run's process does before its first step.
 
     Returns:
         The repository's name.
     """
     origin = deserialize_value(serialized_origin, RepositoryPythonOrigin)
-    return recon_repository_from_origin(origin).get_definition().name
+    repository = recon_repository_from_origin(origin)
+    if serialized_load_data:
+        load_data: Any = deserialize_value(serialized_load_data)
+        repository = repository.with_repository_load_data(load_data)
+    return repository.get_definition().name
 
 
 def import_instance_classes(serialized_instance_ref: str) -> None:
@@ -136,12 +152,100 @@ def launch_failed(message: str | None, serialized_error: str | None = None) -> D
     return DagsterLaunchFailedError(message, serializable_error_info=error)  # type: ignore[no-untyped-call]
 
 
-def server_id(context: LaunchRunContext, run: DagsterRun) -> str | None:
-    """Return the id of the code server that a run's location was loaded from. Each reload makes a new one."""
+def load_data_of(instance: DagsterInstance, execution_plan_id: str) -> str | None:
+    """Return what the definitions of a run with this plan are rebuilt from, serialized."""
+    data = instance.get_execution_plan_snapshot(execution_plan_id).repository_load_data
+    return serialize_value(data) if data else None
+
+
+def instance_ref_of(serialized_arguments: str) -> str:
+    """Return the instance of a run that a code server is told to start, serialized."""
+    arguments: ExecuteExternalJobArgs = deserialize_value(serialized_arguments, ExecuteExternalJobArgs)
+    assert arguments.instance_ref is not None
+    return serialize_value(arguments.instance_ref)
+
+
+def run_started() -> object:
+    """Return what a run's process puts into its queue when it executes the run."""
+    from dagster._grpc.impl import StartRunInSubprocessSuccessful
+
+    return StartRunInSubprocessSuccessful()
+
+
+def run_not_started(message: str | None, serialized_error: str) -> object:
+    """Return what a run's process puts into its queue when it can't execute the run."""
+    from dagster._grpc.impl import IPCErrorMessage
+
+    error: Any = deserialize_value(serialized_error)
+    return IPCErrorMessage(serializable_error_info=error, message=message)
+
+
+def code_servers_start_runs_in(context: Callable[[str, SpawnContext, Callable[[Any], str | None]], Any]) -> None:
+    """Let the code servers of this process start their runs through `context`, instead of `multiprocessing`.
+
+    Args:
+        context: Called with the location's name, the context that it replaces, and a function that returns what the
+            definitions of a job's repository are rebuilt from, serialized.
+    """
+    from dagster._grpc import server
+
+    class WarmApiServer(server.DagsterApiServer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            name = kwargs.get("location_name") or _target_name(kwargs["loadable_target_origin"])
+            self._mp_ctx: Any = context(name, self._mp_ctx, self._load_data_for)
+
+        def _load_data_for(self, job: Any) -> str | None:
+            loaded = self._loaded_repositories
+            for name, repository in loaded.reconstructables_by_name.items() if loaded else ():
+                if repository == job.repository and loaded:
+                    data = loaded.definitions_by_name[name].repository_load_data
+                    return serialize_value(data) if data else None
+            return None
+
+    # `dagster api grpc` takes it from there when it starts.
+    server.DagsterApiServer = WarmApiServer  # type: ignore[misc]
+
+
+def _target_name(target: Any) -> str:
+    return str(
+        next((value for value in (target.module_name, target.package_name, target.python_file) if value), "code")
+    )
+
+
+def run_code_server(options: Sequence[str]) -> None:
+    """Run `dagster api grpc`."""
+    from dagster._cli.api import grpc_command
+
+    grpc_command.main(list(options), prog_name="dagster-warm-launcher grpc")
+
+
+def loaded_location(context: LaunchRunContext) -> LoadedLocation | None:
+    """Return where a run's code comes from now; `None` if no code server serves it."""
     from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 
+    run = context.dagster_run
     if context.workspace is None or run.remote_job_origin is None:
         return None
-    name = run.remote_job_origin.repository_origin.code_location_origin.location_name
-    location: Any = context.workspace.get_code_location(name)
-    return location.server_id if isinstance(location, GrpcServerCodeLocation) else None
+    repository = run.remote_job_origin.repository_origin
+    location = context.workspace.get_code_location(repository.code_location_origin.location_name)
+    if not isinstance(location, GrpcServerCodeLocation):
+        return None
+    code = location.get_repository(repository.repository_name).handle.get_python_origin()
+    return LoadedLocation(location.origin, code, JobPythonOrigin(run.job_name, code), location.server_id)
+
+
+class LoadedLocation(NamedTuple):
+    """A code location, as it is loaded now.
+
+    Attributes:
+        origin: Its code server.
+        code: Its code, on the machine of its code server.
+        job: The run's job in that code.
+        server_id: Each reload makes a new one.
+    """
+
+    origin: CodeLocationOrigin
+    code: RepositoryPythonOrigin
+    job: JobPythonOrigin
+    server_id: str

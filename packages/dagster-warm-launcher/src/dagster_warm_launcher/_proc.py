@@ -13,9 +13,20 @@ from pathlib import Path
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+# jemalloc stops its own threads in a fork, and does their work in the others. pyarrow and deltalake bring it.
+HARMLESS_THREADS = {"jemalloc_bg_thd"}
+
+
 def threads() -> int:
-    """Return how many threads this process has, those of native libraries included."""
-    return len(os.listdir("/proc/self/task"))
+    """Return how many threads this process has, those of native libraries included, that a fork would miss."""
+    return sum(_thread_name(thread) not in HARMLESS_THREADS for thread in os.listdir("/proc/self/task"))
+
+
+def _thread_name(thread: str) -> str:
+    try:
+        return Path(f"/proc/self/task/{thread}/comm").read_text().strip()
+    except OSError:
+        return ""  # it is just starting or ending
 
 
 def resident_bytes() -> int:

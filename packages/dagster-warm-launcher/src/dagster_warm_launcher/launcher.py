@@ -17,6 +17,7 @@ from dagster_warm_launcher._client import ForkedRun, Location, NotWarm, Template
 
 # Tags that begin like this are not shown.
 TAG = ".dagster/warm_run"
+KEPT_PLANS = 256
 logger = logging.getLogger("dagster.warm_launcher")
 
 
@@ -40,6 +41,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         self._templates = Templates(logger.info, max_runs_per_template, startup_timeout)
         self._watcher = Watcher()
         self._under_way: set[str] = set()
+        self._load_data_of_plan: dict[str, str | None] = {}
 
     @classmethod
     def config_type(cls) -> Any:
@@ -73,12 +75,19 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def launch_run(self, context: _dagster.LaunchRunContext) -> None:
         run = context.dagster_run
-        location = self._location(context) if self._enabled else None
-        if location is None or run.has_repository_load_data:
+        loaded = _dagster.loaded_location(context) if self._enabled else None
+        location = self._location(loaded, run) if loaded else None
+        if loaded is None or location is None:
             super().launch_run(context)
             return
         try:
-            forked = self._templates.fork(location, self._request(run))
+            forked = self._templates.fork(
+                location,
+                {
+                    "arguments": _dagster.run_arguments(run, self._instance.get_ref()),
+                    "job_origin": _dagster.serialize_value(loaded.job),
+                },
+            )
         except NotWarm:
             super().launch_run(context)
             return
@@ -88,41 +97,44 @@ class WarmRunLauncher(DefaultRunLauncher):
         self._under_way.add(run.run_id)
         self._watcher.watch(forked, lambda ended: self._ended(run.run_id, ended))
 
-    def _location(self, context: _dagster.LaunchRunContext) -> Location | None:
-        """Return what a template of the run's location needs; `None` where its code server is out of reach."""
-        run = context.dagster_run
-        if run.remote_job_origin is None or run.job_code_origin is None:
-            return None
-        origin = run.remote_job_origin.repository_origin.code_location_origin
-        code = run.job_code_origin.repository_origin
+    def _location(self, loaded: _dagster.LoadedLocation, run: DagsterRun) -> Location | None:
+        """Return what a template needs; `None` where its environment is not this machine's or can't be read."""
+        origin, executable = loaded.origin, loaded.code.executable_path
+        environment: Mapping[str, str] | None = None
+        directory: str | None = None
         if isinstance(origin, _dagster.ManagedGrpcPythonEnvCodeLocationOrigin):
-            environment: Mapping[str, str] | None = dict(os.environ)
-            directory: str | None = os.getcwd()
-        elif isinstance(origin, _dagster.GrpcServerCodeLocationOrigin) and origin.socket:
-            # `dagster dev` starts a code server on a unix socket. Its runs get its environment, and so do ours.
-            server = _proc.listener(origin.socket)
-            environment = _proc.environment(server) if server else None
-            directory = _proc.working_directory(server) if server else None
-        else:
-            return None
-        if environment is None or directory is None or not os.path.exists(code.executable_path):
+            environment, directory = dict(os.environ), os.getcwd()
+        # `dagster dev` starts a code server on a unix socket. Its runs get its environment, and so do ours.
+        elif (
+            isinstance(origin, _dagster.GrpcServerCodeLocationOrigin)
+            and origin.socket
+            and (server := _proc.listener(origin.socket))
+        ):
+            environment, directory = _proc.environment(server), _proc.working_directory(server)
+        if environment is None or directory is None or not os.path.exists(executable):
             return None
         return Location(
             name=origin.location_name,
-            executable=code.executable_path,
-            origin=_dagster.serialize_value(code),
+            executable=executable,
+            origin=_dagster.serialize_value(loaded.code),
+            load_data=self._load_data(run),
             instance_ref=_dagster.serialize_value(self._instance.get_ref()),
-            environment=_with_path_of(code.executable_path, environment),
+            environment=_with_path_of(executable, environment),
             working_directory=directory,
             inject_environment=True,
-            version=_dagster.server_id(context, run),
+            version=loaded.server_id,
         )
 
-    def _request(self, run: DagsterRun) -> dict[str, str]:
-        return {
-            "arguments": _dagster.run_arguments(run, self._instance.get_ref()),
-            "job_origin": _dagster.serialize_value(run.job_code_origin),
-        }
+    def _load_data(self, run: DagsterRun) -> str | None:
+        """Return what the run's definitions are rebuilt from. Runs of the same job and selection share a plan."""
+        plan = run.execution_plan_snapshot_id
+        if not run.has_repository_load_data or plan is None:
+            return None
+        if plan not in self._load_data_of_plan:
+            if len(self._load_data_of_plan) >= KEPT_PLANS:
+                self._load_data_of_plan.clear()
+            self._load_data_of_plan[plan] = _dagster.load_data_of(self._instance, plan)
+        return self._load_data_of_plan[plan]
 
     def _wait_until_started(self, run: DagsterRun, forked: ForkedRun) -> None:
         try:

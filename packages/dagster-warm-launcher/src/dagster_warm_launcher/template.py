@@ -68,7 +68,7 @@ def _import_location(specification: dict[str, Any]) -> WatchedImports:
             os.environ.update(
                 _dagster.inject_environment(specification["instance_ref"], specification["location_name"])
             )
-        _dagster.import_repository(specification["origin"])
+        _dagster.import_repository(specification["origin"], specification["load_data"])
         _dagster.import_instance_classes(specification["instance_ref"])
     return watched
 
