@@ -27,7 +27,11 @@ def execute(context):
 def work():
     execute()
 
-defs = dg.Definitions(jobs=[work])
+@dg.job(executor_def=dg.multiprocess_executor)
+def work_in_steps():
+    execute()
+
+defs = dg.Definitions(jobs=[work, work_in_steps])
 """
 FINISHED = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
@@ -79,22 +83,21 @@ class Deployment:
         pid: int | None = self.launcher._templates.pids().get(location)
         return pid
 
-    def create(self, source: str, location: str = "plain", **tags: str) -> str:
+    def create(self, source: str, location: str = "plain", job_name: str = "work") -> str:
         repository = next(iter(self.workspace().get_code_location(location).get_repositories().values()))
-        job = repository.get_full_job("work")
+        job = repository.get_full_job(job_name)
         run = create_run_for_test(
             self.instance,
-            job_name="work",
+            job_name=job_name,
             run_config={"ops": {"execute": {"config": {"source": source}}}},
             remote_job_origin=job.get_remote_origin(),
             job_code_origin=job.get_python_origin(),
-            tags=tags,
         )
         return str(run.run_id)
 
-    def launch(self, source: str, location: str = "plain", **tags: str) -> str:
+    def launch(self, source: str, location: str = "plain", job_name: str = "work") -> str:
         """Start a run whose step executes that source."""
-        run_id = self.create(source, location, **tags)
+        run_id = self.create(source, location, job_name)
         self.instance.launch_run(run_id, self.workspace())
         return run_id
 

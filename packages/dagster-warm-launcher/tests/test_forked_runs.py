@@ -71,17 +71,17 @@ def deployment(deploy: Callable[..., Deployment]) -> Iterator[Deployment]:
         os.environ.pop("OF_THE_CODE_SERVER", None)
 
 
-def facts(deployment: Deployment) -> tuple[str, dict[str, object]]:
+def facts(deployment: Deployment, job_name: str = "work") -> tuple[str, dict[str, object]]:
     path = deployment.folder / "facts.json"
-    run_id = deployment.launch(FACTS.replace("PATH", repr(str(path))))
+    run_id = deployment.launch(FACTS.replace("PATH", repr(str(path))), job_name=job_name)
     assert deployment.wait(run_id) == DagsterRunStatus.SUCCESS
     return run_id, json.loads(path.read_text())
 
 
-def start_endless(deployment: Deployment, name: str) -> tuple[str, int]:
-    """Start a run whose step never ends. Returns its id and pid, when the step runs."""
+def start_endless(deployment: Deployment, name: str, job_name: str = "work") -> tuple[str, int]:
+    """Start a run whose step never ends. Returns its id and pid, when the step executes."""
     path = deployment.folder / name
-    run_id = deployment.launch(ENDLESS.replace("PATH", repr(str(path))))
+    run_id = deployment.launch(ENDLESS.replace("PATH", repr(str(path))), job_name=job_name)
     wait_until(path.exists, "the step")
     return run_id, json.loads(deployment.run(run_id).tags[".dagster/warm_run"])["pid"]
 
@@ -219,6 +219,45 @@ def test_a_run_that_is_killed_before_its_first_event_is_reported(deployment: Dep
     run_id = deployment.launch("pass")
     assert deployment.wait(run_id) == DagsterRunStatus.FAILURE
     assert "killed by signal 9 (SIGKILL)" in deployment.said(run_id)
+
+
+def test_steps_of_the_multiprocess_executor_are_forks_of_the_template(deployment: Deployment) -> None:
+    run_id, found = facts(deployment, "work_in_steps")
+
+    process = json.loads(deployment.run(run_id).tags[".dagster/warm_run"])["pid"]
+    assert found["ppid"] == deployment.template()
+    assert found["pid"] != process
+    assert found["blocked"] == []
+
+
+def test_a_run_with_steps_in_processes_is_terminated(deployment: Deployment) -> None:
+    run_id, _ = start_endless(deployment, "endless step", "work_in_steps")
+
+    assert deployment.launcher.terminate(run_id)
+    assert deployment.wait(run_id) == DagsterRunStatus.CANCELED
+    wait_until(lambda: not psutil.Process(deployment.template()).children(), "the processes to end")
+
+
+def test_a_step_outlives_its_template(deployment: Deployment) -> None:
+    go_on = deployment.folder / "go on"
+    began = deployment.folder / "step began"
+    wait = (
+        f"import pathlib, time; pathlib.Path({str(began)!r}).touch()\n"
+        f"while not pathlib.Path({str(go_on)!r}).exists(): time.sleep(0.05)"
+    )
+    run_id = deployment.launch(wait, job_name="work_in_steps")
+    wait_until(began.exists, "the step")
+    template = deployment.template()
+    assert template
+    os.kill(template, signal.SIGKILL)
+    go_on.touch()
+    assert deployment.wait(run_id) == DagsterRunStatus.SUCCESS
+
+
+def test_a_killed_step_fails_its_run(deployment: Deployment) -> None:
+    run_id = deployment.launch("import os; os.kill(os.getpid(), 9)", job_name="work_in_steps")
+    assert deployment.wait(run_id) == DagsterRunStatus.FAILURE
+    assert "was terminated by signal 9 (SIGKILL)" in deployment.said(run_id)
 
 
 def test_runs_leave_nothing_behind(deployment: Deployment) -> None:

@@ -62,6 +62,7 @@ __all__ = [
     "run_not_started",
     "run_started",
     "serialize_value",
+    "steps_start_in",
 ]
 
 # What a run imports between its start and its first step, besides its location: 0.2 s. Not every release has all.
@@ -136,6 +137,13 @@ def execute_run(
     job = recon_job_from_origin(deserialize_value(serialized_job_origin, JobPythonOrigin))
     # This process is terminated by a signal, and not by that event: it needs no connection to anybody for it.
     start_run_in_subprocess(serialized_arguments, job, Events(), multiprocessing.Event())  # type: ignore[no-untyped-call]
+
+
+def steps_start_in(multiprocessing_with_context: Any) -> None:
+    """Let the multiprocess executor of this process take its contexts from there, instead of from `multiprocessing`."""
+    from dagster._core.executor import multiprocess
+
+    multiprocess.multiprocessing = multiprocessing_with_context  # type: ignore[attr-defined]
 
 
 def run_arguments(run: DagsterRun, instance_ref: InstanceRef) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from dagster_warm_launcher import _proc
 from dagster_warm_launcher._imports import WatchedImports, watched_imports
 
 MESSAGE_BYTES = 1 << 20
+MAX_DESCRIPTORS = 64
 # A template only forks. When it has grown by this much, something in it runs that should not.
 GROWTH_BYTES = 64 << 20
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
@@ -55,9 +58,9 @@ def main() -> NoReturn:
     gc.collect()
     gc.freeze()
     _send(control, ready=True, seconds=round(time.monotonic() - began, 2), files=len(watched.files))
-    run = _serve(control, watched, specification["max_runs"])
-    # From here on this process is a run, unless nobody needs the template any more.
-    sys.exit(_execute(run) if run else 0)
+    child = _serve(control, watched, specification["max_runs"])
+    # From here on this process is a run or a step, unless nobody needs the template any more.
+    sys.exit(child.execute() if child else 0)
 
 
 def _import_location(specification: dict[str, Any]) -> WatchedImports:
@@ -69,6 +72,7 @@ def _import_location(specification: dict[str, Any]) -> WatchedImports:
                 _dagster.inject_environment(specification["instance_ref"], specification["location_name"])
             )
         _dagster.import_repository(specification["origin"], specification["load_data"])
+        importlib.import_module("dagster_warm_launcher._steps")
         _dagster.import_instance_classes(specification["instance_ref"])
     return watched
 
@@ -101,13 +105,13 @@ def _threads_message(watched: WatchedImports) -> str:
     )
 
 
-def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> socket.socket | None:
-    """Fork for each request, and report how the runs ended.
+def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> Child | None:
+    """Fork for each request, and report how the forks ended.
 
     Returns:
-        In the child: the socket of its run. In the template: `None`, when its owner is gone and its runs have ended.
+        In a child: what it has to be. In the template: `None`, when its owner is gone and its runs have ended.
     """
-    runs: dict[int, socket.socket] = {}
+    children: dict[int, Child] = {}
     began_with = (_proc.resident_bytes(), len(_proc.descriptors()))
     forked = 0
     # Ctrl-C in a terminal reaches all its processes. The runs hear it, as stock ones do. The template does not: it ends
@@ -117,29 +121,116 @@ def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> so
         selector.register(ended, selectors.EVENT_READ)
         selector.register(control, selectors.EVENT_READ)
         owned = True
-        while owned or runs:
-            ready = [key.fileobj for key, _ in selector.select()]
-            if ended in ready:
-                _reap(ended, runs)
-            if control in ready:
-                _, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-                if not descriptors:
-                    owned = False
-                    selector.unregister(control)
+        while owned or children:
+            for asking in [key.fileobj for key, _ in selector.select()]:
+                if asking is ended:
+                    _reap(ended, children)
                     continue
-                run = socket.socket(fileno=descriptors[0])
-                reason = _why_replace(watched, began_with, forked, max_runs, len(runs))
+                assert isinstance(asking, socket.socket)
+                _, descriptors, _, _ = socket.recv_fds(asking, MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+                if not descriptors:
+                    selector.unregister(asking)
+                    owned = owned and asking is not control
+                    if asking is not control:
+                        asking.close()
+                    continue
+                child = Run(descriptors) if asking is control else Step(descriptors)
+                reason = _why_replace(
+                    watched, began_with, forked, max_runs if child.is_run else sys.maxsize, len(children)
+                )
                 if reason:
-                    _send(run, refused=reason)
-                    run.close()
+                    child.refuse(reason)
                     continue
                 if (pid := os.fork()) == 0:
-                    for other in [control, *runs.values()]:
-                        other.close()
-                    return run
-                runs[pid] = run
+                    child.belongs_to_this_process()
+                    for other in [key.fileobj for key in selector.get_map().values() if key.fileobj is not ended]:
+                        other.close()  # type: ignore[union-attr]
+                    for sibling in children.values():
+                        sibling.close()
+                    return child
+                if child.steps:
+                    selector.register(child.steps[0], selectors.EVENT_READ)
+                child.forked(pid)
+                children[pid] = child
                 forked += 1
     return None
+
+
+class Run:
+    """A run's process: a socket on which it gets its task, and on which it and the template say how it goes."""
+
+    is_run = True
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self._connection = socket.socket(fileno=descriptors[0])
+        # On which it asks the template for its steps' processes.
+        self.steps = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def refuse(self, reason: str) -> None:
+        _send(self._connection, refused=reason)
+        self.close()
+        self.steps[0].close()
+        self.steps[1].close()
+
+    def forked(self, pid: int) -> None:
+        self.steps[1].close()
+
+    def belongs_to_this_process(self) -> None:
+        self.steps[0].close()
+
+    def ended(self, code: int) -> None:
+        _send(self._connection, exited=code)
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def execute(self) -> int:
+        return _execute(self._connection, self.steps[1])
+
+
+class Step:
+    """A step's process: pipes, as those between Python's fork server and a process of `multiprocessing`."""
+
+    is_run = False
+    steps = None
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self._reader, self._writer, *self._others = descriptors
+
+    def refuse(self, reason: str) -> None:
+        self.forked(None)
+        self.close()
+
+    def forked(self, pid: int | None) -> None:
+        for descriptor in [self._reader, *self._others]:
+            os.close(descriptor)
+        self._others = []
+        if pid is not None:
+            self._say(pid)
+
+    def belongs_to_this_process(self) -> None:
+        os.close(self._writer)
+
+    def ended(self, code: int) -> None:
+        self._say(code)
+        self.close()
+
+    def _say(self, number: int) -> None:
+        with suppress(OSError):
+            os.write(self._writer, struct.pack("q", number))
+
+    def close(self) -> None:
+        os.close(self._writer)
+
+    def execute(self) -> int:
+        _become_a_process_of_its_own()
+        from dagster_warm_launcher import _steps
+
+        return _steps.execute_step([self._reader, *self._others])
+
+
+Child = Run | Step
 
 
 def _why_replace(
@@ -151,8 +242,8 @@ def _why_replace(
         return "it has got a second thread"
     if _proc.resident_bytes() > began_with[0] + GROWTH_BYTES:
         return f"it has grown by more than {GROWTH_BYTES >> 20} MiB"
-    # Two for the loop, and the new run's.
-    if len(_proc.descriptors()) > began_with[1] + under_way + 8:
+    # Those of the loop, two of each run, and the new one's.
+    if len(_proc.descriptors()) > began_with[1] + 2 * under_way + 16:
         return "it has more files open than it has runs"
     return f"it has started {forked} runs" if forked >= max_runs else None
 
@@ -174,7 +265,7 @@ def _children_that_end() -> Iterator[socket.socket]:
         writer.close()
 
 
-def _reap(ended: socket.socket, runs: dict[int, socket.socket]) -> None:
+def _reap(ended: socket.socket, children: dict[int, Child]) -> None:
     with suppress(BlockingIOError):
         while ended.recv(4096):
             pass
@@ -183,19 +274,19 @@ def _reap(ended: socket.socket, runs: dict[int, socket.socket]) -> None:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            if run := runs.pop(pid, None):
-                _send(run, exited=os.waitstatus_to_exitcode(status))
-                run.close()
+            if child := children.pop(pid, None):
+                child.ended(os.waitstatus_to_exitcode(status))
 
 
-def _execute(run: socket.socket) -> int:
+def _execute(run: socket.socket, steps: socket.socket) -> int:
     """Be the run that the request asks for.
 
     Returns:
         The exit code.
     """
-    from dagster_warm_launcher import _dagster
+    from dagster_warm_launcher import _dagster, _steps
 
+    _dagster.steps_start_in(_steps.Multiprocessing(steps))
     _become_a_process_of_its_own()
     _send(run, pid=os.getpid(), start_time=_proc.start_time(os.getpid()))
     request = json.loads(run.makefile().readline())
