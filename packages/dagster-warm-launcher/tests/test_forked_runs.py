@@ -178,6 +178,7 @@ def test_a_run_that_is_killed_after_its_template_is_reported(deployment: Deploym
     assert deployment.wait(run_id) == DagsterRunStatus.FAILURE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["template dies", "template dies after"])
 def test_a_template_that_is_killed_while_it_forks_costs_no_run(deployment: Deployment, when: str) -> None:
     facts(deployment)
@@ -260,8 +261,9 @@ def test_a_killed_step_fails_its_run(deployment: Deployment) -> None:
     assert "was terminated by signal 9 (SIGKILL)" in deployment.said(run_id)
 
 
-def test_runs_leave_nothing_behind(deployment: Deployment) -> None:
-    leaves_nothing_behind(deployment, 6)
+@pytest.mark.slow
+def test_fifty_runs_leave_nothing_behind(deployment: Deployment) -> None:
+    leaves_nothing_behind(deployment, 50)
 
 
 @pytest.mark.slow
