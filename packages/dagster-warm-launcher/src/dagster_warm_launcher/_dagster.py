@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.errors import DagsterLaunchFailedError
-from dagster._core.events import EngineEventData
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
@@ -21,8 +20,7 @@ from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
 )
 from dagster._grpc.types import ExecuteExternalJobArgs
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, serialize_value
-from dagster._utils import get_run_crash_explanation
+from dagster._serdes import ConfigurableClassData, deserialize_value, serialize_value
 from dagster._utils.hosted_user_process import recon_job_from_origin, recon_repository_from_origin
 from dagster._utils.interrupts import capture_interrupts
 from dagster._utils.path import is_likely_venv_executable
@@ -33,9 +31,7 @@ SUPPORTED = ">=1.12,<1.14"
 __all__ = [
     "SUPPORTED",
     "CheckRunHealthResult",
-    "ConfigurableClass",
     "ConfigurableClassData",
-    "EngineEventData",
     "GrpcServerCodeLocationOrigin",
     "InstanceRef",
     "JobPythonOrigin",
@@ -48,7 +44,6 @@ __all__ = [
     "code_servers_start_runs_in",
     "deserialize_value",
     "execute_run",
-    "get_run_crash_explanation",
     "import_instance_classes",
     "import_repository",
     "inject_environment",
@@ -80,18 +75,19 @@ IMPORTED_BY_A_RUN = (
 )
 
 
-def import_repository(serialized_origin: str, serialized_load_data: str | None) -> str:
+def import_repository(serialized_origin: str, serialized_load_data: str | None) -> None:
     """Import a code location, as a run's process does before its first step.
 
-    Returns:
-        The repository's name.
+    Args:
+        serialized_origin: `RepositoryPythonOrigin`.
+        serialized_load_data: `RepositoryLoadData`, if the run has any.
     """
     origin = deserialize_value(serialized_origin, RepositoryPythonOrigin)
     repository = recon_repository_from_origin(origin)
     if serialized_load_data:
         load_data: Any = deserialize_value(serialized_load_data)
         repository = repository.with_repository_load_data(load_data)
-    return repository.get_definition().name
+    repository.get_definition()
 
 
 def import_instance_classes(serialized_instance_ref: str) -> None:

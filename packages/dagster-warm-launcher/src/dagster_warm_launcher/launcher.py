@@ -91,7 +91,12 @@ class WarmRunLauncher(DefaultRunLauncher):
         except NotWarm:
             super().launch_run(context)
             return
-        self._instance.add_run_tags(run.run_id, {TAG: _tag(run.run_id, forked)})
+        try:
+            self._instance.add_run_tags(run.run_id, {TAG: _tag(run.run_id, forked)})
+        except BaseException:
+            # Dagster reports the run as failed, or queues it again: no process may go on with it.
+            forked.kill()
+            raise
         self._wait_until_started(run, forked)
         self._run_ids.add(run.run_id)
         self._under_way.add(run.run_id)
