@@ -1,12 +1,13 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-harness test-slow test-model test-cluster check bench format clean
+.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-cluster check bench format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-dev
 BIN := $(VENV)/bin
 HARNESS := packages/dagster-scenario
+LAUNCHER := packages/dagster-warm-launcher
 ORCHARD := $(HARNESS)/tests/foreign/orchard
 
 help: ## this list
@@ -17,7 +18,7 @@ setup: $(TOOLS) ## install everything into .venv; `make demo` and `make up` do w
 $(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
 	@./scripts/setup.sh
 
-$(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml
+$(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml packages/dagster-warm-launcher/pyproject.toml
 	@./scripts/setup.sh dev
 
 demo: $(INSTALLED) ## the pipelines end to end, with their results checked
@@ -35,11 +36,15 @@ test: setup ## every test but those that take minutes
 test-harness: setup ## the tests of the harness, which is a package of its own
 	@cd $(HARNESS) && ../../$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
 
+test-launcher: setup ## the tests of the run launcher, which is a package of its own
+	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m "not slow" tests
+
 test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
 	@$(BIN)/python -m pytest -m slow tests $(HARNESS)/tests
+	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m slow tests
 	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 
-test-model: setup ## 10,000 schedules of each model: commits, files that land, ticks, runs, crashes, outages
+test-model: setup ## 10,000 schedules of each model (of promotions 2,000): commits, files, ticks, runs, crashes, outages
 	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 PROMOTION_SCHEDULES=2000 $(BIN)/python -m pytest --numprocesses 2 tests/model
 
 test-cluster: setup ## the late-data integrator on a Spark cluster of separate processes (needs a JDK 17+)
@@ -51,6 +56,7 @@ check: setup ## formatting, lint, types, and that every code location loads
 	@MYPYPATH=.:$(HARNESS)/src $(BIN)/mypy dedp_assets sensors jobs tests scripts examples/relations
 	@MYPYPATH=.:benchmarks:$(HARNESS)/src $(BIN)/mypy benchmarks
 	@MYPYPATH=$(HARNESS)/src $(BIN)/mypy --strict $(HARNESS)/src $(HARNESS)/tests/*.py $(HARNESS)/tests/world
+	@MYPYPATH=$(LAUNCHER)/src:$(LAUNCHER)/tests $(BIN)/mypy --strict $(LAUNCHER)/src $(LAUNCHER)/tests/*.py
 	@MYPYPATH=$(HARNESS)/src:$(ORCHARD)/src $(BIN)/mypy --strict --follow-imports silent $(ORCHARD)/tests
 	@said=$$(env -u DAGSTER_HOME $(BIN)/dagster definitions validate --workspace workspace.yaml 2>&1) \
 	    || { echo "$$said"; exit 1; }; \

@@ -83,8 +83,8 @@ if [ "${1:-}" = dev ]; then
     echo "[setup] what tests and checks need, of requirements-dev.txt"
     uv=$(find_uv)
     install_packages requirements-dev.txt
-    install --no-build-isolation --editable packages/dagster-scenario || fail \
-        "the test harness could not be installed." "See the message above."
+    install --no-build-isolation --editable packages/dagster-warm-launcher --editable packages/dagster-scenario || fail \
+        "the run launcher and the test harness could not be installed." "See the message above."
     touch .venv/.installed-dev
     exit
 fi
