@@ -239,7 +239,6 @@ class Shop:
         self.notifier_is_away = self.disk_is_full = False
         self.supplied: dict[Key, _Supplied] = {}
         self.ever_loaded: set[Key] = set()
-        self.forgets = False  # whether a cursor was ever lost, so that something may be said twice, or not at all
         self._locks: set[Path] = set()
         self._last_change_ns = 0
         self._turn: Run | None = None

@@ -213,7 +213,7 @@ def test_what_arrives_while_a_run_loads_is_loaded_after_it(shop: Scenario, deliv
         pytest.param("dedp_assets.landing.delivery_copies.write_whole", marks=pytest.mark.slow),
         pytest.param("dedp_assets.promotions.deliveries.assets.load_delivery", marks=pytest.mark.slow),
         "dedp_assets.promotions.deliveries.loading._set_duplicates_aside",
-        "dedp_assets.promotions.deliveries.assets.measure_delivery",
+        pytest.param("dedp_assets.promotions.deliveries.assets.measure_delivery", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_leaves_nothing_half_and_its_delivery_is_taken_all_the_same(
