@@ -258,11 +258,16 @@ class Templates:
             template.retire()
         try:
             template = Template(location, self._max_runs, self._startup_timeout)
-            run = template.fork(request)
         except NotWarm as reason:
             self._failed[key] = (location, reason, time.monotonic())
             raise
         self._failed.pop(key, None)
+        try:
+            run = template.fork(request)
+        except NotWarm:
+            # A file changed between its import and now, perhaps. The next run gets another template.
+            template.retire()
+            raise
         self._running[key] = (location, template)
         self._say_once(location, f"runs of {key} are forks of process {template.pid}")
         return run
