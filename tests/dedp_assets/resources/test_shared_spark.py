@@ -51,7 +51,7 @@ def test_a_server_that_does_not_start_is_an_error_where_somebody_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def broken(folder: Path) -> Iterator[str]:
+    def broken(folder: Path, size: embedded_spark.Size | None) -> Iterator[str]:
         raise embedded_spark.SparkNotStarted("there is no Java")
         yield
 
@@ -95,7 +95,7 @@ def test_a_server_that_comes_up_after_a_failure_is_found(tmp_path: Path, monkeyp
     tries: list[Path] = []
 
     @contextmanager
-    def better(folder: Path) -> Iterator[str]:
+    def better(folder: Path, size: embedded_spark.Size | None) -> Iterator[str]:
         tries.append(folder)
         if len(tries) == 1:
             raise embedded_spark.SparkNotStarted("not yet")
