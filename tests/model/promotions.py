@@ -207,6 +207,7 @@ class Run:
         return SimpleNamespace(
             run_id=str(self.number),
             asset_selection=self.assets,
+            job_name="",
             tags={"dagster/partition": self.partitions[0]} if self.partitions else {},
             run_config={"ops": {self.definition.op.name: {"config": self.config}}},
         )
@@ -504,6 +505,7 @@ class Shop:
             selected_asset_keys=run.assets,
             selected_asset_check_keys=frozenset(),
         )
+        context.op_execution_context = context
         resources: dict[str, Any] = {"postgres": SimpleNamespace(connect=lambda: self.database.connected(stop))}
         if run.definition is promotion_reports:
             resources["notifier"] = SimpleNamespace(send=self.send)
