@@ -42,10 +42,10 @@ test-launcher: setup ## the tests of the run launcher, which is a package of its
 test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
 	@$(BIN)/python -m pytest -m slow tests $(HARNESS)/tests
 	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m slow tests
-	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
+	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 MODEL_LOADS=200 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 
 test-model: setup ## 10,000 schedules of each model (of promotions 2,000): commits, files, ticks, runs, crashes, outages
-	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 PROMOTION_SCHEDULES=2000 $(BIN)/python -m pytest --numprocesses 2 tests/model
+	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 MODEL_LOADS=2000 PROMOTION_SCHEDULES=2000 $(BIN)/python -m pytest --numprocesses 2 tests/model
 
 test-cluster: setup ## the late-data integrator on a Spark cluster of separate processes (needs a JDK 17+)
 	@$(BIN)/python -m pytest tests/cluster

@@ -40,6 +40,7 @@ def test_a_day_and_those_after_it_are_cleared_with_what_follows_downstream(scena
         scenario.expect(asset).materialized(*days, since=cleared, in_any_order=True).by_backfill()
 
 
+@pytest.mark.slow
 def test_the_command_materializes_an_asset_and_all_downstream_of_it_for_one_day(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -289,6 +289,7 @@ def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
     assert left_running(own_home) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing_running(new_home: Path, left_running: LeftRunning) -> None:
     starting = subprocess.Popen(
         [DEDP, "up", "--port", str(local_stack.free_port())],

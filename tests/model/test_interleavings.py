@@ -15,7 +15,7 @@ import pytest
 from tests.model.deployment import AUTOMATION, COMMITS, RECONCILIATION, System, fast_instance
 from tests.model.interleavings import BEGUN, CALM, DAYS, RARE, ROUGH, TOLD, Action, Kinds, play, search
 
-_INTERLEAVINGS = int(os.environ.get("MODEL_INTERLEAVINGS", "60"))
+_INTERLEAVINGS = int(os.environ.get("MODEL_INTERLEAVINGS", "40"))
 _AT_ONCE = 20
 
 INTEGRATOR = System()

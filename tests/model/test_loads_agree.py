@@ -27,7 +27,7 @@ from dedp_assets.isolated_sequencer.aggregator.folding import LoadNotFound, fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.resources.postgres import DatabaseUnavailable, connect
 
-_HISTORIES = int(os.environ.get("MODEL_LOADS", "40"))
+_HISTORIES = int(os.environ.get("MODEL_LOADS", "20"))
 
 LOADS = ["20240101", "20240102", "20240103"]
 HEADER = b"type;full_name;version"

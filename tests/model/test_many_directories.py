@@ -25,7 +25,7 @@ from dedp_assets.landing.arrivals import (
 from dedp_assets.landing.directories import NOTHING, Directory, Scan, Scanner
 from dedp_assets.landing.versions import FileVersion
 
-HISTORIES = int(os.environ.get("FILE_SCHEDULES", "60"))
+HISTORIES = int(os.environ.get("FILE_SCHEDULES", "20"))
 STEPS = 60
 
 

@@ -353,6 +353,7 @@ def test_a_load_that_was_not_measured_is_measured_although_the_next_version_is_r
 
 
 @pytest.mark.parametrize(("without", "wrong", "seed"), _WITHOUT.values(), ids=_WITHOUT)
+@pytest.mark.slow
 def test_without_it_something_goes_wrong(
     search: Search, monkeypatch: pytest.MonkeyPatch, without: Break, wrong: str, seed: int
 ) -> None:

@@ -96,6 +96,7 @@ _IN_RARE_CASES: dict[str, tuple[System, Sequence[Kinds], int]] = {
 
 
 @pytest.mark.parametrize(("system", "rare", "seed"), _IN_RARE_CASES.values(), ids=_IN_RARE_CASES)
+@pytest.mark.slow
 def test_without_it_something_is_lost_in_rare_cases(
     instance: dg.DagsterInstance, system: System, rare: Sequence[Kinds], seed: int
 ) -> None:

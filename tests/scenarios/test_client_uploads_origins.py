@@ -160,6 +160,7 @@ def call(command: str, instance: dg.DagsterInstance) -> dg.DagsterRun:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the documented command needs curl")
+@pytest.mark.slow
 def test_the_documented_http_call_takes_the_files_of_a_client_and_another_one_makes_the_report(
     webserver: tuple[int, dg.DagsterInstance], upload: Callable[..., None], dsn: str
 ) -> None:

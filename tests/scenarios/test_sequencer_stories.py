@@ -137,7 +137,7 @@ def test_a_file_is_rewritten_while_it_is_being_loaded(sequencer: Scenario, landi
     "point",
     [
         pytest.param({"at": "start"}, marks=pytest.mark.slow),
-        {"before": "dedp_assets.isolated_sequencer.aggregator.loading._attach"},
+        pytest.param({"before": "dedp_assets.isolated_sequencer.aggregator.loading._attach"}, marks=pytest.mark.slow),
         {"after": "dedp_assets.isolated_sequencer.aggregator.assets.load_file"},
         pytest.param({"at": "end"}, marks=pytest.mark.slow),
     ],

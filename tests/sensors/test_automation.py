@@ -338,7 +338,7 @@ def counted_queries() -> Iterator[list[str]]:
         sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", note)
 
 
-@pytest.mark.parametrize("updated_by", ["hand", "runs with the asset"])
+@pytest.mark.parametrize("updated_by", ["hand", pytest.param("runs with the asset", marks=pytest.mark.slow)])
 def test_a_tick_asks_the_database_as_often_for_many_updated_partitions_as_for_one(
     instance: dg.DagsterInstance, updated_by: str
 ) -> None:

@@ -11,7 +11,8 @@ from dedp_assets.resources.spark_limits import LimitedSpark, SparkLimits
 from dedp_assets.resources_from_settings import LakeFromSettings, SparkFromSettings
 from tests.dedp_assets.flight_search.landed import DAY, OTHER, event, land, rows, take_in, version
 
-pytestmark = pytest.mark.usefixtures("spark_remote")
+# Quick tests of the same: test_assets.py.
+pytestmark = [pytest.mark.usefixtures("spark_remote"), pytest.mark.slow]
 
 
 def bring_up_to_date(aggregation: Aggregation, *days: str) -> list[Refreshed]:

@@ -173,6 +173,7 @@ def test_a_landing_folder_that_is_missing_is_said_and_harms_nothing() -> None:
     assert done.notes == [f"{contract.landing_folder()} does not exist"]
 
 
+@pytest.mark.slow
 def test_nothing_is_visible_of_a_file_whose_query_is_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     land("a.jsonl", event("s1"), "nonsense")
     check: Callable[..., object] = ingestion._check

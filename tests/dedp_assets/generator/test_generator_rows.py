@@ -153,6 +153,7 @@ def test_percentages_that_cannot_be_are_refused_before_the_first_row(percentages
         devices(100, seed=1, **percentages)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows() -> None:
     composition = {"duplicates": 20, "missing_fields": 5, "unprocessable_rows": 5, "late_rows": 10}
 

@@ -85,6 +85,7 @@ def test_a_setting_that_cannot_be_used_is_a_failure_of_the_directory(
     assert "AWS_ALLOW_HTTP=true" in scan_anywhere(directory(f"{s3_bucket}/north")).failure
 
 
+@pytest.mark.slow
 def test_more_objects_than_one_answer_holds_are_all_listed(s3_put: Put, s3_bucket: str) -> None:
     for number in range(1005):
         s3_put(f"north/{number}.csv", b"x")

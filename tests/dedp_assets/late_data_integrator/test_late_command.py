@@ -210,6 +210,7 @@ def test_within_dedp_exec_or_a_container_it_takes_the_instance_of_the_environmen
     assert NOT_UP not in lines
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_answer_costs_only_what_dagster_knows(
     a_late_day: datetime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

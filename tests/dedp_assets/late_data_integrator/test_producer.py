@@ -209,6 +209,7 @@ def test_a_table_that_is_another_one_is_left_alone(
     assert table().version() == 0
 
 
+@pytest.mark.slow
 def test_four_producers_at_once_all_land_and_the_table_stays_one() -> None:
     started = [
         subprocess.Popen([DEDP, "load-delta", *DAYS[:2]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

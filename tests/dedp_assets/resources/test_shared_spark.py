@@ -41,6 +41,7 @@ def test_a_shared_server_is_found_replaced_and_gone(tmp_path: Path) -> None:
     assert java_of(folder) is None
 
 
+@pytest.mark.slow
 def test_while_it_starts_nobody_is_sent_to_the_one_that_was_killed_before(tmp_path: Path) -> None:
     (tmp_path / "remote").write_text("sc://localhost:1/;token=gone")
     with shared_server(tmp_path):

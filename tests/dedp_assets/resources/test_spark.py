@@ -95,6 +95,7 @@ def has_ended(*processes: psutil.Process) -> bool:
     return not psutil.wait_procs(processes, timeout=30)[1]
 
 
+@pytest.mark.slow
 def test_the_java_is_the_wheels_where_the_machine_has_none_and_only_a_log_is_left(
     own_home: Path, tmp_path: Path
 ) -> None:
