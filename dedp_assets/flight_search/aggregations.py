@@ -7,8 +7,6 @@ input has the same files now. If files are compacted, a day is aggregated again,
     flights/searches/<day>/version  the version of the input that was read
 """
 
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +19,9 @@ from deltalake.exceptions import CommitFailedError
 
 from dedp_assets.days import day_of
 from dedp_assets.delta.commits import Snapshot
+from dedp_assets.delta.overtaken import pauses
 from dedp_assets.delta.problems import named_problems
 from dedp_assets.delta.transactions import read_transactions
-from dedp_assets.errors import TransientError
 from dedp_assets.flight_search import contract, searches
 from dedp_assets.flight_search.reading import read_searches
 from dedp_assets.resources.lake import LakeResource
@@ -31,8 +29,6 @@ from dedp_assets.resources.spark_limits import LimitedSpark
 
 DAY = contract.PARTITION_COLUMN
 
-# An attempt is lost if somebody else commits first, mostly a run of another day.
-_ATTEMPTS = 100
 _APP = "flights/searches/"
 
 
@@ -82,10 +78,6 @@ PER_HOUR = Aggregation(
 ALL = (PER_ROUTE, PER_HOUR)
 
 
-class OvertakenTooOften(TransientError):
-    """The table could not be written, because others kept committing first."""
-
-
 class Refreshed(NamedTuple):
     """What was done for a day.
 
@@ -123,7 +115,8 @@ def refresh(
     spark = cache(open_spark)
     counted_for: dict[str, int] = {}
     rows = aggregation.schema.empty_table()
-    for attempt in range(_ATTEMPTS):
+    overtaken = pauses(_listed(days))
+    while True:
         # Open the output first and the input second. If somebody commits in between, our commit fails. So our rows
         # never replace rows of newer input.
         output = lake.open_or_create(aggregation.key, aggregation.schema, [DAY])
@@ -135,7 +128,7 @@ def refresh(
             rows, counted_for = _aggregate(aggregation, [*behind], table, snapshot, spark()), behind
             spark().check_time(f"aggregating {_listed([*behind])}")
         if behind and not _replace(output, rows, behind, snapshot.version):
-            time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))
+            next(overtaken)
             continue
         totals = _totals(rows)
         return [
@@ -144,10 +137,6 @@ def refresh(
             else Refreshed(day, recorded[day].version, False)
             for day in days
         ]
-    raise OvertakenTooOften(
-        f"{_listed(days)} could not be written: somebody else committed first, {_ATTEMPTS} times in a row. "
-        "Let fewer runs write at the same time."
-    )
 
 
 class Input(NamedTuple):

@@ -5,8 +5,6 @@ read it. The commit is the lock: it fails if somebody else has committed since t
 again at what is left to do. Lines that are no events are set aside before, in a table of their own.
 """
 
-import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pydantic import Field
 
-from dedp_assets.errors import TransientError
+from dedp_assets.delta.overtaken import pauses
 from dedp_assets.flight_search import contract, searches
 from dedp_assets.flight_search.copies import Copy, copies_of
 from dedp_assets.flight_search.events import SCHEMA, VALUES, check_lines
@@ -41,16 +39,10 @@ NEW, KNOWN = "new", "known"
 # Why a line is set aside although it is an event.
 CONFLICT = "search_id: known on this day with other values"
 
-# An attempt is lost if somebody else commits first.
-_ATTEMPTS = 100
 # The events of so many bytes of files are in the memory of the run at once.
 _BATCH_BYTES, _BATCH_FILES = 128 << 20, 1000
 # A message names at most so many files.
 _NAMED = 3
-
-
-class OvertakenTooOften(TransientError):
-    """The table could not be written, because others kept committing first."""
 
 
 class Ingestion(SparkLimits):
@@ -172,7 +164,8 @@ class _Appended(NamedTuple):
 def _take_in(batch: Sequence[Copy], lake: LakeResource, spark: Callable[[], LimitedSpark], now: datetime) -> _Appended:
     """Take in some files in one commit."""
     versions = {copy.name: copy.version for copy in batch}
-    for attempt in range(_ATTEMPTS):
+    overtaken = pauses("the searches")
+    while True:
         # Open the table first, and then look at what it has. If somebody commits in between, our commit fails.
         table = searches.open_searches(lake)
         taken = searches.taken_in(table, lake.storage_options())
@@ -192,13 +185,9 @@ def _take_in(batch: Sequence[Copy], lake: LakeResource, spark: Callable[[], Limi
             spark().check_time(f"taking in {_listed(new.values())}")
             searches.append(table, checked.events, new.keys(), versions)
         except searches.Overtaken:
-            time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))
+            next(overtaken)
             continue
         return _Appended(checked.accounts, same, checked.days)
-    raise OvertakenTooOften(
-        f"the searches could not be written: somebody else committed first, {_ATTEMPTS} times in a row. "
-        "Let fewer runs write at the same time."
-    )
 
 
 class _Checked(NamedTuple):

@@ -5,8 +5,6 @@ day is up to date if no commit has changed it since that version. We record the 
 version at the end of a run may be newer, and a commit that landed during the run would pass for processed.
 """
 
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,16 +14,9 @@ import pyarrow as pa
 
 from dedp_assets.delta.commits import Commit, DataFile, Prints, Snapshot, fingerprint_of, stamp_of
 from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.overtaken import pauses
 from dedp_assets.delta.problems import LogIncomplete, TableProblem
-from dedp_assets.errors import TransientError
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, InputVersion, Overtaken, rows_counted
-
-# An attempt is lost if somebody else commits first, mostly a run of another day.
-_ATTEMPTS = 100
-
-
-class OvertakenTooOften(TransientError):
-    """A table could not be written, because others kept committing first."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,8 @@ def process(
         DedpError: what `count` raises.
     """
     counted_for, counts = None, None
-    for attempt in range(_ATTEMPTS):
+    overtaken = pauses(f"the counts of {', '.join(days)}")
+    while True:
         # Open the output first and the input second. If somebody commits in between, our commit fails. So our counts
         # never replace counts of newer input.
         output = open_counts()
@@ -104,7 +96,7 @@ def process(
         try:
             output.replace(counts, snapshot.table_id, now)
         except Overtaken:
-            time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))
+            next(overtaken)
             continue
         after = rows_counted(counts)
         return [
@@ -113,10 +105,6 @@ def process(
             else _nothing_to_do(day, recorded[day], before.get(day, 0))
             for day in days
         ]
-    raise OvertakenTooOften(
-        f"the counts of {', '.join(days)} could not be written: somebody else committed first, {_ATTEMPTS} times in a "
-        "row. Let fewer runs write at the same time."
-    )
 
 
 def input_version(snapshot: Snapshot, day: str) -> InputVersion:

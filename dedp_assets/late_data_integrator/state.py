@@ -5,8 +5,6 @@ and running runs. Nothing decides from it what to process.
 """
 
 import json
-import random
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,15 +18,13 @@ from deltalake.exceptions import CommitFailedError
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.creation import create_if_missing
 from dedp_assets.delta.log import DeltaLog
+from dedp_assets.delta.overtaken import pauses
 from dedp_assets.delta.problems import named_problems
 from dedp_assets.delta.reading import read_columns
 from dedp_assets.late_data_integrator import contract
 from dedp_assets.late_data_integrator.device_counts import DeviceCounts, InputVersion
-from dedp_assets.late_data_integrator.processing import LateCommits, OvertakenTooOften, changed_since, input_version
+from dedp_assets.late_data_integrator.processing import LateCommits, changed_since, input_version
 from dedp_assets.partition_runs import partitions_of, runs_in_progress
-
-# An attempt is lost if another run writes its progress first.
-_ATTEMPTS = 100
 
 SCHEMA = pa.schema(
     [
@@ -172,7 +168,8 @@ def publish(uri: str, observe_again: Callable[[], Progress], storage_options: di
         TableProblem: a table can't be read or written.
     """
     create_if_missing(uri, SCHEMA, storage_options, partition_by=[])
-    for attempt in range(_ATTEMPTS):
+    overtaken = pauses(f"the state table {uri}")
+    while True:
         with named_problems(uri):
             table = DeltaTable(uri, storage_options=storage_options)
         progress = observe_again()
@@ -184,13 +181,9 @@ def publish(uri: str, observe_again: Callable[[], Progress], storage_options: di
             with named_problems(uri, "written"):
                 write_deltalake(table, data, mode="overwrite", commit_properties=CommitProperties(max_commit_retries=0))
         except CommitFailedError:
-            time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))
+            next(overtaken)
         else:
             return progress, True
-    raise OvertakenTooOften(
-        f"the state table {uri} could not be written: somebody else committed first, {_ATTEMPTS} times in a row. "
-        "Let fewer runs write at the same time."
-    )
 
 
 def days_in_progress(instance: dg.DagsterInstance, without_run: str | None = None) -> set[str]:

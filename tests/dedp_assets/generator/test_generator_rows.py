@@ -165,7 +165,8 @@ def test_memory_does_not_grow_with_the_number_of_rows() -> None:
         return peak
 
     peak_bytes(1000)
-    assert peak_bytes(200_000) < 1.2 * peak_bytes(20_000)
+    # Other threads of this process allocate too. So we allow some memory, but far less than one byte for each row.
+    assert peak_bytes(200_000) - peak_bytes(20_000) < 0.2 * 180_000
 
 
 @few

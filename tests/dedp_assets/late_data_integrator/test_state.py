@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dedp_assets.delta import overtaken
 from dedp_assets.late_data_integrator import state
 from dedp_assets.late_data_integrator.device_counts import InputVersion
-from dedp_assets.late_data_integrator.processing import OvertakenTooOften
 from dedp_assets.late_data_integrator.state import PartitionState
 
 
@@ -50,12 +50,14 @@ def test_what_was_seen_earlier_does_not_replace_what_was_seen_later(uri: str) ->
 def test_a_table_that_others_never_leave_alone_is_an_error_that_says_so(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_ATTEMPTS", 2)
+    monkeypatch.setattr(overtaken, "ATTEMPTS", 2)
     versions = iter(range(100))
 
     def observe() -> state.Progress:
         state.publish(uri, lambda: seen(next(versions)), {})
         return seen(1000)
 
-    with pytest.raises(OvertakenTooOften, match=r"partitions_state could not be written: .* 2 times in a row"):
+    with pytest.raises(
+        overtaken.OvertakenTooOften, match=r"partitions_state could not be written: .* 2 times in a row"
+    ):
         state.publish(uri, observe, {})
