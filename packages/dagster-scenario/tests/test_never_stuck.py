@@ -15,7 +15,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster_scenario import Scenario, ScenarioError, runs
+from dagster_scenario import Scenario, ScenarioError, runs, stuck
 
 BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
@@ -283,6 +283,25 @@ def test_a_run_that_hangs_does_not_hinder_the_end_of_the_scenario() -> None:
                 scenario.tick()
     assert datetime.now(timezone.utc).year != 2024
     let_go.set()
+
+
+def test_a_pass_that_ends_while_it_is_reported_as_stuck_ends_with_the_report_and_nothing_comes_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reported, really_raise = threading.Event(), stuck._raise_in
+
+    def raise_late(thread: threading.Thread) -> None:
+        reported.set()
+        time.sleep(0.3)
+        really_raise(thread)
+
+    monkeypatch.setattr(stuck, "_raise_in", raise_late)
+    watch = stuck.DaemonWatch(lambda: 0.1)
+    with stuck.signals_end(lambda frame: "nothing was under way"):
+        with pytest.raises(stuck.Stuck), watch.watching():
+            reported.wait()
+        time.sleep(0.5)
+    watch.close()
 
 
 def test_a_sensor_that_hangs_is_reported_with_the_place(scenario: Scenario) -> None:

@@ -50,6 +50,10 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or SIGTERM, has ended the scenario. It says where it was."""
 
 
+# What a signal raises: ours, or Dagster's while code of the project runs.
+_INTERRUPTIONS = (Interrupted, dg.DagsterExecutionInterruptedError)
+
+
 def limit(seconds: float | None) -> float | None:
     """Real seconds after which something counts as stuck; None for no limit."""
     if seconds is not None and not seconds > 0:
@@ -194,6 +198,8 @@ class DaemonWatch:
         # The thread in which a pass is under way.
         self._watched: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
+        # Held to raise in the watched thread, and to end the watching: nothing is raised after the end.
+        self._raising = threading.Lock()
         self._closed = threading.Event()
 
     @contextmanager
@@ -207,8 +213,14 @@ class DaemonWatch:
             self._watcher.start()
         self._watched = threading.current_thread()
         try:
-            yield
-        except (Interrupted, dg.DagsterExecutionInterruptedError) as error:
+            try:
+                yield
+            finally:
+                with self._raising:
+                    self._watched = None
+                if self._found is not None and not isinstance(sys.exc_info()[1], _INTERRUPTIONS):
+                    _await_interruption()
+        except _INTERRUPTIONS as error:
             if self._found is not None:
                 raise self._found from None
             if isinstance(error, dg.DagsterExecutionInterruptedError):
@@ -216,8 +228,6 @@ class DaemonWatch:
                 at = stack_from(_innermost(error)).line()
                 raise Interrupted(f"ended by a signal while the daemons were at {at}") from error
             raise
-        finally:
-            self._watched = None
 
     def close(self) -> None:
         """Watch no more."""
@@ -233,10 +243,11 @@ class DaemonWatch:
             stack = stack_of(thread)
             if stack.is_debugged:
                 continue
-            if self._watched is thread:
-                self._watched = None
-                self._found = Stuck(limit, stack.line(), stack.format(), "a pass of the daemons")
-                _raise_in(thread)
+            with self._raising:
+                if self._watched is thread:
+                    self._watched = None
+                    self._found = Stuck(limit, stack.line(), stack.format(), "a pass of the daemons")
+                    _raise_in(thread)
 
 
 def _innermost(error: BaseException) -> FrameType | None:
@@ -244,6 +255,12 @@ def _innermost(error: BaseException) -> FrameType | None:
     while step is not None and step.tb_next is not None:
         step = step.tb_next
     return step.tb_frame if step is not None else None
+
+
+def _await_interruption() -> None:
+    """Let what has been raised in this thread arrive here, and not in whatever comes next."""
+    for _ in range(100):
+        time.sleep(0.01)
 
 
 def _raise_in(thread: threading.Thread) -> None:
