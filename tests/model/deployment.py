@@ -30,6 +30,7 @@ from dagster._core.definitions.declarative_automation.automation_condition_evalu
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
 
+from dedp_assets.delta import overtaken
 from dedp_assets.delta.commits import Snapshot
 from dedp_assets.delta.problems import TableProblem
 from dedp_assets.late_data_integrator import assets, contract, processing, state, tables
@@ -570,7 +571,7 @@ def fast_instance() -> Iterator[dg.DagsterInstance]:
     settings = {"DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS": "0.5"}  # as sensors.automation sets it
     with (
         mock.patch.dict(os.environ, settings),
-        mock.patch.object(processing, "time", SimpleNamespace(sleep=lambda seconds: None)),
+        mock.patch.object(overtaken, "time", SimpleNamespace(sleep=lambda seconds: None)),
         dg.DagsterInstance.ephemeral() as instance,
     ):
         # It would open a connection for every query, and ask for the columns of its tables.
