@@ -1,5 +1,6 @@
 """Ticks of the sensors over deliveries: what they request, and what a lost cursor or a second tick changes."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import psycopg2
 import pytest
 from pydantic import ValidationError
 
+from dedp_assets.landing import deliveries
 from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.origin import ORIGIN_TAG
 from dedp_assets.promotions.contract import Delivery
@@ -99,6 +101,19 @@ def test_a_tick_whose_cursor_was_not_stored_requests_the_same_runs(system: Syste
     system.tick.cursor = before
     (second,) = system.tick().run_requests
     assert first.run_key == second.run_key
+
+
+def test_a_rewrite_in_a_folder_of_long_ago_is_found_at_a_glance_before_it_is_its_turn_to_be_scanned(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.deliver(NORTH)
+    (request,) = system.tick().run_requests
+    assert system.run(request).success
+    monkeypatch.setattr(deliveries, "OLD_FOLDERS_PER_TICK", 0)
+    assert system.tick().run_requests == []
+    time.sleep(0.01)  # the clock of a file system may be as coarse
+    system.deliver(NORTH, price="3")
+    assert [each.partition_key for each in system.tick().run_requests] == [NORTH.key]
 
 
 def test_by_hand_the_delivery_of_a_partition_is_taken_and_a_missing_one_is_named(system: System, dsn: str) -> None:
