@@ -496,10 +496,9 @@ class Shop:
 
         silent = SimpleNamespace(info=_say_nothing, warning=_say_nothing, error=_say_nothing)
         context = SimpleNamespace(
-            run=SimpleNamespace(run_id=str(run.number)),
+            run=run.as_dagster(),
             log=silent,
             log_event=record,
-            partition_keys=list(run.partitions),
             has_partition_key=len(run.partitions) == 1,
             has_partition_key_range=len(run.partitions) > 1,
             selected_asset_keys=run.assets,

@@ -16,6 +16,7 @@ from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries.config import ToTake
 from dedp_assets.promotions.deliveries.tables import LoadState
 from dedp_assets.resources.postgres import PostgresResource
+from jobs.promotion_reports import defs as reports
 from jobs.promotions import defs
 from sensors.pipelines.promotions import deliveries_of
 from sensors.pipelines.promotions_reconciled import Progress, compared_until, loads_behind
@@ -127,6 +128,25 @@ def test_by_hand_the_delivery_of_a_partition_is_taken_and_a_missing_one_is_named
         cursor.execute("SELECT supplier FROM dedp.promotion_metrics")
         assert cursor.fetchall() == [("supermarket1",)]
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("location", "tags", "said"),
+    [
+        (defs, {"dagster/partition": "supermarket1|2023-12-31"}, "there is no partition 'supermarket1|2023-12-31'"),
+        (defs, {}, "the run names no partition"),
+        (reports, {"dagster/partition": "supermarket9|2024-01-05"}, "there is no partition 'supermarket9|2024-01-05'"),
+    ],
+)
+def test_a_run_of_an_unknown_partition_fails_at_once_and_says_what_is_expected(
+    system: System, location: dg.Definitions, tags: dict[str, str], said: str
+) -> None:
+    job = location.resolve_implicit_global_asset_job_def()
+    with pytest.raises(dg.Failure) as failed:
+        job.execute_in_process(instance=system.instance, tags=tags)
+    assert str(failed.value.description).startswith(f"{said}; expected one of supermarket1|2024-01-01 to supermarket4|")
+    events = system.instance.all_logs(system.instance.get_runs()[0].run_id)
+    assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in [each.dagster_event_type for each in events]
 
 
 @pytest.mark.parametrize(
