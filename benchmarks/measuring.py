@@ -49,12 +49,12 @@ def compare_pairs(
     width = max(map(len, names))
     for name, values in zip(names, taken, strict=True):
         cpu, wall = (statistics.median(column) * 1000 for column in zip(*values, strict=True))
-        print(f"{name:<{width}}  median {wall:8.1f} ms   CPU {cpu:8.1f} ms   n={rounds}")
+        print(f"{name:<{width}}  median {wall:8.1f} ms   CPU {cpu:8.1f} ms   n={rounds}", flush=True)
     cpu, wall = (
         statistics.median(one[which] / other[which] for one, other in zip(*taken, strict=True)) for which in (0, 1)
     )
     verdict = "holds" if wall <= at_most else "FAILS"
-    print(f"{'ratio':<{width}}  {wall:.2f}, at most {at_most} claimed: {verdict}   (CPU {cpu:.2f})")
+    print(f"{'ratio':<{width}}  {wall:.2f}, at most {at_most} claimed: {verdict}   (CPU {cpu:.2f})", flush=True)
     return wall <= at_most
 
 
@@ -87,7 +87,11 @@ def compare(
     medians = [statistics.median(values) for values in taken]
     width = max(map(len, names))
     for name, values, median in zip(names, taken, medians, strict=True):
-        print(f"{name:<{width}}  median {median:8.3f} s   min {min(values):8.3f}   max {max(values):8.3f}   n={rounds}")
+        print(
+            f"{name:<{width}}  median {median:8.3f} s   min {min(values):8.3f}   max {max(values):8.3f}   n={rounds}",
+            flush=True,
+        )
     ratio = medians[0] / medians[1]
-    print(f"{'ratio':<{width}}  {ratio:.2f}, at most {at_most} claimed: {'holds' if ratio <= at_most else 'FAILS'}")
+    verdict = "holds" if ratio <= at_most else "FAILS"
+    print(f"{'ratio':<{width}}  {ratio:.2f}, at most {at_most} claimed: {verdict}", flush=True)
     return ratio <= at_most

@@ -72,8 +72,9 @@ class Reports:
             maintenance.autocommit = True
             cursor.execute("VACUUM ANALYZE")
         self.work([])
-        while self.tick():
-            pass
+        before = None
+        while self.tick() or self.cursor != before:
+            before = self.cursor  # until it knows every load
 
     def _load(self, cursor: "psycopg2.extensions.cursor", suppliers: list[str], days: list[date], version: str) -> None:
         cursor.execute(
@@ -119,6 +120,7 @@ def main() -> bool:
         connection.autocommit = True
         sides = []
         for count in (options.deliveries, 10):
+            print(f"loading {count:,} deliveries, and reporting on them ...", flush=True)
             connection.cursor().execute(f"CREATE DATABASE with_{count}")
             name = psycopg2.extensions.make_dsn(dsn, dbname=f"with_{count}")
             sides.append(Reports(name, count, Path(folder) / f"home_{count}", instance))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, PermanentError
 
 if TYPE_CHECKING:
     AssetResult = dg.MaterializeResult[None]
@@ -157,6 +157,30 @@ def partitions_of(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> se
     if first is None:
         return {run.tags["dagster/partition"]} if "dagster/partition" in run.tags else set()
     return set(definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, run.tags[_RANGE_END])))
+
+
+class NoSuchPartition(PermanentError):
+    """A run names a partition that does not exist, or names none. The message says what is expected."""
+
+
+def named_partitions(run: dg.DagsterRun, definition: dg.PartitionsDefinition) -> list[str]:
+    """The partition keys of a run that anybody may have started, in their order.
+
+    Dagster does not check a partition that a caller names before it starts the run.
+
+    Raises:
+        NoSuchPartition: There is no such partition, or the run names none.
+    """
+    named = [run.tags[tag] for tag in (_RANGE_START, _RANGE_END) if tag in run.tags]
+    named = named or [run.tags[tag] for tag in ("dagster/partition",) if tag in run.tags]
+    for key in named or [""]:
+        if not definition.has_partition_key(key):
+            first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
+            what = f"there is no partition {key!r}" if named else "the run names no partition"
+            raise NoSuchPartition(
+                f"{what}; expected one of {first} to {last}. Nothing was done: start a run with such a partition"
+            )
+    return sorted(partitions_of(run, definition))
 
 
 def runs_in_progress(

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 
 def printable(text: str) -> str:
     """Write characters that do not print as escapes: `\\x1b` for ESC, `\\u202e` for one that turns the direction."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 

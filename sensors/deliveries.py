@@ -15,6 +15,7 @@ import dagster as dg
 
 from dedp_assets.errors import DedpError
 from dedp_assets.landing.deliveries import (
+    GLANCES_PER_TICK,
     READY,
     Cursor,
     Key,
@@ -145,7 +146,8 @@ def _plan(
         notes.append(f"not taken: {some_of(new_names)}")
     notes += found.problems
     closed, closed_until = closed_windows(cursor.closed, now.replace(tzinfo=None), pipeline.window_closes)
-    keys, turn = folders_to_scan(found.days, _never_copied(pipeline, found), closed, cursor, today)
+    new = [*_never_copied(pipeline, found), *folders.glance(root, found.days, GLANCES_PER_TICK)]
+    keys, turn = folders_to_scan(found.days, new, closed, cursor, today)
     scans = folders.scan(root, keys)
     of_closed = [(supplier, day) for day in closed for supplier in suppliers]
     taken = pipeline.taken(context, dict.fromkeys([*scans, *of_closed]))

@@ -22,8 +22,10 @@ MARKER = "_SUCCESS"
 
 # Days that are so recent are scanned in every tick: the windows of the last two may be open.
 RECENT_DAYS = 3
-# Of the older folders, each tick scans so many. It finds files that were written into a folder that is known.
-OLD_FOLDERS_PER_TICK = 25
+# Of the older folders, each tick scans so many. It finds whatever has changed in a folder that is known.
+OLD_FOLDERS_PER_TICK = 10
+# And it glances at so many, which costs less, and finds the usual kinds of rewrites.
+GLANCES_PER_TICK = 100
 # How many folders the cursor keeps. Others are found again when it is their turn.
 MAX_WAITING = 1000
 MAX_TOLD = 1000
@@ -207,7 +209,7 @@ def folders_to_scan(
 
     Args:
         listed: The days for which each supplier has a folder, in order, of known suppliers.
-        new: Folders that were not there before, or of which nothing was ever taken.
+        new: Folders that were not there before, of which nothing was ever taken, or that a glance has found changed.
         closed: Days whose windows have just closed.
         cursor: What the ticks before have left.
         today: The day now.
@@ -219,16 +221,23 @@ def folders_to_scan(
     # The last days of a list are its recent ones.
     ends = {supplier: days[-RECENT_DAYS - REMEMBERED_WINDOWS - 1 :] for supplier, days in listed.items()}
     urgent = [(supplier, day) for supplier, days in ends.items() for day in reversed(days) if day in recent]
-    share, turn = _share(listed, cursor.turn)
+    share, turn = in_turn(listed, cursor.turn, OLD_FOLDERS_PER_TICK)
     waiting = [key for key in cursor.waiting if key[0] in listed]
     return list(dict.fromkeys([*urgent, *new, *waiting, *share])), turn
 
 
-def _share(listed: Mapping[str, Sequence[str]], turn: int) -> tuple[list[Key], int]:
+def in_turn(listed: Mapping[str, Sequence[str]], turn: int, at_most: int) -> tuple[list[Key], int]:
+    """A share of all folders, and the turn of the next share.
+
+    Args:
+        listed: The days for which each supplier has a folder.
+        turn: How many folders have had their turn.
+        at_most: How many to give.
+    """
     total = sum(map(len, listed.values()))
     if total == 0:
         return [], 0
-    begin, size = turn % total, min(OLD_FOLDERS_PER_TICK, total)
+    begin, size = turn % total, min(at_most, total)
     share = [*islice(_folders_from(listed, begin), size)]
     share += islice(_folders_from(listed, 0), size - len(share))
     return share, (begin + size) % total

@@ -8,8 +8,10 @@
 """
 
 import json
+import os
 import time
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,15 +91,26 @@ def content_file(folder: Path, sha256: str) -> Path:
 
 def read_copy(folder: Path) -> Copy | None:
     """Read what our copy of a delivery is; None if there is none, or its record is damaged."""
+    path = f"{folder}/{_RECORD}"
     try:
-        stored = json.loads(record_file(folder).read_bytes())
+        return _read_record(path, FileVersion.of(os.stat(path)))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _read_record(path: str, version: FileVersion) -> Copy | None:
+    """Read a record once in each of its versions: ticks ask for those of the last days again and again."""
+    content = Path(path).read_bytes()
+    try:
+        stored = json.loads(content)
         files = tuple(
             CopiedContent(str(name), str(sha256), int(size), FileVersion(*map(int, source)))
             for name, sha256, size, source in stored["files"]
         )
         ready_at = datetime.fromisoformat(stored["ready_at"]).astimezone(timezone.utc)
         return Copy(str(stored["version"]), files, ready_at, bool(stored["is_late"]), str(stored["folder"]))
-    except (OSError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 

@@ -6,11 +6,11 @@ nothing (`landing.directories.Scanner`).
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dedp_assets.landing.deliveries import Key, directory_of, is_day
+from dedp_assets.landing.deliveries import MARKER, Key, directory_of, in_turn, is_day
 from dedp_assets.landing.directories import NOTHING, Directory, Scan, Scanner
 
 
@@ -57,6 +57,10 @@ class DeliveryFolders:
         self._listings: dict[Path, _Listing] = {}
         self._lister = Scanner(self._list, patience_seconds)
         self._scanner = Scanner(patience_seconds=patience_seconds)
+        self._glances: dict[Key, int] = {}
+        self._glanced_at: dict[str, list[str]] = {}
+        self._turn = 0
+        self._glancer = Scanner(self._glance, patience_seconds)
 
     def list(self, root: Path, suppliers: Sequence[str], first_day: str, last_day: str) -> Folders:
         """List the folders.
@@ -97,6 +101,30 @@ class DeliveryFolders:
         found = self._scanner.scan_all(directory_of(root, key) for key in named.values())
         return {named[client]: scan for client, scan in found.items()}
 
+    def glance(self, root: Path, listed: Mapping[str, Sequence[str]], at_most: int) -> Sequence[Key]:
+        """Find the folders that have changed since the glance before, by two of their times. All have their turn.
+
+        A file that comes, goes or is renamed changes the time of its folder, and a marker that is written again has
+        another time. A file that is written in place, without a marker after it, changes neither: a scan finds it.
+
+        Args:
+            root: Where the suppliers have a folder each.
+            listed: The days for which each supplier has a folder.
+            at_most: How many folders to look at.
+        """
+        keys, self._turn = in_turn(listed, self._turn, at_most)
+        self._glanced_at = {}
+        for supplier, day in keys:
+            self._glanced_at.setdefault(supplier, []).append(day)
+        scans = self._glancer.scan_all(Directory(client=name, path=root / name) for name in self._glanced_at)
+        found = {(supplier, day): times for supplier, scan in scans.items() for day, times in scan.markers.items()}
+        changed = [key for key, times in found.items() if self._glances.get(key, times) != times]
+        self._glances |= found
+        return changed
+
+    def _glance(self, supplier: Directory) -> Scan:
+        return Scan(markers={day: _times_of(f"{supplier.place}/{day}") for day in self._glanced_at[supplier.client]})
+
     def _list(self, directory: Directory) -> Scan:
         path = Path(str(directory.path))
         before = self._listings.get(path)
@@ -114,6 +142,17 @@ class DeliveryFolders:
             self._listings.pop(path, None)  # to be listed as new when it answers again
             return Scan(failure=f"{path} can't be read: {error.strerror}")
         return NOTHING
+
+
+def _times_of(folder: str) -> int:
+    """A number that changes when a file of a folder comes, goes or is renamed, and when its marker is written again."""
+    modified_ns = marked_ns = 0
+    try:
+        modified_ns = os.stat(folder).st_mtime_ns
+        marked_ns = os.stat(f"{folder}/{MARKER}").st_ctime_ns
+    except OSError:
+        pass  # there is no marker. That a folder can't be read is said by whoever scans it
+    return hash((modified_ns, marked_ns))
 
 
 def _folders_in(path: Path) -> tuple[list[str], list[str]]:

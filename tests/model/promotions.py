@@ -29,6 +29,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from dedp_assets.landing import copies, delivery_copies
 from dedp_assets.landing.delivery_folders import DeliveryFolders
+from dedp_assets.landing.directories import Directory, Scan, scan_directory
 from dedp_assets.notifications.notification import Notification, NotificationNotSent
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
@@ -271,6 +272,7 @@ class Shop:
         patch.setenv("DEDP_SETTLE_SECONDS", str(SETTLE_SECONDS))
         patch.setattr(os, "fsync", lambda descriptor: None)  # nobody cuts the power
         patch.setattr(delivery_copies, "time", SimpleNamespace(monotonic=self._monotonic, sleep=self._sleep))
+        patch.setattr(delivery_copies, "scan_directory", self._scan)
         patch.setattr(delivery_copies, "lock_of", self._lock_of)
         patch.setattr(copies, "lock_of", self._lock_of)
         for module, name in (
@@ -293,6 +295,13 @@ class Shop:
     def _sleep(self, seconds: float) -> None:
         self.let_pass(seconds)
         self._stop("the folder to rest")
+
+    def _scan(self, directory: Directory) -> Scan:
+        """As a scan sees a folder that changes during it: the first file as it was when it began, the others later."""
+        early = scan_directory(directory)
+        self._stop("the middle of a scan")
+        late = scan_directory(directory)
+        return late if late.failure else late._replace(files={**late.files, **dict(sorted(early.files.items())[:1])})
 
     def _write_page(self, path: Path, content: bytes) -> None:
         if self.disk_is_full:
@@ -496,10 +505,9 @@ class Shop:
 
         silent = SimpleNamespace(info=_say_nothing, warning=_say_nothing, error=_say_nothing)
         context = SimpleNamespace(
-            run=SimpleNamespace(run_id=str(run.number)),
+            run=run.as_dagster(),
             log=silent,
             log_event=record,
-            partition_keys=list(run.partitions),
             has_partition_key=len(run.partitions) == 1,
             has_partition_key_range=len(run.partitions) > 1,
             selected_asset_keys=run.assets,

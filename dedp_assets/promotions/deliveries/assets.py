@@ -14,6 +14,7 @@ from dedp_assets.landing.copies import Refusal, write_refusal
 from dedp_assets.landing.deliveries import directory_of
 from dedp_assets.landing.delivery_copies import Copy, NotDelivered, Seen, copy_delivery, read_copy, record_file
 from dedp_assets.markdown import markdown_table
+from dedp_assets.partition_runs import named_partitions
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries import audits
@@ -118,7 +119,8 @@ def promotion_deliveries(
     One step does it all, since a run's time is mostly its start. A burst of deliveries shares a run, which no range of
     partitions describes. So the step records the materializations of each delivery itself.
     """
-    asked = config.deliveries or [_of_key(key) for key in context.partition_keys]
+    with named_failures(context.log):
+        asked = config.deliveries or [_of_key(key) for key in named_partitions(context.run, contract.DELIVERIES)]
     yield from take_deliveries(
         context.op_execution_context,
         postgres,

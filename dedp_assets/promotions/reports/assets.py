@@ -11,6 +11,7 @@ from pydantic import Field
 from dedp_assets.errors import DedpError
 from dedp_assets.failures import named_failures
 from dedp_assets.notifications.resource import NotifierResource
+from dedp_assets.partition_runs import named_partitions
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.reports.announcing import announce
@@ -131,7 +132,8 @@ def _deliveries(context: dg.AssetExecutionContext, config: ChangedDeliveries) ->
     if config.deliveries:
         return [delivery_of(key) for key in config.deliveries]
     has_partitions = context.has_partition_key or context.has_partition_key_range
-    return [Delivery.of_key(key) for key in context.partition_keys] if has_partitions else []
+    keys = named_partitions(context.run, contract.DELIVERIES) if has_partitions else []
+    return [Delivery.of_key(key) for key in keys]
 
 
 def _check(connection: Connection, deliveries: Sequence[Delivery]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from psycopg2.extensions import connection as Connection
@@ -24,8 +25,8 @@ _DELIVERIES = """
     FROM unnest(%(suppliers)s::text[]) AS asked (supplier)
     CROSS JOIN LATERAL (
         SELECT
-            day, products, mean_discount::float8, max_discount::float8, metrics.load_number,
-            delivery.load_number, delivery.ready_at, delivery.is_late, delivery.rows_quarantined
+            day, products, mean_discount::float8, max_discount::float8,
+            delivery.ready_at, delivery.is_late, delivery.rows_quarantined
         FROM dedp.promotion_metrics AS metrics
         JOIN dedp.promotion_deliveries AS delivery USING (supplier, day)
         WHERE metrics.supplier = asked.supplier
@@ -96,8 +97,6 @@ class Delivered(NamedTuple):
     products: int
     mean_discount: float
     max_discount: float
-    measured_load: int
-    load_number: int
     ready_at: datetime
     is_late: bool
     rows_quarantined: int
@@ -163,7 +162,11 @@ class Supplier:
 
     def on(self, day: date) -> Delivered | None:
         """Its delivery for a day, if it is among the last 30."""
-        return next((each for each in self.deliveries if each.day == day), None)
+        return self._by_day.get(day)
+
+    @cached_property
+    def _by_day(self) -> dict[date, Delivered]:
+        return {each.day: each for each in self.deliveries}
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def test_a_tick_scans_what_is_recent_new_or_waiting_and_a_share_of_the_rest_so_t
     cursor = Cursor(waiting=plan({waiting: folder(None, a=file())}).cursor.waiting)
     new = ("south", "2023-12-24")
     seen: set[Key] = set()
-    for tick in range(18):
+    for tick in range(430 // OLD_FOLDERS_PER_TICK):
         keys, turn = folders_to_scan(listed, [new] if tick == 0 else [], [], cursor, "2024-01-09")
         assert len(keys) <= 6 + 2 + OLD_FOLDERS_PER_TICK
         assert {("north", "2024-01-08"), ("south", "2024-01-09"), waiting} <= {*keys}

@@ -2,12 +2,14 @@
 
 import os
 import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from dedp_assets.landing import delivery_folders
-from dedp_assets.landing.deliveries import state_of
+from dedp_assets.landing.deliveries import Key, state_of
 from dedp_assets.landing.delivery_folders import DeliveryFolders, Folders
 
 SUPPLIERS = ("north", "south")
@@ -41,6 +43,41 @@ def test_a_folder_is_listed_again_when_it_changes_also_within_the_same_instant(t
     assert listing(folders, tmp_path).changed == set()
     (tmp_path / "north" / "2024-01-03").mkdir()
     assert listing(folders, tmp_path).changed == {"north"}
+
+
+def _rename_into(folder: Path) -> None:
+    (folder / ".data-1.part").write_text("another")
+    (folder / ".data-1.part").replace(folder / "data-1.csv")
+
+
+def _add_a_file(folder: Path) -> None:
+    (folder / "data-2.csv").write_text("more")
+
+
+def _overwrite_and_mark_again(folder: Path) -> None:
+    (folder / "data-1.csv").write_text("another")
+    (folder / "_SUCCESS").touch()
+
+
+@pytest.mark.parametrize("rewrite", [_rename_into, _add_a_file, _overwrite_and_mark_again])
+def test_a_rewrite_in_a_folder_of_any_day_is_seen_at_the_next_glance_and_once(
+    tmp_path: Path, rewrite: Callable[[Path], None]
+) -> None:
+    days = [f"2024-01-{number:02}" for number in range(1, 31)]
+    for day in days:
+        (tmp_path / "north" / day).mkdir(parents=True)
+        (tmp_path / "north" / day / "data-1.csv").write_text("one")
+        (tmp_path / "north" / day / "_SUCCESS").touch()
+    folders = DeliveryFolders()
+
+    def glance() -> Sequence[Key]:
+        return folders.glance(tmp_path, {"north": days}, 10)
+
+    for _ in range(4):
+        assert glance() == []
+    time.sleep(0.01)  # the clock of a file system may be as coarse
+    rewrite(tmp_path / "north" / "2024-01-25")
+    assert [glance() for _ in range(5)] == [[], [("north", "2024-01-25")], [], [], []]
 
 
 def test_links_that_lead_elsewhere_are_not_followed_and_broken_ones_cost_nothing(tmp_path: Path) -> None:

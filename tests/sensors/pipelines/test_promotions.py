@@ -1,5 +1,6 @@
 """Ticks of the sensors over deliveries: what they request, and what a lost cursor or a second tick changes."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import psycopg2
 import pytest
 from pydantic import ValidationError
 
+from dedp_assets.landing import deliveries
 from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.origin import ORIGIN_TAG
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries.config import ToTake
 from dedp_assets.promotions.deliveries.tables import LoadState
 from dedp_assets.resources.postgres import PostgresResource
+from jobs.promotion_reports import defs as reports
 from jobs.promotions import defs
 from sensors.pipelines.promotions import deliveries_of
 from sensors.pipelines.promotions_reconciled import Progress, compared_until, loads_behind
@@ -101,6 +104,19 @@ def test_a_tick_whose_cursor_was_not_stored_requests_the_same_runs(system: Syste
     assert first.run_key == second.run_key
 
 
+def test_a_rewrite_in_a_folder_of_long_ago_is_found_at_a_glance_before_it_is_its_turn_to_be_scanned(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.deliver(NORTH)
+    (request,) = system.tick().run_requests
+    assert system.run(request).success
+    monkeypatch.setattr(deliveries, "OLD_FOLDERS_PER_TICK", 0)
+    assert system.tick().run_requests == []
+    time.sleep(0.01)  # the clock of a file system may be as coarse
+    system.deliver(NORTH, price="3")
+    assert [each.partition_key for each in system.tick().run_requests] == [NORTH.key]
+
+
 def test_by_hand_the_delivery_of_a_partition_is_taken_and_a_missing_one_is_named(system: System, dsn: str) -> None:
     for delivery in (NORTH, SOUTH):
         system.deliver(delivery)
@@ -112,6 +128,25 @@ def test_by_hand_the_delivery_of_a_partition_is_taken_and_a_missing_one_is_named
         cursor.execute("SELECT supplier FROM dedp.promotion_metrics")
         assert cursor.fetchall() == [("supermarket1",)]
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("location", "tags", "said"),
+    [
+        (defs, {"dagster/partition": "supermarket1|2023-12-31"}, "there is no partition 'supermarket1|2023-12-31'"),
+        (defs, {}, "the run names no partition"),
+        (reports, {"dagster/partition": "supermarket9|2024-01-05"}, "there is no partition 'supermarket9|2024-01-05'"),
+    ],
+)
+def test_a_run_of_an_unknown_partition_fails_at_once_and_says_what_is_expected(
+    system: System, location: dg.Definitions, tags: dict[str, str], said: str
+) -> None:
+    job = location.resolve_implicit_global_asset_job_def()
+    with pytest.raises(dg.Failure) as failed:
+        job.execute_in_process(instance=system.instance, tags=tags)
+    assert str(failed.value.description).startswith(f"{said}; expected one of supermarket1|2024-01-01 to supermarket4|")
+    events = system.instance.all_logs(system.instance.get_runs()[0].run_id)
+    assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in [each.dagster_event_type for each in events]
 
 
 @pytest.mark.parametrize(
