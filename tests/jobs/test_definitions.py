@@ -150,7 +150,7 @@ def test_the_picture_and_the_page_of_the_architecture_show_what_is_deployed() ->
     for location in PIPELINES:
         repository = LOCATIONS[location].get_repository_def()
         names = {key.path[-1] for key in repository.asset_graph.executable_asset_keys}
-        names |= {each.name for each in (*repository.sensor_defs, *repository.schedule_defs)}
+        names |= {sensor.name for sensor in repository.sensor_defs} | {each.name for each in repository.schedule_defs}
         assert names <= shown, f"docs/images/architecture.svg lacks what {location} has"
 
 
