@@ -1,6 +1,7 @@
 """Code location of the cookbook: Airflow's concepts as small examples, see docs/airflow-to-dagster.md.
 
-All its sensors and schedules are off until you turn one on in the UI.
+All its sensors and schedules are off until you turn one on in the UI. Its assets are in the group `cookbook`, unless
+their example is about a group.
 """
 
 import warnings
@@ -63,4 +64,8 @@ with warnings.catch_warnings():
             ],
             executor=in_process_executor,
         ),
+    ).map_resolved_asset_specs(
+        func=lambda spec: (
+            spec.replace_attributes(group_name="cookbook") if spec.group_name in (None, "default") else spec
+        )
     )

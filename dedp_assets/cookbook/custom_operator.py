@@ -23,6 +23,7 @@ def copied_file(name: str, source: str) -> dg.AssetsDefinition:
     @dg.asset(name=name, kinds={"file"}, metadata={"source": source})
     def copy(folder: Folder) -> dg.MaterializeResult[None]:
         target = Path(folder.path) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         return dg.MaterializeResult(metadata={"bytes": target.stat().st_size})
 

@@ -5,8 +5,8 @@ What an asset needs is in the code. How many there may be is in dagster.yaml, wh
     concurrency:
       runs:
         max_concurrent_runs: 32             # parallelism
-        tag_concurrency_limits:             # max_active_runs of a DAG
-          - {key: dagster/job_name, value: nightly, limit: 2}
+        tag_concurrency_limits:             # max_active_runs of a DAG, by a tag of its job
+          - {key: team, value: night, limit: 1}
       pools:
         granularity: op                     # count steps, as Airflow's pools; `run` counts whole runs
         default_limit: 3

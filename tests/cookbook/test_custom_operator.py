@@ -13,7 +13,6 @@ def test_two_assets_of_one_kind_copy_their_own_file(instance: dg.DagsterInstance
         sources[name] = tmp_path / f"{name}.txt"
         sources[name].write_text(f"this is {name}")
     target = tmp_path / "copies"
-    target.mkdir()
     result = dg.materialize(
         [custom_operator.copied_file(name, str(source)) for name, source in sources.items()],
         resources={"folder": custom_operator.Folder(path=str(target))},

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 from dagster_scenario import Scenario
 
 from dedp_assets.cookbook import limits
@@ -10,16 +11,12 @@ from dedp_assets.cookbook import limits
 
 @pytest.fixture
 def scenario_settings() -> dict[str, Any]:
-    """As the docstring of the example has it, with other numbers."""
-    return {
-        "concurrency": {
-            "runs": {
-                "max_concurrent_runs": 3,
-                "tag_concurrency_limits": [{"key": "team", "value": "night", "limit": 1}],
-            },
-            "pools": {"granularity": "run", "default_limit": 2},
-        }
-    }
+    """The settings in the docstring of the example, with pools of whole runs and with smaller numbers."""
+    assert limits.__doc__
+    settings: dict[str, Any] = yaml.safe_load(limits.__doc__.partition("for pools:\n")[2])
+    settings["concurrency"]["runs"]["max_concurrent_runs"] = 3
+    settings["concurrency"]["pools"] = {"granularity": "run", "default_limit": 2}
+    return settings
 
 
 def under_way(scenario: Scenario, job: str) -> int:

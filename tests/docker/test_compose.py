@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ import yaml
 from dedp_assets import settings
 
 DOCKER = settings.REPOSITORY / "docker"
+README = (DOCKER / "README.md").read_text()
 
 # RUNS: a run and a tick print, in the process of a code server. SHOWS: another process, such as the UI, reads this.
 RUNS = """
@@ -85,21 +87,66 @@ def what_logs(home: str) -> dict[str, str]:
     }
 
 
-def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print(
-    tmp_path: Path, dagster_services: Services, services: Services
+def test_each_code_location_of_the_workspace_is_a_service_that_the_daemon_and_the_ui_start_with_and_know(
+    services: Services, dagster_services: Services
 ) -> None:
-    assert set(dagster_services) == {
-        "devices_loader",
-        "devices_aggregator",
-        "late_data_integrator",
-        "client_uploads",
-        "promotions",
-        "promotion_reports",
-        "user_intake",
-        "flight_search",
-        "daemon",
-        "webserver",
-    }
+    workspace = yaml.safe_load((settings.REPOSITORY / "workspace.yaml").read_text())
+    modules = {entry["python_module"].removeprefix("jobs."): entry["python_module"] for entry in workspace["load_from"]}
+    assert set(dagster_services) == {*modules, "daemon", "webserver"}
+
+    known = [entry["grpc_server"] for entry in yaml.safe_load((DOCKER / "workspace.yaml").read_text())["load_from"]]
+    assert {server["host"]: server["location_name"] for server in known} == modules
+    for server in known:
+        service, port = services[server["host"]], server["port"]
+        assert service["command"] == f"dagster api grpc -m {server['location_name']} -h 0.0.0.0 -p {port}"
+        assert f"('127.0.0.1', {port})" in service["healthcheck"]["test"][-1]
+        assert f"`{server['host']}`" in README
+    for name in ("daemon", "webserver"):
+        assert set(services[name]["depends_on"]) == {*modules, "postgres"}
+        assert f"-w {DOCKER.name}/workspace.yaml" in services[name]["command"]
+
+
+def test_every_setting_reaches_the_containers_or_the_readme_says_what_it_is_there() -> None:
+    table = (settings.REPOSITORY / "README.md").read_text().partition("## Settings")[2].partition("## ")[0]
+    compose = (DOCKER / "compose.yaml").read_text()
+    for name in re.findall(r"^\| .*", table, re.MULTILINE):
+        for setting in re.findall(r"DEDP_\w+", name.split("|")[1]):
+            assert re.search(rf"\b{setting}\b", compose) or f"`{setting}` is" in README, setting
+
+
+@pytest.mark.parametrize(
+    ("service", "setting"),
+    [
+        ("devices_loader", "DEDP_START"),
+        ("late_data_integrator", "DEDP_SPARK_REMOTE"),
+        ("late_data_integrator", "DEDP_DATA_URI"),
+        ("promotions", "DEDP_SUPPLIERS"),
+        ("promotion_reports", "DEDP_SUPPLIERS"),
+        ("promotion_reports", "DEDP_NOTIFY"),
+        ("user_intake", "DEDP_USERS_API"),
+        ("flight_search", "DEDP_SPARK_REMOTE"),
+        ("flight_search", "DEDP_DATA_URI"),
+        ("flight_search", "DEDP_SETTLE_SECONDS"),
+    ],
+)
+def test_a_location_gets_its_setting_beside_those_of_all(services: Services, service: str, setting: str) -> None:
+    assert {setting, "DEDP_POSTGRES_DSN", "DEDP_DAGSTER_STORAGE"} <= services[service]["environment"].keys()
+
+
+def test_a_container_with_the_health_check_of_compose_is_healthy_once_its_port_is_open(services: Services) -> None:
+    _, python, *program = services["user_intake"]["healthcheck"]["test"]
+    assert python == "python"
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        program = [word.replace("4000", str(server.getsockname()[1])) for word in program]
+        assert subprocess.run([sys.executable, *program], capture_output=True).returncode != 0
+        server.listen()
+        assert subprocess.run([sys.executable, *program]).returncode == 0
+
+
+def test_the_containers_of_dagster_share_the_folder_of_what_runs_and_ticks_print(
+    tmp_path: Path, dagster_services: Services
+) -> None:
     (tmp_path / "dagster.yaml").write_text((DOCKER / "dagster.yaml").read_text())
     for folder in what_logs(str(tmp_path)).values():
         within = dagster_home() / Path(folder).relative_to(tmp_path).as_posix()

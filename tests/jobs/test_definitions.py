@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,20 @@ def test_dagsters_newer_command_line_knows_the_locations_of_the_workspace_by_the
         assert (folder / f"{module.replace('.', '/')}.py").samefile(str(importlib.import_module(module).__file__))
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
     assert modules == [entry["python_module"] for entry in workspace["load_from"]]
+
+
+def test_the_picture_and_the_page_of_the_architecture_show_what_is_deployed() -> None:
+    docs = REPOSITORY / "docs"
+    shown = set(re.findall(r"[\w.]+", (docs / "images" / "architecture.svg").read_text()))
+    page = (docs / "architecture.md").read_text()
+    for location in LOCATIONS:
+        assert location in shown
+        assert f"`{location.removeprefix('jobs.')}`" in page
+    for location in PIPELINES:
+        repository = LOCATIONS[location].get_repository_def()
+        names = {key.path[-1] for key in repository.asset_graph.executable_asset_keys}
+        names |= {sensor.name for sensor in repository.sensor_defs} | {each.name for each in repository.schedule_defs}
+        assert names <= shown, f"docs/images/architecture.svg lacks what {location} has"
 
 
 @pytest.mark.parametrize(
