@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -45,7 +46,8 @@ CLAIMS = {
 }
 # Shown beside them; nothing is claimed.
 SHOWN = ("processes", "CPU of PostgreSQL at idle, % of a core")
-_WARM_UP_SECONDS = 300
+# Until the sensors wait, and until everything has ended. Neither is measured.
+_QUIET_SECONDS = 600
 
 _OURS_REFRESHED = """
     SELECT count(*) FROM dedp.devices_loads
@@ -163,25 +165,16 @@ class WithSensors(InAirflow):
         dates = [f"{day}T00:00:00Z" for day in days]
         systems.wait_until(
             lambda: self._airflow.count(_WAITING, dates) == 2 * len(days),
-            _WARM_UP_SECONDS,
+            _QUIET_SECONDS,
             lambda: f"{self._airflow.count(_WAITING, dates)} of {2 * len(days)} sensors wait",
             every=0.2,
         )
 
     def backfill(self, first: str, last: str) -> Callable[[], bool]:
         began = time.time()
-        options = (
-            "--from-date",
-            first,
-            "--to-date",
-            last,
-            "--max-active-runs",
-            "32",
-            "--reprocess-behavior",
-            "completed",
-        )
+        asked = {"from_date": first, "to_date": last, "max_active_runs": DAYS, "reprocess_behavior": "completed"}
         for dag in ("devices_loader", "devices_aggregator"):
-            self._lab.run("sensors", "backfill", "create", "--dag-id", dag, *options)
+            self._airflow.post("/backfills", {"dag_id": dag, **asked})
         return lambda: self._airflow.count(_ENDED, began) == DAYS
 
 
@@ -221,51 +214,55 @@ def in_airflow(form: str, kind: type[WithSensors] | type[WithAssets]) -> Iterato
 
 
 def measure(sequencer: Sequencer, trials: int, bursts: int, idle_seconds: float, timeout: float) -> dict[str, float]:
-    """Every row of the table for one system but its start. A trial that times out counts as infinity."""
+    """Every row of the table for one system, but its start."""
     numbers = random.Random(7)
 
-    def react(days: Sequence[str], seconds: float) -> float:
+    def react(days: Sequence[str]) -> float:
         sequencer.expect(days)
         files = [devices.file_of(sequencer.landing, day) for day in days]
         drafts = [devices.write_draft(file) for file in files]
         time.sleep(1 + numbers.uniform(0, 5))
         began = time.time()
         devices.rename(drafts, files)
-        took = _seconds_until(lambda: sequencer.has_totals(days, began), began, seconds, f"totals of {days[0]}")
-        systems.wait_until(sequencer.is_quiet, _WARM_UP_SECONDS, lambda: "runs are still under way", every=0.2)
-        return took
+        systems.wait_until(lambda: sequencer.has_totals(days, began), timeout, lambda: f"totals of {len(days)} days")
+        return time.time() - began
 
-    found: dict[str, float] = {}
+    def backfill() -> float:
+        began = time.time()
+        systems.wait_until(sequencer.backfill(many[0], many[DAYS - 1]), timeout, lambda: "the end of the backfill")
+        return time.time() - began
+
+    def seconds(what: str, trials: Sequence[Callable[[], float]], warm_ups: int = 0) -> float:
+        taken = [_timed(sequencer, trial) for trial in trials]
+        print(f"  {what}: {' '.join(f'{each:.1f}' for each in taken)} (warm-ups: {warm_ups})", flush=True)
+        return statistics.median(taken[warm_ups:])
+
     single = devices.days(date(2024, 1, 1), WARM_UPS + trials)
-    taken = [react([day], timeout if number >= WARM_UPS else _WARM_UP_SECONDS) for number, day in enumerate(single)]
-    found["reaction, s"] = statistics.median(taken[WARM_UPS:])
-    print(f"  reactions: {' '.join(f'{each:.1f}' for each in taken[WARM_UPS:])}", flush=True)
+    many = devices.days(date(2024, 3, 1), DAYS * bursts)
+    each_burst = [many[first : first + DAYS] for first in range(0, len(many), DAYS)]
+    found = {"reaction, s": seconds("reactions", [partial(react, [day]) for day in single], WARM_UPS)}
     sequencer.expect(["2024-02-29"])  # at idle, the next file is waited for
     time.sleep(min(idle_seconds, 20))
     processes, postgres = sequencer.idle(idle_seconds)
-    found["memory at idle, MiB"], found["CPU at idle, % of a core"] = processes.mebibytes, processes.cpu_percent
-    found["processes"], found["CPU of PostgreSQL at idle, % of a core"] = processes.processes, postgres.cpu_percent
-    many = devices.days(date(2024, 3, 1), DAYS * bursts)
-    taken = [react(many[first : first + DAYS], timeout) for first in range(0, len(many), DAYS)]
-    found["burst of 30 files, s"] = statistics.median(taken)
-    print(f"  bursts: {' '.join(f'{each:.1f}' for each in taken)}", flush=True)
-    taken = []
-    for _ in range(bursts):
-        began = time.time()
-        taken.append(_seconds_until(sequencer.backfill(many[0], many[DAYS - 1]), began, timeout, "backfill"))
-        systems.wait_until(sequencer.is_quiet, _WARM_UP_SECONDS, lambda: "runs are still under way", every=0.2)
-    found["backfill of 30 days, s"] = statistics.median(taken)
-    print(f"  backfills: {' '.join(f'{each:.1f}' for each in taken)}", flush=True)
-    return found
+    return found | {
+        "memory at idle, MiB": processes.mebibytes,
+        "CPU at idle, % of a core": processes.cpu_percent,
+        "processes": processes.processes,
+        "CPU of PostgreSQL at idle, % of a core": postgres.cpu_percent,
+        "burst of 30 files, s": seconds("bursts", [partial(react, days) for days in each_burst]),
+        "backfill of 30 days, s": seconds("backfills", [backfill] * bursts),
+    }
 
 
-def _seconds_until(is_done: Callable[[], bool], began: float, seconds: float, what: str) -> float:
+def _timed(sequencer: Sequencer, trial: Callable[[], float]) -> float:
+    """Do a trial, and wait until nothing is under way. Returns its seconds, or infinity if it timed out."""
     try:
-        systems.wait_until(is_done, seconds, lambda: what)
+        took = trial()
+        systems.wait_until(sequencer.is_quiet, _QUIET_SECONDS, lambda: "runs are still under way", every=0.2)
     except systems.TimedOut as missing:
         print(f"  {missing}", flush=True)
         return float("inf")
-    return time.time() - began
+    return took
 
 
 def main() -> bool:

@@ -226,21 +226,24 @@ def main() -> bool:
     arguments.add_argument("--stock-trials", type=int, default=8, help="under `dagster dev`; 0 leaves it out")
     arguments.add_argument("--turns", type=int, default=2, help="how often to change between the two")
     arguments.add_argument("--uploads", type=int, nargs="+", default=[100, 1000], help="how many at once")
+    arguments.add_argument(
+        "--locations", nargs="+", default=[], help="only these, as jobs.devices_loader; default: all"
+    )
     arguments.add_argument("--timeout", type=float, default=120, help="of a trial, in s")
     given = arguments.parse_args()
     held = []
     if "renamed" in given.only:
-        held += _compare_renamed(given.trials, given.stock_trials, given.turns, given.timeout)
+        held += _compare_renamed(given.trials, given.stock_trials, given.turns, given.timeout, given.locations)
     if {"in-place", "burst", "late-commit", "supplier"} & set(given.only):
-        with systems.fresh_home(), systems.under_dedp_up() as system:
+        with systems.fresh_home(), systems.under_dedp_up(given.locations) as system:
             held += _measure(Trials(system, given.timeout), given.only, given.trials)
     if "uploads" in given.only:
         held += [uploads_burst.report(files, given.timeout) for files in given.uploads]
     return all(held)
 
 
-def _compare_renamed(count: int, stock_count: int, turns: int, timeout: float) -> list[bool]:
-    kinds: dict[str, tuple[Callable[[], AbstractContextManager[System]], int]] = {
+def _compare_renamed(count: int, stock_count: int, turns: int, timeout: float, locations: Sequence[str]) -> list[bool]:
+    kinds: dict[str, tuple[Callable[[Sequence[str]], AbstractContextManager[System]], int]] = {
         "dedp up": (systems.under_dedp_up, count),
         "stock dagster dev": (systems.under_dagster_dev, stock_count),
     }
@@ -250,7 +253,7 @@ def _compare_renamed(count: int, stock_count: int, turns: int, timeout: float) -
     for turn in range(turns):
         for name, (start, trials) in kinds.items():
             share = trials // turns + (turn < trials % turns)
-            with systems.fresh_home(), start() as system:
+            with systems.fresh_home(), start(locations) as system:
                 print(f"{name}: ready after {system.started_after:.1f} s", flush=True)
                 taken, reached = renamed(Trials(system, timeout), share, date(2024, 1, 1))
             seconds[name] += taken

@@ -26,15 +26,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 180
 _STOP_SECONDS = 60
 
-# `dedp up`, with those code locations only that follow the port; with all of them if none follows.
+# `dedp up`, with the code locations of a workspace.yaml.
 _DEDP_UP = """
 import sys
 from pathlib import Path
 from dedp_assets import cli, local_stack
 
-port, *workspace = sys.argv[1:]
-if workspace:
-    local_stack.WORKSPACE = Path(workspace[0])
+port, workspace = sys.argv[1:]
+local_stack.WORKSPACE = Path(workspace)
 sys.argv = ["dedp", "up", "--port", port]
 cli.main()
 """
@@ -153,12 +152,7 @@ def under_dedp_up(locations: Sequence[str] = ()) -> Iterator[System]:
         locations: the modules of the code locations to run; all of workspace.yaml if there are none.
     """
     port = local_stack.free_port()
-    command = [sys.executable, "-c", _DEDP_UP, str(port)]
-    if locations:
-        workspace = settings.home() / "workspace.yaml"
-        modules = [{"python_module": {"module_name": each, "working_directory": str(REPOSITORY)}} for each in locations]
-        workspace.write_text(yaml.safe_dump({"load_from": modules}))
-        command.append(str(workspace))
+    command = [sys.executable, "-c", _DEDP_UP, str(port), str(_workspace(locations))]
     log = settings.home() / "dedp up"
     with running_process(command, os.environ, log) as process:
         began = time.monotonic()
@@ -168,10 +162,13 @@ def under_dedp_up(locations: Sequence[str] = ()) -> Iterator[System]:
 
 
 @contextmanager
-def under_dagster_dev() -> Iterator[System]:
+def under_dagster_dev(locations: Sequence[str] = ()) -> Iterator[System]:
     """Start stock `dagster dev` on the home in force, and stop it after the block.
 
     It has our dagster.yaml without `run_launcher`, so runs are started by Dagster's default launcher.
+
+    Args:
+        locations: as of `under_dedp_up`.
     """
     port = local_stack.free_port()
     folder = settings.home() / "stock"
@@ -181,7 +178,7 @@ def under_dagster_dev() -> Iterator[System]:
     (folder / "dagster.yaml").write_text(yaml.safe_dump(configured))
     settings.landing().mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, "-m", "dagster", "dev", "-w", str(local_stack.WORKSPACE)),
+        *(sys.executable, "-m", "dagster", "dev", "-w", str(_workspace(locations))),
         *("-h", local_stack.HOST, "-p", str(port)),
     ]
     log = settings.home() / "dagster dev"
@@ -192,6 +189,15 @@ def under_dagster_dev() -> Iterator[System]:
             _wait_for(process, log, lambda: _are_loaded(f"http://{local_stack.HOST}:{port}"))
             with _attached(port, process, time.monotonic() - began) as system:
                 yield system
+
+
+def _workspace(locations: Sequence[str]) -> Path:
+    if not locations:
+        return local_stack.WORKSPACE
+    modules = [{"python_module": {"module_name": each, "working_directory": str(REPOSITORY)}} for each in locations]
+    workspace = settings.home() / "workspace.yaml"
+    workspace.write_text(yaml.safe_dump({"load_from": modules}))
+    return workspace
 
 
 @contextmanager
