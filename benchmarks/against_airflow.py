@@ -127,7 +127,11 @@ class Ours:
         return lambda: self.has_totals(days, began) and self.is_quiet()
 
     def idle(self, seconds: float) -> list[footprint.Footprint]:
-        return _idle([self._system.process.pid], settings.home() / "postgres" / "data", seconds)
+        home, roots = settings.home(), [self._system.process.pid]
+        return footprint.idle(
+            [lambda: footprint.with_descendants(roots, str(home)), lambda: footprint.of_server(home / "postgres/data")],
+            seconds,
+        )
 
 
 class InAirflow:
@@ -151,8 +155,8 @@ class InAirflow:
         return self._airflow.is_quiet()
 
     def idle(self, seconds: float) -> list[footprint.Footprint]:
-        pids = [process.pid for process in self._airflow.processes]
-        return _idle(pids, self._lab.postgres_data, seconds)
+        pids, data = [process.pid for process in self._airflow.processes], self._lab.postgres_data
+        return footprint.idle([lambda: footprint.with_descendants(pids), lambda: footprint.of_server(data)], seconds)
 
 
 class WithSensors(InAirflow):
@@ -188,10 +192,6 @@ class WithAssets(InAirflow):
         began = time.time()
         self._airflow.trigger("devices_backfill", first=first, last=last)
         return lambda: self._airflow.count(_ENDED, began) == DAYS
-
-
-def _idle(pids: Sequence[int], data: Path, seconds: float) -> list[footprint.Footprint]:
-    return footprint.idle([lambda: footprint.with_descendants(pids), lambda: footprint.of_server(data)], seconds)
 
 
 @contextmanager

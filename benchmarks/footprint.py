@@ -38,13 +38,24 @@ def idle(groups: Sequence[Callable[[], Sequence[psutil.Process]]], seconds: floa
     ]
 
 
-def with_descendants(roots: Sequence[int]) -> list[psutil.Process]:
-    """Processes and all that descend from them, without Java virtual machines and PostgreSQL servers."""
-    found = []
-    for pid in roots:
-        root = psutil.Process(pid)
-        found += [root, *root.children(recursive=True)]
+def with_descendants(roots: Sequence[int], home: str = "") -> list[psutil.Process]:
+    """Processes and all that descend from them, without Java virtual machines and PostgreSQL servers.
+
+    Args:
+        roots: the ids of the processes.
+        home: also all processes with this DEDP_HOME, which may have lost their parents.
+    """
+    found = {each for pid in roots for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))}
+    if home:
+        found |= {each for each in psutil.process_iter() if _variable(each, "DEDP_HOME") == home}
     return [each for each in found if _name(each) not in ("java", "postgres")]
+
+
+def _variable(process: psutil.Process, name: str) -> str:
+    try:
+        return str(process.environ().get(name, ""))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
 
 
 def of_server(data: Path) -> list[psutil.Process]:

@@ -26,14 +26,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 180
 _STOP_SECONDS = 60
 
-# `dedp up`, with the code locations of a workspace.yaml.
+# `dedp up`, with the code locations of the workspace.yaml that follows the port, if one does.
 _DEDP_UP = """
+import functools
+import inspect
 import sys
 from pathlib import Path
 from dedp_assets import cli, local_stack
 
-port, workspace = sys.argv[1:]
-local_stack.WORKSPACE = Path(workspace)
+port, *workspace = sys.argv[1:]
+if workspace and "workspace" in inspect.signature(local_stack.running).parameters:
+    local_stack.running = functools.partial(local_stack.running, workspace=Path(workspace[0]))
+elif workspace:
+    local_stack.WORKSPACE = Path(workspace[0])
 sys.argv = ["dedp", "up", "--port", port]
 cli.main()
 """
@@ -152,7 +157,7 @@ def under_dedp_up(locations: Sequence[str] = ()) -> Iterator[System]:
         locations: the modules of the code locations to run; all of workspace.yaml if there are none.
     """
     port = local_stack.free_port()
-    command = [sys.executable, "-c", _DEDP_UP, str(port), str(_workspace(locations))]
+    command = [sys.executable, "-c", _DEDP_UP, str(port), *([str(_workspace(locations))] if locations else [])]
     log = settings.home() / "dedp up"
     with running_process(command, os.environ, log) as process:
         began = time.monotonic()
