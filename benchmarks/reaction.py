@@ -70,8 +70,8 @@ class Trials:
         """
         for number in range(WARM_UPS + count):
             warms_up = number < WARM_UPS
-            self._wait_until_quiet()
             try:
+                self._wait_until_quiet()
                 took = trial(number, _WARM_UP_SECONDS if warms_up else self._timeout)
             except TimedOut as missing:
                 print(f"trial {number - WARM_UPS}: {missing}", flush=True)
@@ -103,8 +103,9 @@ def renamed(trials: Trials, count: int, first: date) -> tuple[list[float], list[
         wait_for_totals(system, [day], seconds, lambda: stages.missing([began, *moments_of_runs(system, day)]))
         refreshed = time.time()
         systems.wait_until(system.is_quiet, seconds, lambda: "the end of the runs")
-        if number >= WARM_UPS:
-            moments.append([began, *moments_of_runs(system, day), refreshed])
+        reached = [began, *moments_of_runs(system, day), refreshed]
+        if number >= WARM_UPS and len(reached) == len(stages.MOMENTS):
+            moments.append(reached)
         return refreshed - began
 
     return list(trials.run(trial, count)), moments
