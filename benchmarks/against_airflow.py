@@ -53,7 +53,7 @@ _OURS_REFRESHED = """
     SELECT count(*) FROM dedp.devices_loads
     WHERE load_id = ANY (%s) AND folded AND rows_loaded = %s AND loaded_at > to_timestamp(%s)
 """
-# Of Airflow: so many loads are in each total. The first file that a system gets is a warm-up, and so on.
+# In Airflow's tables: how many loads are in every total. Each file has the same devices.
 _TOTALS = "SELECT CASE WHEN count(*) = %s THEN min(all_occurrences) END FROM dedp.devices_aggregates"
 _WAITING = """
     SELECT count(*)
