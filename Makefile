@@ -1,6 +1,6 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-cluster check bench format clean
+.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-cluster check bench bench-airflow format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 HARNESS := packages/dagster-scenario
 LAUNCHER := packages/dagster-warm-launcher
 ORCHARD := $(HARNESS)/tests/foreign/orchard
+AIRFLOW := .dedp/airflow/venv
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -67,6 +68,16 @@ bench: setup ## the measured claims of benchmarks/README.md
 	    promotion_reports scenario_ticks scenario_month commit_tick late_partition backfill_days memory_of_a_day; do \
 	    echo "== $$script"; $(BIN)/python benchmarks/$$script.py || failed=1; \
 	done; test -z "$$failed"
+
+bench-airflow: setup $(AIRFLOW)/.installed ## the isolated sequencer here and in Apache Airflow, which it installs, side by side
+	@$(BIN)/python benchmarks/against_airflow.py
+
+$(AIRFLOW)/.installed: benchmarks/airflow/requirements.txt
+	@echo "Installing Apache Airflow into $(AIRFLOW), which takes some minutes ..."
+	@rm -rf $(AIRFLOW)
+	@$(BIN)/python -m venv $(AIRFLOW)
+	@$(AIRFLOW)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
 
 format: setup ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -19,6 +19,14 @@ def cpu_and_wall(work: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - used, time.perf_counter() - began
 
 
+def claim(what: str, found: float, at_most: float, unit: str = "s") -> bool:
+    """Print what was found beside what is claimed, in a line. Returns whether the claim holds."""
+    holds = found <= at_most
+    of_unit = f" {unit}" if unit else ""
+    print(f"{what}: {found:.2f}{of_unit}, at most {at_most:g} claimed: {'holds' if holds else 'FAILS'}", flush=True)
+    return holds
+
+
 def compare_pairs(
     names: tuple[str, str],
     measure: tuple[Callable[[int], tuple[float, float]], Callable[[int], tuple[float, float]]],
