@@ -34,8 +34,9 @@ from dedp_assets.landing.arrivals import (
     plan_arrivals,
     unchanged_since,
 )
-from dedp_assets.landing.directories import Directory, ObjectFolder, Scanner
+from dedp_assets.landing.directories import Directory, ObjectFolder, Scan, Scanner
 from dedp_assets.landing.object_folders import AnyFolders, sha256_of_object
+from dedp_assets.landing.renames import Renames
 from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
@@ -50,6 +51,7 @@ RECHECK_SECONDS = 500
 _LOOP_SECONDS = 5
 # After a message that could not be sent, no other is tried for so long.
 NOTIFY_PAUSE_SECONDS = 300
+_NOT_SCANNED = Scan(failure="not scanned in this tick")
 
 
 class Watched(NamedTuple):
@@ -147,7 +149,7 @@ def directory_sensor(
             They are scanned first; everything else is decided as without it. It may name too few, too many, or raise a
             DedpError, which the tick notes.
     """
-    scanner, turns = scanner or Scanner(AnyFolders().scan), count()
+    scanner, renames, turns = scanner or Scanner(AnyFolders().scan), Renames(), count()
 
     @dg.sensor(
         name=name,
@@ -174,7 +176,10 @@ def directory_sensor(
         with pipeline.ledger(context) as ledger:
             compared = files_to_compare(due, scans, cursor, again)
             known = ledger.known_files(compared)
-            situation = _situation(context, pipeline, cursor, now, watched)
+            situation = replace(
+                _situation(context, pipeline, cursor, now, watched),
+                renamed=_renamed(renames, due, scans, compared, known),
+            )
             plan = plan_arrivals(watched.directories, scans, compared, known, cursor, situation)
             runs = _runs(plan.requests, known, ledger)
             ledger.report(DirectoryTick(watched.directories, plan, cursor, now, time.monotonic() - began))
@@ -197,6 +202,45 @@ def _recheck(directories: Sequence[Directory], now: float) -> set[str]:
     """The clients whose turn it is to be compared with the ledger although nothing may have changed."""
     turns = RECHECK_SECONDS // _LOOP_SECONDS
     return {directory.client for directory in directories[int(now / _LOOP_SECONDS) % turns :: turns]}
+
+
+def _renamed(
+    renames: Renames,
+    directories: Iterable[Directory],
+    scans: Mapping[str, Scan],
+    compared: Mapping[str, Sequence[str]],
+    known: Mapping[str, Mapping[str, Known]],
+) -> set[tuple[str, str]]:
+    """Which of the files that were compared are new, and were renamed into place; as client and name."""
+    # Only folders that have just been scanned: one that hangs would keep us, too.
+    answered = [
+        directory
+        for directory in directories
+        if directory.completeness == "settled"
+        and not isinstance(directory.path, ObjectFolder)
+        and not scans.get(directory.client, _NOT_SCANNED).failure
+    ]
+    renames.follow(directory.place for directory in answered)
+    return {
+        (directory.client, name)
+        for directory in answered
+        if directory.client in compared
+        for name in renames.complete(directory.place, _new(directory.client, scans, compared, known))
+    }
+
+
+def _new(
+    client: str,
+    scans: Mapping[str, Scan],
+    compared: Mapping[str, Sequence[str]],
+    known: Mapping[str, Mapping[str, Known]],
+) -> dict[str, FileVersion]:
+    files, in_ledger = scans[client].files, known.get(client, {})
+    return {
+        name: files[name]
+        for name in compared[client]
+        if name not in in_ledger or in_ledger[name].version != files[name]
+    }
 
 
 def _situation(

@@ -281,12 +281,14 @@ class Situation:
         in_progress: Files, as client and name, that a run which is queued or under way is to take.
         free_runs: How many more runs may be requested now.
         files_per_run: How many files a run may take.
+        renamed: Files, as client and name, that were renamed into place and need not settle.
     """
 
     now: float
     in_progress: Collection[tuple[str, str]] = ()
     free_runs: int = MAX_RUNS
     files_per_run: int = MAX_FILES_PER_RUN
+    renamed: Collection[tuple[str, str]] = ()
 
 
 def plan_arrivals(
@@ -416,7 +418,8 @@ class _Tick:
 
     def _judge(self, directory: Directory, scan: Scan, name: str, file: Waiting) -> None:
         now = self._situation.now
-        reason = _incomplete(directory, scan, name, file, now)
+        is_renamed = (directory.client, name) in self._situation.renamed
+        reason = _incomplete(directory, scan, name, file, now, is_renamed)
         if reason:
             self.notes.append(f"{directory.client}/{shown_name(name)} {reason}")
         elif (directory.client, name) not in self._situation.in_progress and file.due <= now:
@@ -450,7 +453,7 @@ def _watched(version: FileVersion, before: Waiting | None, now: float) -> Waitin
     return before if before.unchanged_since <= now else before._replace(unchanged_since=now)
 
 
-def _incomplete(directory: Directory, scan: Scan, name: str, file: Waiting, now: float) -> str:
+def _incomplete(directory: Directory, scan: Scan, name: str, file: Waiting, now: float, is_renamed: bool) -> str:
     """Why a file is not complete yet, in words, or ""."""
     if not file.version.size:
         return "is empty: waits for its content"
@@ -461,7 +464,8 @@ def _incomplete(directory: Directory, scan: Scan, name: str, file: Waiting, now:
         if scan.markers[marker] < file.version.changed_ns:
             return f"has changed after {marker} was written: waits for a new one"
         return ""
-    if directory.completeness == "renamed" or now - file.unchanged_since >= directory.settle_seconds:
+    is_settled = now - file.unchanged_since >= directory.settle_seconds
+    if directory.completeness == "renamed" or is_renamed or is_settled:
         return ""
     grown = file.version.size - file.first_size
     if grown > 0:

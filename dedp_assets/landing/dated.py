@@ -50,11 +50,13 @@ class Listing:
         files: The version of each file, by its day; UNDATED for the undated file.
         problems: What is wrong in the folder, a sentence each.
         unusable: Days whose own file can't be read. They must not take the undated file.
+        folders: The names in it that are days, with a file in the folder or without one.
     """
 
     files: dict[str, FileVersion] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unusable: set[str] = field(default_factory=set)
+    folders: list[str] = field(default_factory=list)
 
 
 def scan_landing(landing: DatedFolder) -> Listing:
@@ -73,6 +75,7 @@ def scan_landing(landing: DatedFolder) -> Listing:
         listing.problems.extend(_misnamed(landing, UNDATED, entries))
     for name in entries:
         if day_of(name):
+            listing.folders.append(name)
             if not _add(listing, name, landing):
                 listing.problems.extend(_misnamed(landing, name, _names(folder / name)))
         elif os.path.exists(landing.file_of(name)):

@@ -6,7 +6,7 @@
 2. A version is complete when *we* have seen it unchanged for the settle time, by our clock. The age that a file claims
    does not count: copies keep old times, and other machines' clocks are wrong. An empty file is a placeholder, and
    never complete. If a writer pauses for longer than the settle time, we take too little; when it goes on, that is a
-   new version.
+   new version. A file that was renamed into place is complete at once, if we know that it was (`landing.renames`).
 3. The content decides. A version whose SHA-256 has been loaded already is not loaded again: copying, touching or
    mounting a folder anew costs no load.
 """
@@ -60,9 +60,15 @@ class Seen(NamedTuple):
     version: FileVersion
     since: float
 
-    def is_complete(self, now: float, settle_seconds: float) -> bool:
-        """Whether the version may be copied. `now` is in s since the epoch."""
-        return self.version.size > 0 and now - self.since >= settle_seconds
+    def is_complete(self, now: float, settle_seconds: float, *, is_renamed: bool = False) -> bool:
+        """Whether the version may be copied.
+
+        Args:
+            now: In s since the epoch.
+            settle_seconds: How long the version must have been seen unchanged, in s.
+            is_renamed: Whether it was renamed into place (`landing.renames`), so that it need not settle.
+        """
+        return self.version.size > 0 and (is_renamed or now - self.since >= settle_seconds)
 
 
 def track_versions(found: Mapping[str, FileVersion], before: Mapping[str, Seen], now: float) -> dict[str, Seen]:

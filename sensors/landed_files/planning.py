@@ -64,6 +64,7 @@ class TickInputs:
         undated_due: the due days that may take the undated file.
         materialized: the days that Dagster has a materialization of.
         in_progress: the days with a run that is queued or under way. None in a tick that does not compare.
+        renamed: the files that were renamed into place and need not settle: days, or UNDATED.
     """
 
     landing: DatedFolder
@@ -73,6 +74,7 @@ class TickInputs:
     undated_due: Collection[str]
     materialized: Collection[str]
     in_progress: Collection[str] | None = None
+    renamed: Collection[str] = ()
 
 
 def compares_copies(cursor: Cursor, now: float) -> bool:
@@ -83,6 +85,12 @@ def compares_copies(cursor: Cursor, now: float) -> bool:
         now: the time of the tick, in s since the epoch.
     """
     return not 0 <= now - cursor.compared < reconciliation.INTERVAL_SECONDS
+
+
+def new_files(listing: Listing, cursor: Cursor) -> dict[str, FileVersion]:
+    """The landed files whose present version was not handled yet, by day; UNDATED for the undated file."""
+    handled = {UNDATED: cursor.undated, **cursor.asked}
+    return {name: version for name, version in listing.files.items() if handled.get(name) != version}
 
 
 def plan_runs(listing: Listing, cursor: Cursor, copies: Copies, inputs: TickInputs) -> RunPlan:
@@ -161,10 +169,13 @@ class _Arrivals:
 
 
 def _find_arrivals(listing: Listing, cursor: Cursor, inputs: TickInputs) -> _Arrivals:
-    handled = {UNDATED: cursor.undated, **cursor.asked}
-    new = {name: version for name, version in listing.files.items() if handled.get(name) != version}
+    new = new_files(listing, cursor)
     seen = track_versions(new, cursor.seen, inputs.now)
-    incomplete = {name for name, known in seen.items() if not known.is_complete(inputs.now, inputs.settle_seconds)}
+    incomplete = {
+        name
+        for name, known in seen.items()
+        if not known.is_complete(inputs.now, inputs.settle_seconds, is_renamed=name in inputs.renamed)
+    }
     due = set(inputs.due)
     not_due = [day for day in new if day and day not in incomplete and day not in due]
     complete = {name: v for name, v in listing.files.items() if name not in incomplete and name not in not_due}

@@ -1,18 +1,20 @@
 """The sensor that has each day's file copied once it has arrived."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import dagster as dg
 
 from dedp_assets.landing.dated import DatedFolder, scan_landing
+from dedp_assets.landing.renames import Renames
 from dedp_assets.landing.taking_in import LandedFiles, materialization
+from dedp_assets.landing.versions import FileVersion
 from dedp_assets.landing.wanted import StoredCopies
 from dedp_assets.partition_runs import partitions_in_progress, range_tags
 from dedp_assets.run_processes import fail_ended_runs
 from sensors.landed_files.cursor import Cursor
-from sensors.landed_files.planning import Request, TickInputs, compares_copies, plan_runs
+from sensors.landed_files.planning import Request, TickInputs, compares_copies, new_files, plan_runs
 from sensors.reconciliation import CAUSE_TAG
 from sensors.ticks import TickReport, reporting_tick
 
@@ -65,6 +67,8 @@ def landed_files_sensor(
         description: what the UI says of the sensor.
     """
 
+    renames = Renames()
+
     def evaluate(context: dg.SensorEvaluationContext, report: TickReport) -> None:
         now = datetime.now(timezone.utc)
         cursor = Cursor.from_json(context.cursor)
@@ -74,6 +78,9 @@ def landed_files_sensor(
             fail_ended_runs(context.instance)
             in_progress = partitions_in_progress(context.instance, key, partitions)
         folder = landing()
+        listing = scan_landing(folder)
+        # A folder is followed once it has been listed, so a file that came together with its folder has to settle.
+        renames.follow([str(folder.path), *(str(folder.path / day) for day in listing.folders)])
         inputs = TickInputs(
             landing=folder,
             now=now.timestamp(),
@@ -82,8 +89,9 @@ def landed_files_sensor(
             undated_due=undated_due_days(now),
             materialized=context.instance.get_materialized_partitions(key),
             in_progress=in_progress,
+            renamed=renamed_files(renames, folder, new_files(listing, cursor)),
         )
-        plan = plan_runs(scan_landing(folder), cursor, StoredCopies(folder, copy_of), inputs)
+        plan = plan_runs(listing, cursor, StoredCopies(folder, copy_of), inputs)
         if plan.cursor.told != cursor.told and not plan.requests:
             # Not in every tick: Dagster keeps the log of each tick in a file of its own.
             for note in plan.notes:
@@ -101,3 +109,15 @@ def landed_files_sensor(
         minimum_interval_seconds=1,
     )
     return make_sensor(reporting_tick(evaluate))
+
+
+def renamed_files(renames: Renames, folder: DatedFolder, files: Mapping[str, FileVersion]) -> set[str]:
+    """Which of the landed files were renamed into place and need not settle.
+
+    Args:
+        renames: what is known of the folders.
+        folder: the landing folder.
+        files: new files in the versions that were found, by day; UNDATED for the undated file.
+    """
+    name = folder.file_name
+    return {day for day, version in files.items() if renames.complete(str(folder.path / day), {name: version})}

@@ -1,7 +1,8 @@
 """Files land in every way there is: no file is lost, no half of a file is kept, and few runs were not needed.
 
-The file system and its writers are simulated, and so are the events of the loading team: its daemon, its runs, its
-cursor, its clock. The decisions are real, and so are the copies and the records beside them.
+The file system and its writers are simulated, and so are the kernel's notifications, which may get lost, and the events
+of the loading team: its daemon, its runs, its cursor, its clock. The decisions are real, and so are the copies and the
+records beside them.
 
     FILE_SCHEDULES=10000 python -m pytest tests/model/test_file_versions.py
 """
@@ -22,7 +23,7 @@ import pytest
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
-from dedp_assets.landing import copies, wanted
+from dedp_assets.landing import copies, inotify, renames, wanted
 from dedp_assets.landing.copies import (
     CopyRecord,
     Refusal,
@@ -33,10 +34,13 @@ from dedp_assets.landing.copies import (
     write_refusal,
 )
 from dedp_assets.landing.dated import UNDATED, Listing, is_dated
+from dedp_assets.landing.inotify import Event
+from dedp_assets.landing.renames import Renames
 from dedp_assets.landing.versions import FileVersion, Seen
 from sensors import reconciliation
 from sensors.landed_files.cursor import Cursor
-from sensors.landed_files.planning import Request, TickInputs, compares_copies, plan_runs
+from sensors.landed_files.planning import Request, TickInputs, compares_copies, new_files, plan_runs
+from sensors.landed_files.sensor import renamed_files
 from sensors.pipelines import devices_aggregator
 from sensors.reconciliation import Waiting
 
@@ -62,6 +66,9 @@ class File:
         life: A number that changes each time somebody begins to write the file anew.
         rest: What its writer has yet to write.
         keeps_old_times: Whether its writer sets the time of modification back.
+        is_kept_open: Whether its writer keeps it open between two parts. Else it opens the file again for each.
+        has_second_name: Whether its writer writes to it by another name, of which the kernel tells nothing.
+        is_renamed: Whether nothing was written to it since it got its name by a rename.
     """
 
     inode: int
@@ -71,6 +78,9 @@ class File:
     life: int
     rest: list[str] = field(default_factory=list)
     keeps_old_times: bool = False
+    is_kept_open: bool = False
+    has_second_name: bool = False
+    is_renamed: bool = False
     written: float = 0.0  # when it was written last, by the clock that never jumps
 
 
@@ -84,6 +94,46 @@ class Run:
 
     request: Request
     versions_at_start: dict[str, FileVersion | None] | None = None
+
+
+class Kernel:
+    """The notifications of the simulated file system."""
+
+    def __init__(self, world: "Landing") -> None:
+        self._world = world
+        self._queue: list[Event] = []
+        self.mounted = 0
+
+    def follow(self, folder: str) -> int | None:
+        day = "" if folder == str(landing_folder().path) else Path(folder).name
+        return 10 * self.mounted + ["", *DAYS].index(day)
+
+    def unfollow(self, number: int) -> None: ...
+
+    def events(self) -> list[Event]:
+        found, self._queue = self._queue, []
+        return found
+
+    def is_at_rest(self, folder: str, name: str, version: FileVersion) -> bool:
+        world = self._world
+        place = "" if folder == str(landing_folder().path) else Path(folder).name
+        world.somebody_acts("before")
+        file = world.files.get(place)
+        found = file is not None and world.version(place) == version and self.has_no_writer(file)
+        world.somebody_acts("after")
+        return found
+
+    def has_no_writer(self, file: File) -> bool:
+        return not (file.rest and file.is_kept_open) and not file.has_second_name
+
+    def tell(self, place: str, kind: int) -> None:
+        self._queue.append(Event(10 * self.mounted + ["", *DAYS].index(place), kind, b"dataset.csv"))
+
+    def lose(self) -> None:
+        self._queue = [Event(-1, inotify.EVENTS_LOST, b"")]
+
+    def repeat(self) -> None:
+        self._queue = [each for event in self._queue for each in (event, event)]
 
 
 class Landing:
@@ -115,6 +165,9 @@ class Landing:
         self.waiting_loads: dict[str, Waiting] = {}
         self.compared = -1e9
         self.is_away = False
+        self.kernel = Kernel(self)
+        self.renames = Renames(self.kernel)
+        self.meanwhile: dict[str, Action] = {}  # what happens while a tick looks at a file
 
     # The simulated file system
 
@@ -160,10 +213,12 @@ class Landing:
         file.written = self.real
         return file
 
-    def put(self, name: str, file: File) -> None:
+    def put(self, name: str, file: File, kind: int = inotify.MOVED_TO) -> None:
         if name in self.files:
             self.aside.append(self.files[name])
         self.files[name] = file
+        file.is_renamed = kind == inotify.MOVED_TO
+        self.kernel.tell(name, kind)
         self.changed(file, old_time=True)
         if name in DAYS:
             self.had_own.add(name)
@@ -178,28 +233,41 @@ class Landing:
     def rename_a_finished_file_into_place(self, name: str, old: bool, bad: bool) -> None:
         self.put(name, self.new_file(f"{BAD} " * (bad == 0) + f"whole {self.inodes}.", old))
 
-    def begin_to_write(self, name: str, parts: int, old: bool, in_place: bool) -> None:
+    def rename_a_file_that_is_still_written(self, name: str, parts: int, kept_open: bool, second_name: bool) -> None:
+        file = self.new_file(f"begin {self.lives}.")
+        file.rest = [f" part {self.lives}.{number}." for number in range(parts)]
+        file.is_kept_open, file.has_second_name = kept_open, second_name
+        self.put(name, file)
+
+    def link_a_finished_file_into_place(self, name: str) -> None:
+        self.put(name, self.new_file(f"whole {self.inodes}."), inotify.CREATED)
+
+    def begin_to_write(self, name: str, parts: int, old: bool, in_place: bool, kept_open: bool) -> None:
         file = self.files.get(name) if in_place else None
         if file is None:
             file = self.new_file("")
-            self.put(name, file)
-        file.content, file.keeps_old_times = f"begin {self.lives}.", old
+            self.put(name, file, inotify.CREATED)
+        file.content, file.keeps_old_times, file.is_kept_open = f"begin {self.lives}.", old, kept_open
         file.rest = [f" part {self.lives}.{number}." for number in range(parts)]
         self.new_life(file)
-        self.wrote(file)
+        self.wrote(name, file)
 
     def touch_an_empty_placeholder(self, name: str) -> None:
         if name not in self.files:
-            self.put(name, self.new_file(""))
+            self.put(name, self.new_file(""), inotify.CREATED)
 
     def write_on(self, name: str) -> None:
         file = self.files.get(name)
         if file and file.rest:
             file.content += file.rest.pop(0)
-            self.wrote(file)
+            self.wrote(name, file)
 
-    def wrote(self, file: File) -> None:
-        file.written = self.real
+    def wrote(self, name: str, file: File) -> None:
+        file.written, file.is_renamed = self.real, False
+        if not file.has_second_name:
+            self.kernel.tell(name, inotify.MODIFIED)
+            if not (file.rest and file.is_kept_open):
+                self.kernel.tell(name, inotify.WRITER_CLOSED)
         self.changed(file)
         self.remember()
 
@@ -208,7 +276,8 @@ class Landing:
         if file and file.content and not file.rest:
             file.content = file.content[::-1]
             self.new_life(file)
-            file.written = self.real
+            file.written, file.is_renamed = self.real, False
+            self.kernel.tell(name, inotify.MODIFIED)
             self.changed(file, old_time=True)
             self.remember()
 
@@ -225,11 +294,13 @@ class Landing:
     def vanish(self, name: str) -> None:
         if name in self.files:
             self.aside.append(self.files.pop(name))
+            self.kernel.tell(name, inotify.MOVED_FROM)
 
     def mount_anew(self) -> None:
         for file in self.files.values():
             if file.rest:
                 return
+        self.kernel.mounted += 1
         for file in self.files.values():
             self.inodes += 1
             file.inode = self.inodes
@@ -242,6 +313,26 @@ class Landing:
         self.jump += seconds
         if seconds > 0:
             self.jumped_at = self.real
+
+    def while_a_tick_looks(self, when: str, action: Action) -> None:
+        self.meanwhile[when] = action
+
+    def somebody_acts(self, when: str) -> None:
+        if when in self.meanwhile:
+            kind, *arguments = self.meanwhile.pop(when)
+            getattr(self, kind)(*arguments)
+
+    # The kernel and the code server
+
+    def notifications_are_lost(self) -> None:
+        self.kernel.lose()
+
+    def notifications_come_twice(self) -> None:
+        self.kernel.repeat()
+
+    def the_code_server_is_started_anew(self) -> None:
+        self.kernel.events()
+        self.renames = Renames(self.kernel)
 
     # The loading team
 
@@ -318,8 +409,10 @@ class Landing:
     def tick(self) -> None:
         cursor = Cursor.from_json(self.cursor)
         in_progress = {day for run in self.runs for day in run.request.days}
+        listing = Listing({name: version for name in self.files if (version := self.version(name))})
+        self.renames.follow([str(landing_folder().path / name) for name in (UNDATED, *DAYS)])
         plan = plan_runs(
-            Listing({name: version for name in self.files if (version := self.version(name))}),
+            listing,
             cursor,
             wanted.StoredCopies(landing_folder(), contract.internal_file),
             TickInputs(
@@ -330,11 +423,16 @@ class Landing:
                 undated_due=DAYS[: self.due],
                 materialized=frozenset(self.materialized),
                 in_progress=in_progress if compares_copies(cursor, self.now) else None,
+                renamed=renamed_files(self.renames, landing_folder(), new_files(listing, cursor)),
             ),
         )
+        self.meanwhile.clear()
         for request in plan.requests:
             for day in request.days:
-                self.check_settled("" if request.sources[day] == landing_folder().file_name else day)
+                name = "" if request.sources[day] == landing_folder().file_name else day
+                # A run takes another version only when it has settled.
+                if self.version(name) == request.complete[request.sources[day]]:
+                    self.check_complete(name)
         self.cursor = plan.cursor.to_json()
         self.materialized |= plan.unreported.keys()
         self.told += plan.unreported
@@ -342,11 +440,12 @@ class Landing:
         self.runs += [Run(request) for request in plan.requests]
         assert len(self.cursor) < 3000
 
-    def check_settled(self, name: str) -> None:
-        """No file is requested that was written to within the settle time, unless our clock has jumped."""
+    def check_complete(self, name: str) -> None:
+        """No file is requested that was written to within the settle time, but by its writer before it renamed it."""
         file = self.files[name]
         assert file.content, f"{name or 'undated'} is empty"
-        if self.jumped_at < file.written:
+        is_handed_over = file.is_renamed and self.kernel.has_no_writer(file)
+        if self.jumped_at < file.written and not is_handed_over:
             assert self.real - file.written >= SETTLE - 1e-6, f"{name or 'undated'} was being written to"
 
     def advance_run(self, run: Run, how: str) -> None:
@@ -408,11 +507,11 @@ class Landing:
 
     def come_to_rest(self) -> None:
         self.is_away = False
-        for file in self.files.values():
+        for name, file in self.files.items():
             if file.rest:
                 self.real += 1
                 file.content, file.rest = file.content + "".join(file.rest), []
-                self.wrote(file)
+                self.wrote(name, file)
         for _ in range(300):
             self.real += 30
             self.tick()
@@ -463,6 +562,17 @@ class Landing:
 
 # Schedules: made at random, played, made smaller.
 
+# What may happen while a tick looks at a file.
+_MEANWHILE = (
+    "rename_a_finished_file_into_place",
+    "begin_to_write",
+    "write_on",
+    "rewrite_with_same_size_times_and_inode",
+    "vanish",
+    "mount_anew",
+    "notifications_are_lost",
+)
+
 # The weight of each kind of action, and its arguments.
 _KINDS: dict[str, tuple[float, Callable[[random.Random, Sequence[str]], Action]]] = {
     "rename_a_finished_file_into_place": (
@@ -476,8 +586,29 @@ _KINDS: dict[str, tuple[float, Callable[[random.Random, Sequence[str]], Action]]
             chance.randint(1, 3),
             chance.random() < 0.5,
             chance.random() < 0.5,
+            chance.random() < 0.5,
         ),
     ),
+    "rename_a_file_that_is_still_written": (
+        1,
+        lambda chance, names: (
+            chance.choice(names),
+            chance.randint(1, 3),
+            chance.random() < 0.7,
+            chance.random() < 0.3,
+        ),
+    ),
+    "link_a_finished_file_into_place": (0.3, lambda chance, names: (chance.choice(names),)),
+    "while_a_tick_looks": (
+        0.7,
+        lambda chance, names: (
+            chance.choice(("before", "after")),
+            (kind := chance.choice(_MEANWHILE), *_KINDS[kind][1](chance, names)),
+        ),
+    ),
+    "notifications_are_lost": (0.3, lambda chance, names: ()),
+    "notifications_come_twice": (0.3, lambda chance, names: ()),
+    "the_code_server_is_started_anew": (0.2, lambda chance, names: ()),
     "touch_an_empty_placeholder": (0.3, lambda chance, names: (chance.choice(names),)),
     "write_on": (2, lambda chance, names: (chance.choice(names),)),
     "rewrite_with_same_size_times_and_inode": (0.5, lambda chance, names: (chance.choice(names),)),
@@ -594,18 +725,20 @@ def _copies_are_what_they_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds: self.version.size > 0)
+    monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds, is_renamed: self.version.size > 0)
 
 
 def _settled_by_the_files_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_complete(self: Seen, now: float, settle_seconds: float) -> bool:
+    def is_complete(self: Seen, now: float, settle_seconds: float, is_renamed: bool) -> bool:
         return self.version.size > 0 and now - self.version.modified_ns / 1e9 >= settle_seconds
 
     monkeypatch.setattr(Seen, "is_complete", is_complete)
 
 
 def _placeholders_are_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seen, "is_complete", lambda self, now, settle_seconds: now - self.since >= settle_seconds)
+    monkeypatch.setattr(
+        Seen, "is_complete", lambda self, now, settle_seconds, is_renamed: now - self.since >= settle_seconds
+    )
 
 
 def _versions_without_ctime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -627,18 +760,53 @@ def _content_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wanted.StoredCopies, "has_content_of", has_content_of)
 
 
+def _open_files_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kernel, "is_at_rest", lambda self, folder, name, version: True)
+
+
+def _lost_notifications_are_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inotify, "EVENTS_LOST", 0)
+
+
+def _one_look_at_the_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
+    def complete(self: Renames, folder: str, files: dict[str, FileVersion]) -> set[str]:
+        self._read_events()
+        renamed = self._renamed.get(self._numbers.get(folder, -1), set())
+        return {
+            name
+            for name, version in files.items()
+            if os.fsencode(name) in renamed and self._kernel.is_at_rest(folder, name, version)
+        }
+
+    monkeypatch.setattr(Renames, "complete", complete)
+
+
+def _written_files_are_still_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note_events(events: list[Event], renamed: dict[int, set[bytes]]) -> set[int]:
+        return noted(
+            [event for event in events if event.kind not in (inotify.MODIFIED, inotify.WRITER_CLOSED)], renamed
+        )
+
+    noted = renames.note_events
+    monkeypatch.setattr(renames, "note_events", note_events)
+
+
 _WITHOUT: dict[str, tuple[Break, str, int]] = {
-    "the comparison of levels": (_only_events, "never taken in|is not what|could not be loaded|half of", 5),
-    "the comparison of loads": (_loads_by_events_alone, "is not loaded as its copy is|not in the totals", 8),
-    "growth of what was taken": (_no_growth, "half of a file", 43),
-    "refusals of what can't be loaded": (_no_refusals, "could not be loaded", 5),
-    "what a copy was and will be": (_copies_are_what_they_will_be, "is not what its own file is", 45),
-    "that a copy may only grow": (_later_files_replace, "unrelated later file", 775),
-    "settling": (_not_settled, "was being written to", 5),
-    "settling as we have seen it": (_settled_by_the_files_own_time, "was being written to", 5),
-    "waiting for content": (_placeholders_are_files, "is empty", 38),
-    "the time of change": (_versions_without_ctime, "was being written to", 84),
-    "the comparison of content": (_content_is_not_compared, "were not needed", 290),
+    "the comparison of levels": (_only_events, "never taken in|is not what|could not be loaded|half of", 14),
+    "the comparison of loads": (_loads_by_events_alone, "is not loaded as its copy is|not in the totals", 6),
+    "growth of what was taken": (_no_growth, "half of a file", 109),
+    "refusals of what can't be loaded": (_no_refusals, "could not be loaded", 3),
+    "what a copy was and will be": (_copies_are_what_they_will_be, "is not what its own file is", 320),
+    "that a copy may only grow": (_later_files_replace, "unrelated later file", 503),
+    "settling": (_not_settled, "was being written to", 0),
+    "settling as we have seen it": (_settled_by_the_files_own_time, "was being written to", 8),
+    "waiting for content": (_placeholders_are_files, "is empty", 22),
+    "the time of change": (_versions_without_ctime, "was being written to", 1935),
+    "that nobody has a renamed file open": (_open_files_are_complete, "was being written to", 4),
+    "that lost notifications are noticed": (_lost_notifications_are_not_noticed, "was being written to", 2467),
+    "the second look at the notifications": (_one_look_at_the_notifications, "was being written to", 1347),
+    "that what is written is no longer renamed": (_written_files_are_still_renamed, "was being written to", 21),
+    "the comparison of content": (_content_is_not_compared, "were not needed", 40),
 }
 
 

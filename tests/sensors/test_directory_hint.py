@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dedp_assets.errors import TransientError
 from dedp_assets.landing.arrivals import Arrival, Known, in_scan_order
-from dedp_assets.landing.directories import Directory, ObjectFolder, Scan, Scanner
+from dedp_assets.landing.directories import Completeness, Directory, ObjectFolder, Scan, Scanner
 from dedp_assets.landing.versions import FileVersion
 from sensors.directories import DirectoryPipeline, DirectoryTick, Watched, directory_sensor
 
@@ -55,10 +55,17 @@ class ShortOfTime(Scanner):
 class Watching:
     """A sensor over 20 directories, of which each has one file that is complete at first sight."""
 
-    def __init__(self, landing: Path, instance: dg.DagsterInstance, reaches: int, first: Hint | None) -> None:
+    def __init__(
+        self,
+        landing: Path,
+        instance: dg.DagsterInstance,
+        reaches: int,
+        first: Hint | None,
+        completeness: Completeness = "renamed",
+    ) -> None:
         self.scanner = ShortOfTime(reaches)
         directories = [
-            Directory(f"client{number:02}", landing / f"client{number:02}", completeness="renamed")
+            Directory(f"client{number:02}", landing / f"client{number:02}", completeness=completeness)
             for number in range(20)
         ]
         for directory in directories:
@@ -141,6 +148,17 @@ def test_a_hint_that_fails_is_noted_and_the_tick_goes_on(tmp_path: Path, instanc
     watching = Watching(tmp_path, instance, reaches=20, first=broken)
     assert len(watching.tick()[0]) == 20
     assert "the watcher does not answer" in watching.tick()[1]
+
+
+def test_a_file_that_is_renamed_into_a_known_directory_is_asked_for_by_the_first_tick_that_sees_it(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    watching = Watching(tmp_path, instance, reaches=20, first=None, completeness="settled")
+    assert watching.tick()[0] == []
+    (tmp_path / "draft").write_text("id\n2\n")
+    (tmp_path / "draft").rename(tmp_path / "client07" / "orders.csv")
+    (tmp_path / "client08" / "orders.csv").write_text("id\n2\n")
+    assert watching.tick()[0] == ["client07"]
 
 
 @given(

@@ -46,6 +46,7 @@ class Uploads:
         free_runs: int = 4,
         again: Collection[str] = (),
         files_per_run: int = 100,
+        renamed: Collection[tuple[str, str]] = (),
     ) -> Plan:
         self.now += 5
         due = directories_to_scan(self.directories, self.cursor, self.now)
@@ -59,7 +60,7 @@ class Uploads:
         }
         compared = files_to_compare(due, scans, self.cursor, again)
         known = {client: self.ledger.get(client, {}) for client in compared}
-        situation = Situation(self.now, in_progress, free_runs, files_per_run)
+        situation = Situation(self.now, in_progress, free_runs, files_per_run, renamed)
         plan = plan_arrivals(self.directories, scans, compared, known, self.cursor, situation)
         self.cursor, problem = Cursor.from_json(plan.cursor.to_json())
         assert not problem
@@ -90,6 +91,14 @@ def test_a_file_is_taken_when_it_has_been_seen_unchanged_and_once() -> None:
     assert taken(plan) == ["north/a.csv"]
     uploads.take(plan)
     assert [taken(uploads.tick()) for _ in range(3)] == [[], [], []]
+
+
+def test_a_file_that_was_renamed_into_place_need_not_settle() -> None:
+    uploads = Uploads(directory(), directory("south", completeness="marker"))
+    for client in ("north", "south"):
+        uploads.lies(client, a_csv=version(), b_csv=version(), empty_csv=version(size=0))
+    renamed = [(client, file) for client in ("north", "south") for file in ("a.csv", "empty.csv")]
+    assert taken(uploads.tick(renamed=renamed)) == ["north/a.csv"]
 
 
 def test_a_version_that_is_new_is_taken_again() -> None:

@@ -57,6 +57,7 @@ def test_a_scan_finds_the_undated_file_and_those_of_days(tmp_path: Path) -> None
             "2024-01-03": FileVersion(14, 0, dated.stat().st_ctime_ns, dated.stat().st_ino),
         },
         [],
+        folders=["2024-01-03", "2024-01-04", "2024-01-05", "2024-01-06"],
     )
 
 
@@ -66,9 +67,9 @@ def test_a_scan_finds_the_undated_file_and_those_of_days(tmp_path: Path) -> None
 )
 def test_a_file_that_has_not_the_expected_name_is_named(tmp_path: Path, name: str) -> None:
     put_file(tmp_path / name)
-    assert scan_landing(DatedFolder(tmp_path, "dataset.csv")) == Listing(
-        {}, [f"{name} is ignored: expected the name dataset.csv, and plain CSV in it"]
-    )
+    listing = scan_landing(DatedFolder(tmp_path, "dataset.csv"))
+    assert listing.files == {}
+    assert listing.problems == [f"{name} is ignored: expected the name dataset.csv, and plain CSV in it"]
 
 
 def test_a_scan_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:

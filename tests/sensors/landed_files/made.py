@@ -76,6 +76,7 @@ def plan_for(
     in_progress: Collection[str] | None = None,
     problems: Sequence[str] = (),
     unusable: Collection[str] = (),
+    renamed: Collection[str] = (),
 ) -> RunPlan:
     """What a tick plans that finds these files, this cursor and these copies."""
     return plan_runs(
@@ -90,6 +91,7 @@ def plan_for(
             undated_due=due if undated_due is None else undated_due,
             materialized=materialized,
             in_progress=in_progress,
+            renamed=renamed,
         ),
     )
 

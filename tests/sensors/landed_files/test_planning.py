@@ -58,6 +58,11 @@ CLAIMS = {
     "a day before the first partition is never taken": ({"2023-12-31": version(1)}, {}, []),
     "nothing is due before the first day is over": ({UNDATED: version(1), "2024-01-01": version(1)}, {"due": []}, []),
     "an empty file is a placeholder and waits": ({"2024-01-02": version(1, size=0)}, {}, []),
+    "a file that was renamed into place need not settle": (
+        {"2024-01-02": version(1), "2024-01-03": version(1), "2024-01-04": version(1, size=0)},
+        {"settle": SETTLE, "renamed": {"2024-01-02", "2024-01-04"}},
+        [["2024-01-02"]],
+    ),
     "an empty file of its own keeps a day from the undated one": (
         {"2024-01-02": version(1, size=0), UNDATED: version(2)},
         {"undated_due": DAYS[:2]},

@@ -62,6 +62,23 @@ def test_a_file_that_lands_is_taken_by_the_first_tick_that_has_seen_it_settle(
     assert ticks.run_requested(ticks()) == [day]
 
 
+def test_a_file_that_is_renamed_into_place_is_taken_by_the_first_tick_that_sees_it(
+    ticks: LandedTicks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = contract.due_days(datetime.now(timezone.utc))[-1]
+    monkeypatch.setenv("DEDP_SETTLE_SECONDS", "3600")
+    landed = landing_folder().file_of(day)
+    landed.parent.mkdir(parents=True)
+    ticks()
+    for content in ("first version", "second version"):
+        put_file(landed.with_name("draft.part"), content).rename(landed)
+        assert ticks.run_requested(ticks()) == [day]
+        assert content_of(day) == content
+        assert ticks().run_requests == []
+    put_file(landed, "written in place")
+    assert ticks().run_requests == []
+
+
 def test_a_day_takes_its_own_file_and_the_others_the_undated_one(ticks: LandedTicks, three_days: list[str]) -> None:
     put_file(landing_folder().file_of(UNDATED), "for everybody")
     put_file(landing_folder().file_of(three_days[1]), "for its day")
