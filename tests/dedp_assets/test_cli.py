@@ -20,6 +20,7 @@ from dedp_assets.cli import Commands, dedp
 from dedp_assets.demo.timeline import DemoFailed
 from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.generator import ConfigError, OutputError
+from dedp_assets.local_stack import lock
 from dedp_assets.resources.embedded_postgres import PostgresNotStarted
 from dedp_assets.resources.embedded_spark import SparkNotStarted
 from dedp_assets.resources.object_store import DamagedFile, StorageProblem
@@ -251,7 +252,7 @@ def test_down_ends_no_process_that_is_not_the_system(
     own_home: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """The record is empty or damaged, or it names a process that has ended, or the id belongs to another process."""
-    monkeypatch.setattr(local_stack, "_RECORD_SECONDS", 0.3)
+    monkeypatch.setattr(lock, "_RECORD_SECONDS", 0.3)
     with up_pid_that_says(own_home, str(os.getpid()) if text == "own" else text):
         result = CliRunner().invoke(dedp, ["down"])
     assert result.exit_code == 1
