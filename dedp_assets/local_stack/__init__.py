@@ -60,26 +60,31 @@ class Stack:
 
 
 @contextmanager
-def running(port: int, say: Callable[[str], None] = lambda _: None, workspace: Path = WORKSPACE) -> Iterator[Stack]:
+def running(
+    port: int,
+    say: Callable[[str], None] = lambda _: None,
+    workspace: Path = WORKSPACE,
+    spark_at_once: bool = False,
+) -> Iterator[Stack]:
     """Start the system, wait until it is ready, and stop it when the block ends.
 
     Args:
         port: the port of the UI, on 127.0.0.1.
         say: is told, in a thread, which process has died and starts again. The log says it, too.
         workspace: the file that names the code locations.
+        spark_at_once: whether Spark starts now, and not only with its first use or because there is a lake.
 
     Raises:
         StackError: the system runs already, the port is taken, or Dagster does not start.
         PostgresNotStarted: the embedded PostgreSQL server does not start.
-        SparkNotStarted: the embedded Spark server does not start.
     """
     home = settings.make_home()
     with ExitStack() as cleanup:
         cleanup.enter_context(lock_of_system(home))
         _check_port(port)
-        wait_for_spark: Callable[[], None] | None = None
         if settings.spark_remote() is None:
-            wait_for_spark = cleanup.enter_context(shared_server(home / "spark", spark_size()))
+            at_once = spark_at_once or _has_a_lake()
+            cleanup.enter_context(shared_server(home / "spark", spark_size(), at_once))
         shared = cleanup.enter_context(environment())
         create_instance_schema(shared)
         settings.landing().mkdir(parents=True, exist_ok=True)
@@ -95,9 +100,12 @@ def running(port: int, say: Callable[[str], None] = lambda _: None, workspace: P
             )
             url = f"http://{HOST}:{port}"
             broken = wait_until_ready(url, log, supervision.deaths)
-            if wait_for_spark:
-                wait_for_spark()
             yield Stack(url, shared, log, broken, supervision)
+
+
+def _has_a_lake() -> bool:
+    uri = settings.data_uri()
+    return "://" not in uri and any(Path(uri).glob("*/_delta_log"))
 
 
 @contextmanager

@@ -43,12 +43,14 @@ class Command:
         arguments: what `python` is given.
         location: the code location that it serves, or None.
         is_fresh: whether it is a new interpreter, and no fork.
+        is_first: whether it has to end before the others start.
     """
 
     name: str
     arguments: tuple[str, ...]
     location: str | None = None
     is_fresh: bool = False
+    is_first: bool = False
 
 
 def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port: int) -> list[Command]:
@@ -63,6 +65,7 @@ def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port
     found = [_code_server(location, socket_of(sockets, location)) for location in locations]
     web = ("-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace))
     return [
+        Command("making of Dagster's tables", ("-m", "dedp_assets.local_stack.tables"), is_first=True),
         *found,
         Command("daemon", (*DAEMON, "-w", str(workspace)), is_fresh=DAEMON_IS_FRESH),
         Command("web server", web),
@@ -75,7 +78,7 @@ def _code_server(location: Location, socket: Path) -> Command:
     return Command(
         f"code server of {location.name}",
         (
-            *("-m", "dagster_warm_launcher.code_server", "grpc", *location.options, "--socket", str(socket)),
+            *("-m", "dagster_warm_launcher", "grpc", *location.options, "--socket", str(socket)),
             *("--location-name", location.name, "--log-level", "warning", *options),
         ),
         location.name,

@@ -10,7 +10,7 @@ from typing import Any
 
 from dedp_assets.local_stack.errors import StackError
 
-_READY_SECONDS = 90
+_READY_SECONDS = 180
 _LOCATIONS = """
     { workspaceOrError { ... on Workspace { locationEntries {
         name loadStatus locationOrLoadError { __typename ... on PythonError { message } }

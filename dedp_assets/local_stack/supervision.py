@@ -130,14 +130,26 @@ class Supervision:
             self._selector.register(self._zygote.control, selectors.EVENT_READ, self._hear_zygote)
         if self._zygote is None or not self._is_ready:
             return
-        servers = [process for process in self._processes.values() if process.command.location]
-        all_served = all(process.served for process in servers)
         for process in self._processes.values():
-            if process.due is not None and now >= process.due and (process.command.location or all_served):
+            if process.due is not None and now >= process.due and self._may_start(process.command):
                 self._start(process)
 
+    def _may_start(self, command: Command) -> bool:
+        """Whether those have ended, or serve, that the process has to wait for."""
+        before = [
+            process.served
+            for process in self._processes.values()
+            if not command.is_first
+            and (process.command.is_first or (process.command.location and not command.location))
+        ]
+        return all(before)
+
     def _seconds_until_due(self) -> float | None:
-        waiting = [process.due for process in self._processes.values() if process.due] if self._is_ready else []
+        waiting = [
+            process.due
+            for process in self._processes.values()
+            if process.due is not None and self._is_ready and self._may_start(process.command)
+        ]
         waiting += [self._zygote_due] if self._zygote_due is not None else []
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
 
@@ -164,7 +176,11 @@ class Supervision:
                     process.pid = event.pid
         elif isinstance(event, Exited):
             for process in self._processes.values():
-                if process.number == event.number:  # not one that was replaced
+                if process.number != event.number:
+                    continue  # it was replaced
+                if process.command.is_first and event.code == 0:
+                    process.number, process.pid, process.served = None, None, True
+                else:
                     self._has_died(process, ending(event.code))
         else:
             self._zygote_has_died()
@@ -189,7 +205,7 @@ class Supervision:
         now = time.monotonic()
         process.deaths = 1 if now - process.since > _HEALTHY_SECONDS else process.deaths + 1
         process.number = process.pid = None
-        process.served = True  # the others need not wait for it
+        process.served = not process.command.is_first  # the others need not wait for it
         process.due = now + pause_seconds(process.deaths)
         self._tell(
             f"The {process.command.name} has ended, {how}. It starts again in {pause_seconds(process.deaths):g} s."
@@ -208,7 +224,8 @@ class Supervision:
             f"{pause_seconds(self._zygote_deaths):g} s. Runs go on."
         )
         for process in self._processes.values():
-            process.due, process.number, process.pid, process.served = now, None, None, False
+            done = process.command.is_first and process.served
+            process.due, process.number, process.pid, process.served = None if done else now, None, None, done
 
     def _stop_all(self) -> None:
         if self._zygote is None:

@@ -270,27 +270,6 @@ def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
-    dsn: str, own_home: Path, monkeypatch: pytest.MonkeyPatch, left_running: LeftRunning
-) -> None:
-    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    (own_home / "spark").mkdir()
-    # Fail where the server's folder is made, as if the disk were full.
-    program = (
-        "import errno, sys\n"
-        "from dedp_assets import cli\n"
-        "from dedp_assets.resources import embedded_spark\n"
-        "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device', 'spark')\n"
-        "embedded_spark.tempfile.mkdtemp = full\n"
-        "cli.main()"
-    )
-    command = [sys.executable, "-c", program, "up", "--port", str(local_stack.free_port())]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert_is_a_line(done, "the embedded Spark server can't be started: spark: No space left on device")
-    assert left_running(own_home) == []
-
-
-@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing_running(new_home: Path, left_running: LeftRunning) -> None:
     starting = subprocess.Popen(
         [DEDP, "up", "--port", str(local_stack.free_port())],

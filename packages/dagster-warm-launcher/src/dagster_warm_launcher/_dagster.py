@@ -53,6 +53,7 @@ __all__ = [
     "inject_environment",
     "instance_ref_of",
     "is_likely_venv_executable",
+    "is_needed",
     "launch_failed",
     "load_data_of",
     "loaded_location",
@@ -168,6 +169,13 @@ def load_data_of(instance: DagsterInstance, execution_plan_id: str) -> str | Non
     return serialize_value(data) if data else None
 
 
+def is_needed(serialized_load_data: str | None) -> bool:
+    """Return whether definitions can't be built without these data, `RepositoryLoadData`."""
+    data: Any = deserialize_value(serialized_load_data) if serialized_load_data else None
+    # The name of the code location is always there.
+    return bool(data and (data.cacheable_asset_data or data.reconstruction_metadata or data.defs_state_info))
+
+
 def instance_ref_of(serialized_arguments: str) -> str:
     """Return the instance of a run that a code server is told to start, serialized."""
     arguments: ExecuteExternalJobArgs = deserialize_value(serialized_arguments, ExecuteExternalJobArgs)
@@ -202,12 +210,16 @@ class CodeServer(Protocol):
 
 
 RELOAD_SECONDS = 120
+# How long clients may take to hear that a server serves nothing new.
+GOODBYE_SECONDS = 0.3
 
 
 def use_code_server(warm: CodeServer) -> None:
     """Let `dagster api grpc` in this process ask and tell `warm`."""
     from dagster._grpc import server
     from dagster._grpc.__generated__ import dagster_api_pb2
+
+    listening: list[Any] = []
 
     class WarmApiServer(server.DagsterApiServer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -237,9 +249,10 @@ def use_code_server(warm: CodeServer) -> None:
         def ReloadCode(self, request: Any, context: Any) -> Any:
             if not warm.reload(RELOAD_SECONDS):
                 return super().ReloadCode(request, context)
-            # Clients that are connected to this server have to look for its successor.
+            # Clients that are connected to this server have to look for its successor, and before they get this answer.
+            listening[0].stop(server.default_grpc_server_shutdown_grace_period())
             self._server_termination_event.set()
-            time.sleep(0.1)
+            time.sleep(GOODBYE_SECONDS)
             return dagster_api_pb2.ReloadCodeReply()
 
         def _check_for_orphaned_runs(self) -> None:
@@ -260,6 +273,7 @@ def use_code_server(warm: CodeServer) -> None:
             if kwargs.get("socket"):
                 kwargs["socket"] = warm.own_address(kwargs["socket"])
             super().__init__(*args, **kwargs)
+            listening.append(self.server)
             start = self.server.start
 
             def start_and_say_so() -> None:

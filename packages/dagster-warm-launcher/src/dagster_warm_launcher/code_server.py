@@ -119,7 +119,7 @@ class WarmServer:
             self._report.set_inheritable(True)
             os.environ[REPORT] = str(self._report.fileno())
         os.environ[NO_TEMPLATE] = "1"
-        os.execv(sys.executable, [sys.executable, "-m", "dagster_warm_launcher.code_server", "grpc", *self._options])
+        os.execv(sys.executable, [sys.executable, "-m", "dagster_warm_launcher", "grpc", *self._options])
 
     def _fork_template(self, watched: WatchedImports) -> None:
         template.keep_memory_shared()
@@ -230,7 +230,7 @@ class WarmContext:
         origin = job.get_python_origin()
         request = {"arguments": serialized_arguments, "job_origin": _dagster.serialize_value(origin)}
         load_data = self._load_data_for(job)
-        if self._own and not load_data:
+        if self._own and not _dagster.is_needed(load_data):
             try:
                 return fork_by(self._own, request)
             except NotWarm as reason:

@@ -131,8 +131,7 @@ class WarmRunLauncher(DefaultRunLauncher):
             working_directory=directory,
             inject_environment=True,
             version=loaded.server_id,
-            # It has built its definitions from nothing.
-            shared_template=shared if shared and not load_data and os.path.exists(shared) else None,
+            shared_template=shared if shared and os.path.exists(shared) and not _dagster.is_needed(load_data) else None,
         )
 
     def _load_data(self, run: DagsterRun) -> str | None:
