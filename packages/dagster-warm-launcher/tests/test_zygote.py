@@ -122,6 +122,6 @@ def test_nothing_is_left_of_a_zygote_that_is_killed(started: Callable[..., Zygot
 
 def _runs(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

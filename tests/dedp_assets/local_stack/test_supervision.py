@@ -93,7 +93,7 @@ class System:
     def run(self, seconds: float = 0) -> tuple[str, str, int, int]:
         """Launch a run, and wait for its step. Returns its id, the version of its code, its process, and the parent."""
         run_id, path = self.launch(seconds)
-        version, pid, parent = json.loads(wait_until(lambda: path.exists() and path.read_text(), "the step"))
+        version, pid, parent = json.loads(wait_until(lambda: path.read_text() if path.exists() else "", "the step"))
         return run_id, version, pid, parent
 
     def wait_for_success(self, run_id: str) -> None:
@@ -101,7 +101,9 @@ class System:
             run = self.instance.get_run_by_id(run_id)
             return run if run and run.is_finished else None
 
-        assert wait_until(finished, "the run's end").status == dg.DagsterRunStatus.SUCCESS
+        run = wait_until(finished, "the run's end")
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.SUCCESS
 
     def pid(self, name: str) -> int | None:
         assert self.stack.supervision

@@ -210,6 +210,8 @@ class CodeServer(Protocol):
 
 
 RELOAD_SECONDS = 120
+# How long what a server that was replaced is asked already may take.
+GRACE_SECONDS = 60
 # How long clients may take to hear that a server serves nothing new.
 GOODBYE_SECONDS = 0.3
 
@@ -250,7 +252,7 @@ def use_code_server(warm: CodeServer) -> None:
             if not warm.reload(RELOAD_SECONDS):
                 return super().ReloadCode(request, context)
             # Clients that are connected to this server have to look for its successor, and before they get this answer.
-            listening[0].stop(server.default_grpc_server_shutdown_grace_period())
+            listening[0].stop(GRACE_SECONDS)
             self._server_termination_event.set()
             time.sleep(GOODBYE_SECONDS)
             return dagster_api_pb2.ReloadCodeReply()
