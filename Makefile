@@ -16,10 +16,10 @@ help: ## this list
 
 setup: $(TOOLS) ## install everything into .venv; `make demo` and `make up` do without the tests' packages
 
-$(INSTALLED): requirements.txt pyproject.toml scripts/setup.sh
+$(INSTALLED): requirements.txt pyproject.toml packages/dagster-warm-launcher/pyproject.toml scripts/setup.sh
 	@./scripts/setup.sh
 
-$(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml packages/dagster-warm-launcher/pyproject.toml
+$(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml
 	@./scripts/setup.sh dev
 
 demo: $(INSTALLED) ## the pipelines end to end, with their results checked

@@ -22,8 +22,8 @@ from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
-from dedp_assets.resources_from_settings import database_dsn
 from dedp_assets.runs.cli import runs
+from dedp_assets.servers_from_settings import database_dsn
 from dedp_assets.user_intake.cli import serve_users
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ dedp.add_command(serve_users)
 def up(port: int) -> None:
     """Start PostgreSQL, Spark, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
     click.echo("Starting PostgreSQL, Spark, Dagster's daemon and its UI ...")
-    with local_stack.running(port) as stack:
+    with local_stack.running(port, say=click.echo) as stack:
+        for name, error in stack.broken.items():
+            click.echo(f"The code location {name} can't be loaded; the others run. {_first_line(error)}", err=True)
         # From now on the home belongs to the user, and no demo deletes it.
         (settings.home() / settings.DEMO_MARK).unlink(missing_ok=True)
         devices = settings.landing() / "devices"
@@ -96,6 +98,10 @@ Try, in another terminal:
         )
         while True:
             time.sleep(3600)
+
+
+def _first_line(error: str) -> str:
+    return error.strip().splitlines()[0]
 
 
 def _example(name: str) -> str:

@@ -83,8 +83,8 @@ if [ "${1:-}" = dev ]; then
     echo "[setup] what tests and checks need, of requirements-dev.txt"
     uv=$(find_uv)
     install_packages requirements-dev.txt
-    install --no-build-isolation --editable packages/dagster-warm-launcher --editable packages/dagster-scenario || fail \
-        "the run launcher and the test harness could not be installed." "See the message above."
+    install --no-build-isolation --editable packages/dagster-scenario || fail \
+        "the test harness could not be installed." "See the message above."
     touch .venv/.installed-dev
     exit
 fi
@@ -110,7 +110,7 @@ fi
 install_packages .venv/others.txt
 
 echo "[3/3] this project, and pyspark"
-install --no-build-isolation --editable . || fail \
+install --no-build-isolation --editable packages/dagster-warm-launcher --editable . || fail \
     "the project itself could not be installed." "See the message above."
 compile_imports dagster._cli dagster._cli.api dagster._daemon.cli dagster_webserver.cli dagster_postgres deltalake \
     pandas matplotlib.pyplot dedp_assets.cli dedp_assets.demo \

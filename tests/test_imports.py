@@ -15,7 +15,7 @@ HARNESS = Path("packages") / "dagster-scenario" / "src"
 
 # What each kind of module may import of ours, besides its own package. A module is of the first kind that fits:
 # jobs, sensors, harness: by their place; deprecated: the names of the harness at their old place; entry point: the
-# commands, `make up` and the demo; settings, and the resources built from them; pipeline: below a package of
+# commands, `make up` and the demo; settings, and the servers and resources from them; pipeline: below a package of
 # dedp_assets that has a contract.py; shared: all else in dedp_assets.
 MAY_IMPORT = {
     "jobs": {"sensors", "pipeline", "settings", "shared"},
@@ -86,7 +86,7 @@ def kind_of(module: str, pipelines: Collection[str]) -> tuple[str, str | None]:
         return "entry point", pipeline
     if pipeline:
         return "pipeline", pipeline
-    return ("settings" if first in ("settings", "resources_from_settings") else "shared"), None
+    return ("settings" if first == "settings" or first.endswith("_from_settings") else "shared"), None
 
 
 def is_in(module: str, package: str) -> bool:

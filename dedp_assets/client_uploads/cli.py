@@ -1,17 +1,19 @@
 """`dedp uploads` and `dedp metrics`: the watched directories and the figures, in the terminal and for Prometheus."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dedp_assets.client_uploads.contract import report_file
-from dedp_assets.client_uploads.figures import DAY_SECONDS, Arrivals, Overview, read_arrivals, read_overview
-from dedp_assets.client_uploads.status import DirectoryStatus
-from dedp_assets.resources.postgres import connect
-from dedp_assets.resources_from_settings import database_dsn
+from dedp_assets.servers_from_settings import database_dsn
 from dedp_assets.wording import counted, duration, in_utc, printable
+
+if TYPE_CHECKING:
+    from dedp_assets.client_uploads.figures import Arrivals, Overview
+    from dedp_assets.client_uploads.status import DirectoryStatus
 
 _HEADER = ("client", "directory", "state", "since (UTC)", "waiting", "failures", "problem")
 _TO_THE_RIGHT = ("waiting", "failures")
@@ -34,6 +36,10 @@ def uploads(as_json: bool) -> None:
     waiting: files that are not loaded yet. failures: tries to scan it that failed, one after the other. A directory
     is healthy also if its files are refused: the last line counts those. This starts nothing and changes no table.
     """
+    # Not at the top, and so below: the other commands need not wait for Dagster's import.
+    from dedp_assets.client_uploads.figures import DAY_SECONDS, read_arrivals, read_overview
+    from dedp_assets.resources.postgres import connect
+
     with connect(database_dsn()) as connection:
         overview, last_day = read_overview(connection), read_arrivals(connection, DAY_SECONDS)
     if as_json:
@@ -50,8 +56,9 @@ def metrics() -> None:
     They are of the last hour, day and 30 days. For node_exporter's textfile collector, write them to a file beside
     the one that it reads, and rename it. This starts nothing and changes no table.
     """
-    # Not at the top: the other commands need not wait for it.
+    from dedp_assets.client_uploads.figures import read_arrivals, read_overview
     from dedp_assets.client_uploads.metrics import WINDOWS, prometheus_text
+    from dedp_assets.resources.postgres import connect
 
     with connect(database_dsn()) as connection:
         overview = read_overview(connection)
@@ -86,6 +93,8 @@ def files_in_short(last_day: Arrivals) -> list[str]:
     if last_day.rows_quarantined:
         line += f" Of {counted(last_day.lines_read, 'line')}, {last_day.rows_quarantined:,} are in quarantine."
     if last_day.refused or last_day.rows_quarantined:
+        from dedp_assets.client_uploads.contract import report_file
+
         line += f" {report_file()} says why."
     return [line]
 

@@ -28,7 +28,14 @@ def run_demo() -> bool:
     began = time.monotonic()
     _use_own_home()
     click.echo(f"Starting PostgreSQL, Spark, Dagster's daemon and the code locations (state: {settings.home()}) ...")
-    with user_intake.api() as users_api, local_stack.running(local_stack.free_port()) as stack:
+    with (
+        user_intake.api() as users_api,
+        local_stack.running(local_stack.free_port(), click.echo, spark_at_once=True) as stack,
+    ):
+        if stack.broken:
+            raise DemoFailed(
+                "\n".join(f"the code location {name} can't be loaded: {why}" for name, why in stack.broken.items())
+            )
         os.environ.update(stack.environment)
         with (
             dg.DagsterInstance.get() as instance,

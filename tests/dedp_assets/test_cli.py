@@ -20,6 +20,7 @@ from dedp_assets.cli import Commands, dedp
 from dedp_assets.demo.timeline import DemoFailed
 from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.generator import ConfigError, OutputError
+from dedp_assets.local_stack import lock
 from dedp_assets.resources.embedded_postgres import PostgresNotStarted
 from dedp_assets.resources.embedded_spark import SparkNotStarted
 from dedp_assets.resources.object_store import DamagedFile, StorageProblem
@@ -251,7 +252,7 @@ def test_down_ends_no_process_that_is_not_the_system(
     own_home: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """The record is empty or damaged, or it names a process that has ended, or the id belongs to another process."""
-    monkeypatch.setattr(local_stack, "_RECORD_SECONDS", 0.3)
+    monkeypatch.setattr(lock, "_RECORD_SECONDS", 0.3)
     with up_pid_that_says(own_home, str(os.getpid()) if text == "own" else text):
         result = CliRunner().invoke(dedp, ["down"])
     assert result.exit_code == 1
@@ -266,27 +267,6 @@ def test_a_system_that_ends_while_it_is_asked_to_is_stopped(own_home: Path) -> N
         ending.wait()
         local_stack.stop_running(pid)
     assert local_stack.running_pid() is None
-
-
-@pytest.mark.slow
-def test_a_spark_server_that_cannot_start_is_one_line_and_everything_is_stopped(
-    dsn: str, own_home: Path, monkeypatch: pytest.MonkeyPatch, left_running: LeftRunning
-) -> None:
-    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
-    (own_home / "spark").mkdir()
-    # Fail where the server's folder is made, as if the disk were full.
-    program = (
-        "import errno, sys\n"
-        "from dedp_assets import cli\n"
-        "from dedp_assets.resources import embedded_spark\n"
-        "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device', 'spark')\n"
-        "embedded_spark.tempfile.mkdtemp = full\n"
-        "cli.main()"
-    )
-    command = [sys.executable, "-c", program, "up", "--port", str(local_stack.free_port())]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert_is_a_line(done, "the embedded Spark server can't be started: spark: No space left on device")
-    assert left_running(own_home) == []
 
 
 @pytest.mark.slow

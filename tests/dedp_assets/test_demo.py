@@ -109,7 +109,7 @@ def test_the_demo_refuses_a_home_whose_system_is_running(tmp_path: Path, monkeyp
     monkeypatch.setenv("DEDP_HOME", str(tmp_path))
     (tmp_path / "demo").touch()
     with (
-        local_stack._lock_of_system(tmp_path),
+        local_stack.lock_of_system(tmp_path),
         pytest.raises(local_stack.StackError, match="is running; stop it first"),
     ):
         _use_own_home()

@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 from dagster._core.test_utils import instance_for_test
 
-from dedp_assets.local_stack import _in_schema
+from dedp_assets.local_stack.environment import in_schema
 from dedp_assets.materializations import record_materializations
 
 KEY = dg.AssetKey("uploads")
@@ -32,7 +32,7 @@ def postgres_instance(empty_dsn: str) -> Iterator[dg.DagsterInstance]:
     with connection, connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA dagster")
     connection.close()
-    storage = {"postgres": {"postgres_url": _in_schema(empty_dsn, "dagster")}}
+    storage = {"postgres": {"postgres_url": in_schema(empty_dsn, "dagster")}}
     with instance_for_test(overrides={"storage": storage}) as instance:
         yield instance
 

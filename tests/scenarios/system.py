@@ -70,9 +70,8 @@ class System:
         """Bring it up in this process, with the workspace.yaml of a folder."""
         port = local_stack.free_port()
         running = ExitStack()
-        with self.settings_in_force() as patch:
-            patch.setattr(local_stack, "WORKSPACE", folder / "workspace.yaml")
-            running.enter_context(local_stack.running(port))
+        with self.settings_in_force():
+            running.enter_context(local_stack.running(port, workspace=folder / "workspace.yaml"))
         self.stop = running.close
         self._attach(port)
 

@@ -2,9 +2,12 @@
 
 import fcntl
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -26,17 +29,22 @@ def java_of(folder: Path) -> psutil.Process | None:
 def test_a_shared_server_is_found_replaced_and_gone(tmp_path: Path) -> None:
     folder = tmp_path / "spark"
     assert shared_url(folder) is None
-    with shared_server(folder) as wait_until_started:
+    with shared_server(folder, idle_seconds=2):
+        assert java_of(folder) is None, "nobody has asked for it"
         first = shared_url(folder)
-        wait_until_started()
         assert re.fullmatch(r"sc://localhost:\d+/;token=\w+", str(first))
         assert (folder / "remote").stat().st_mode & 0o077 == 0, "it holds a token"
         java = java_of(folder)
         assert java
         java.kill()
-        while shared_url(folder) == first:
+        while (second := shared_url(folder)) == first:
             pass
-        assert java_of(folder) is not None
+        with socket.create_connection(("localhost", urlsplit(str(second)).port or 0)):
+            time.sleep(5)
+            assert java_of(folder) is not None, "a client is connected"
+        while java_of(folder):
+            time.sleep(0.1)
+        assert shared_url(folder) not in (None, second), "it starts again"
     assert shared_url(folder) is None
     assert java_of(folder) is None
 
@@ -57,8 +65,8 @@ def test_a_server_that_does_not_start_is_an_error_where_somebody_waits_for_it(
         yield
 
     monkeypatch.setattr(embedded_spark, "server", broken)
-    with pytest.raises(embedded_spark.SparkNotStarted, match="no Java"), shared_server(tmp_path) as wait_until_started:
-        wait_until_started()
+    with shared_server(tmp_path), pytest.raises(embedded_spark.SparkNotStarted, match="no Java"):
+        shared_url(tmp_path)
     assert shared_url(tmp_path) is None
 
 
@@ -82,12 +90,10 @@ def test_whatever_goes_wrong_at_the_start_is_told_to_all_who_wait_and_nobody_wai
         raise error
 
     monkeypatch.setattr(embedded_spark, "_environment", broken)
-    with shared_server(tmp_path) as wait_until_started:
+    with shared_server(tmp_path):
         with pytest.raises(embedded_spark.SparkNotStarted, match=words) as told:
-            wait_until_started()
-        assert "\n" not in str(told.value)
-        with pytest.raises(embedded_spark.SparkNotStarted, match=words):
             shared_url(tmp_path)
+        assert "\n" not in str(told.value)
     assert shared_url(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir() if path.name in ("remote", "problem")] == []
 

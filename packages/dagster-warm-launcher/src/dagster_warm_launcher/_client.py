@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -38,6 +39,7 @@ class Location:
         working_directory: The directory of the template and of its runs.
         inject_environment: Whether the instance's secrets loader (`.env`) adds to the environment.
         version: Changes with each reload of the location.
+        shared_template: The unix socket of the template that the location's code server shares, if it has one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Location:
     working_directory: str
     inject_environment: bool
     version: str | None
+    shared_template: str | None = None
 
 
 class ForkedRun:
@@ -105,6 +108,53 @@ class ForkedRun:
         if self.exit_code < 0:
             return f"killed by signal {-self.exit_code} ({signal.Signals(-self.exit_code).name})"
         return f"with exit code {self.exit_code}"
+
+
+def fork_by(control: socket.socket, request: Mapping[str, str], timeout: float = 60) -> ForkedRun:
+    """Let the template at the other end of a connection fork a process that executes a run.
+
+    Raises:
+        NotWarm: The template is gone, or says that it has to be replaced.
+    """
+    ours, theirs = socket.socketpair()
+    run = ForkedRun(ours, 0, "")
+    try:
+        with theirs:
+            socket.send_fds(control, [b"fork"], [theirs.fileno()])
+        ours.sendall(json.dumps(request).encode() + b"\n")
+        message = run.next_message(timeout)
+    except OSError as error:  # a TimeoutError, too
+        ours.close()
+        raise NotWarm(f"the template does not answer ({type(error).__name__}: {error})") from error
+    if message is None or "pid" not in message:
+        ours.close()
+        raise NotWarm(_why_no_process(message, run))
+    run.pid, run.start_time = message["pid"], message["start_time"]
+    return run
+
+
+def shared_template(code_server: str) -> str:
+    """Return the unix socket of the template of a code server, which has the other one."""
+    return f"{code_server}.runs"
+
+
+def fork_at(path: str, request: Mapping[str, str]) -> tuple[ForkedRun, int]:
+    """Let the template that listens on a unix socket fork a process that executes a run.
+
+    Returns:
+        The run's process, and the template's pid.
+
+    Raises:
+        NotWarm: No template listens there, or it says that it has to be replaced.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(10)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            raise NotWarm(f"no template answers at {path} ({error.strerror or error})") from error
+        pid, _uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return fork_by(connection, request), pid
 
 
 class Template:
@@ -179,21 +229,7 @@ class Template:
         Raises:
             NotWarm: The template is gone, or says that it has to be replaced.
         """
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
-            ours.sendall(json.dumps(request).encode() + b"\n")
-            run = ForkedRun(ours, 0, "")
-            message = run.next_message(timeout)
-        except OSError as error:  # a TimeoutError, too
-            ours.close()
-            raise NotWarm(f"the template does not answer ({type(error).__name__}: {error})") from error
-        if message is None or "pid" not in message:
-            ours.close()
-            raise NotWarm(_why_no_process(message, run))
-        run.pid, run.start_time = message["pid"], message["start_time"]
-        return run
+        return fork_by(self._control, request, timeout)
 
     def retire(self) -> None:
         """Let the process end, when its runs have ended."""
@@ -243,6 +279,16 @@ class Templates:
 
     def _fork(self, location: Location, request: Mapping[str, str]) -> ForkedRun:
         key = location.name
+        if location.shared_template:
+            try:
+                run, pid = fork_at(location.shared_template, request)
+            except NotWarm as refusal:
+                self._say_once(location, f"a template for {key} alone: {refusal}")
+            else:
+                self._say_once(location, f"runs of {key} are forks of process {pid}, which its code server shares")
+                if running := self._running.pop(key, None):
+                    running[1].retire()
+                return run
         if failure := self._failed.get(key):
             known, reason, at = failure
             if known == location and time.monotonic() - at < self._retry_after:

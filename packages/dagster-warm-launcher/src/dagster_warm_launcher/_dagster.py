@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.context import SpawnContext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from dagster import DagsterInstance, DagsterRun
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import (
     CodeLocationOrigin,
     GrpcServerCodeLocationOrigin,
@@ -31,6 +35,7 @@ SUPPORTED = ">=1.12,<1.14"
 __all__ = [
     "SUPPORTED",
     "CheckRunHealthResult",
+    "CodeServer",
     "ConfigurableClassData",
     "GrpcServerCodeLocationOrigin",
     "InstanceRef",
@@ -41,7 +46,6 @@ __all__ = [
     "RepositoryPythonOrigin",
     "WorkerStatus",
     "capture_interrupts",
-    "code_servers_start_runs_in",
     "deserialize_value",
     "execute_run",
     "import_instance_classes",
@@ -49,6 +53,7 @@ __all__ = [
     "inject_environment",
     "instance_ref_of",
     "is_likely_venv_executable",
+    "is_needed",
     "launch_failed",
     "load_data_of",
     "loaded_location",
@@ -57,7 +62,9 @@ __all__ = [
     "run_not_started",
     "run_started",
     "serialize_value",
+    "socket_of",
     "steps_start_in",
+    "use_code_server",
 ]
 
 # What a run imports between its start and its first step, besides its location: 0.2 s. Not every release has all.
@@ -162,6 +169,13 @@ def load_data_of(instance: DagsterInstance, execution_plan_id: str) -> str | Non
     return serialize_value(data) if data else None
 
 
+def is_needed(serialized_load_data: str | None) -> bool:
+    """Return whether definitions can't be built without these data, `RepositoryLoadData`."""
+    data: Any = deserialize_value(serialized_load_data) if serialized_load_data else None
+    # The name of the code location is always there.
+    return bool(data and (data.cacheable_asset_data or data.reconstruction_metadata or data.defs_state_info))
+
+
 def instance_ref_of(serialized_arguments: str) -> str:
     """Return the instance of a run that a code server is told to start, serialized."""
     arguments: ExecuteExternalJobArgs = deserialize_value(serialized_arguments, ExecuteExternalJobArgs)
@@ -184,20 +198,69 @@ def run_not_started(message: str | None, serialized_error: str) -> object:
     return IPCErrorMessage(serializable_error_info=error, message=message)
 
 
-def code_servers_start_runs_in(context: Callable[[str, SpawnContext, Callable[[Any], str | None]], Any]) -> None:
-    """Let the code servers of this process start their runs through `context`, instead of `multiprocessing`.
+class CodeServer(Protocol):
+    """What `use_code_server` asks and tells."""
 
-    Args:
-        context: Called with the location's name, the context that it replaces, and a function that returns what the
-            definitions of a job's repository are rebuilt from, serialized.
-    """
+    def own_address(self, address: str) -> str: ...
+    def before_it_starts(self, location_name: str, instance_ref: str | None, load: Callable[[], bool]) -> None: ...
+    def serves(self) -> None: ...
+    def is_replaced(self) -> bool: ...
+    def reload(self, timeout: float) -> bool: ...
+    def context(self, spawn: SpawnContext, load_data_for: Callable[[Any], str | None]) -> Any: ...
+
+
+RELOAD_SECONDS = 120
+# How long what a server that was replaced is asked already may take.
+GRACE_SECONDS = 60
+# How long clients may take to hear that a server serves nothing new.
+GOODBYE_SECONDS = 0.3
+
+
+def use_code_server(warm: CodeServer) -> None:
+    """Let `dagster api grpc` in this process ask and tell `warm`."""
     from dagster._grpc import server
+    from dagster._grpc.__generated__ import dagster_api_pb2
+
+    listening: list[Any] = []
 
     class WarmApiServer(server.DagsterApiServer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
             name = kwargs.get("location_name") or _target_name(kwargs["loadable_target_origin"])
-            self._mp_ctx: Any = context(name, self._mp_ctx, self._load_data_for)
+            instance_ref = kwargs.get("instance_ref") or _instance_ref_of_the_environment()
+            serialized = serialize_value(instance_ref) if instance_ref else None
+            loaded: list[Any] = []
+
+            def load() -> bool:
+                if serialized and kwargs.get("inject_env_vars_from_instance"):
+                    os.environ.update(inject_environment(serialized, name))
+                loaded.append(_loaded_repositories(kwargs))
+                return not _forget_the_load()
+
+            # No thread runs yet, and no connection is open.
+            warm.before_it_starts(name, serialized, load)
+            module: Any = server
+            load_again = module.LoadedRepositories
+            if loaded:
+                module.LoadedRepositories = lambda *_, **__: loaded[0]
+            try:
+                super().__init__(*args, **kwargs)
+            finally:
+                module.LoadedRepositories = load_again
+            self._mp_ctx: Any = warm.context(self._mp_ctx, self._load_data_for)
+
+        def ReloadCode(self, request: Any, context: Any) -> Any:
+            if not warm.reload(RELOAD_SECONDS):
+                return super().ReloadCode(request, context)
+            # Clients that are connected to this server have to look for its successor, and before they get this answer.
+            listening[0].stop(GRACE_SECONDS)
+            self._server_termination_event.set()
+            time.sleep(GOODBYE_SECONDS)
+            return dagster_api_pb2.ReloadCodeReply()
+
+        def _check_for_orphaned_runs(self) -> None:
+            super()._check_for_orphaned_runs()
+            if warm.is_replaced():
+                self._server_termination_event.set()
 
         def _load_data_for(self, job: Any) -> str | None:
             loaded = self._loaded_repositories
@@ -207,14 +270,70 @@ def code_servers_start_runs_in(context: Callable[[str, SpawnContext, Callable[[A
                     return serialize_value(data) if data else None
             return None
 
-    # `dagster api grpc` takes it from there when it starts.
+    class WarmGrpcServer(server.DagsterGrpcServer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            if kwargs.get("socket"):
+                kwargs["socket"] = warm.own_address(kwargs["socket"])
+            super().__init__(*args, **kwargs)
+            listening.append(self.server)
+            start = self.server.start
+
+            def start_and_say_so() -> None:
+                start()
+                warm.serves()
+
+            self.server.start = start_and_say_so
+
+    # `dagster api grpc` takes them from there when it starts.
     server.DagsterApiServer = WarmApiServer  # type: ignore[misc]
+    server.DagsterGrpcServer = WarmGrpcServer  # type: ignore[misc]
+
+
+def _instance_ref_of_the_environment() -> InstanceRef | None:
+    home = os.environ.get("DAGSTER_HOME")
+    return InstanceRef.from_dir(home) if home and os.path.isdir(home) else None
+
+
+def _loaded_repositories(options: Mapping[str, Any]) -> Any:
+    """Import a code location and build its definitions, as its code server does with these options."""
+    from dagster._grpc import server
+
+    entry_point = options.get("entry_point")
+    arguments = {
+        "loadable_target_origin": options["loadable_target_origin"],
+        "container_image": options.get("container_image"),
+        "entry_point": DEFAULT_DAGSTER_ENTRY_POINT if entry_point is None else entry_point,
+        "container_context": options.get("container_context"),
+        "defs_state_info": options.get("defs_state_info"),
+        "code_location_name": options.get("location_name"),
+    }
+    known = inspect.signature(server.LoadedRepositories).parameters
+    return server.LoadedRepositories(**{name: value for name, value in arguments.items() if name in known})
+
+
+def _forget_the_load() -> bool:
+    """Let a run in a fork of this process build its definitions as it does in a fresh one.
+
+    Returns:
+        Whether the definitions are built from a state that only the instance knows: those that are here are wrong.
+    """
+    loaded = DefinitionsLoadContext._instance
+    DefinitionsLoadContext._instance = None
+    return bool(getattr(loaded, "_accessed_defs_state_keys", None))
 
 
 def _target_name(target: Any) -> str:
     return str(
         next((value for value in (target.module_name, target.package_name, target.python_file) if value), "code")
     )
+
+
+def socket_of(options: Sequence[str]) -> str | None:
+    """Return the unix socket in the options, or in the environment, of `dagster api grpc`."""
+    from dagster._cli.api import grpc_command
+
+    found: str | None = grpc_command.make_context("grpc", list(options), resilient_parsing=True).params["socket"]
+    return os.path.abspath(found) if found else None
 
 
 def run_code_server(options: Sequence[str]) -> None:

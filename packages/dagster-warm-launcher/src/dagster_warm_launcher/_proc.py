@@ -22,6 +22,15 @@ def threads() -> int:
     return sum(_thread_name(thread) not in HARMLESS_THREADS for thread in os.listdir("/proc/self/task"))
 
 
+def threads_after_a_fork() -> int:
+    """Return how many threads are left after a fork. OpenBLAS, which numpy starts, ends its threads before each one."""
+    if threads() > 1:
+        if (pid := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    return threads()
+
+
 def _thread_name(thread: str) -> str:
     try:
         return Path(f"/proc/self/task/{thread}/comm").read_text().strip()

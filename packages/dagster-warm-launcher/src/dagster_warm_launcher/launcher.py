@@ -13,7 +13,7 @@ from dagster import DagsterRun, DagsterRunStatus, DefaultRunLauncher, Field
 from typing_extensions import Self
 
 from dagster_warm_launcher import _dagster, _proc
-from dagster_warm_launcher._client import ForkedRun, Location, NotWarm, Templates, Watcher
+from dagster_warm_launcher._client import ForkedRun, Location, NotWarm, Templates, Watcher, shared_template
 
 # Tags that begin like this are not shown.
 TAG = ".dagster/warm_run"
@@ -107,6 +107,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         origin, executable = loaded.origin, loaded.code.executable_path
         environment: Mapping[str, str] | None = None
         directory: str | None = None
+        shared: str | None = None
         if isinstance(origin, _dagster.ManagedGrpcPythonEnvCodeLocationOrigin):
             environment, directory = dict(os.environ), os.getcwd()
         # `dagster dev` starts a code server on a unix socket. Its runs get its environment, and so do ours.
@@ -116,18 +117,21 @@ class WarmRunLauncher(DefaultRunLauncher):
             and (server := _proc.listener(origin.socket))
         ):
             environment, directory = _proc.environment(server), _proc.working_directory(server)
+            shared = shared_template(origin.socket)
         if environment is None or directory is None or not os.path.exists(executable):
             return None
+        load_data = self._load_data(run)
         return Location(
             name=origin.location_name,
             executable=executable,
             origin=_dagster.serialize_value(loaded.code),
-            load_data=self._load_data(run),
+            load_data=load_data,
             instance_ref=_dagster.serialize_value(self._instance.get_ref()),
             environment=_with_path_of(executable, environment),
             working_directory=directory,
             inject_environment=True,
             version=loaded.server_id,
+            shared_template=shared if shared and os.path.exists(shared) and not _dagster.is_needed(load_data) else None,
         )
 
     def _load_data(self, run: DagsterRun) -> str | None:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from dagster_warm_launcher import _proc
 from dagster_warm_launcher._imports import WatchedImports, watched_imports
+from dagster_warm_launcher._process import become_a_process_of_its_own, set_title
 
 MESSAGE_BYTES = 1 << 20
 MAX_DESCRIPTORS = 64
@@ -47,18 +48,16 @@ def main() -> NoReturn:
         # A pipe or socket that somebody left open for this process is not the import's.
         inherited = set(_proc.descriptors())
         watched = _import_location(specification)
-        _check_fork_is_safe(watched, inherited)
+        check_fork_is_safe(watched, inherited)
     except Unusable as reason:
         _send(control, unusable=str(reason))
         sys.exit(1)
     except BaseException as error:
         _send(control, unusable=f"its import failed: {type(error).__name__}: {error}")
         raise
-    # What is here now is never freed; unless the collector looks at it, its memory stays shared with the runs.
-    gc.collect()
-    gc.freeze()
+    keep_memory_shared()
     _send(control, ready=True, seconds=round(time.monotonic() - began, 2), files=len(watched.files))
-    child = _serve(control, watched, specification["max_runs"])
+    child = serve(control, watched, specification["max_runs"])
     # From here on this process is a run or a step, unless nobody needs the template any more.
     sys.exit(child.execute() if child else 0)
 
@@ -72,18 +71,35 @@ def _import_location(specification: dict[str, Any]) -> WatchedImports:
                 _dagster.inject_environment(specification["instance_ref"], specification["location_name"])
             )
         _dagster.import_repository(specification["origin"], specification["load_data"])
-        importlib.import_module("dagster_warm_launcher._steps")
-        _dagster.import_instance_classes(specification["instance_ref"])
+        import_what_runs_need(specification["instance_ref"])
     return watched
 
 
-def _check_fork_is_safe(watched: WatchedImports, inherited: set[int]) -> None:
-    if _proc.threads() > 1:
-        # OpenBLAS, which numpy starts, ends its threads before each fork. What is left after one is no such thread.
-        if (pid := os.fork()) == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
-    if _proc.threads() > 1:
+def import_what_runs_need(serialized_instance_ref: str) -> None:
+    """Import what a run imports besides its location."""
+    from dagster_warm_launcher import _dagster
+
+    importlib.import_module("dagster_warm_launcher._steps")
+    _dagster.import_instance_classes(serialized_instance_ref)
+
+
+def keep_memory_shared() -> None:
+    """Keep the garbage collector away from what is here now: it is never freed, and a look at it copies its memory."""
+    gc.collect()
+    gc.freeze()
+
+
+def check_fork_is_safe(watched: WatchedImports, inherited: set[int]) -> None:
+    """Check that a fork of this process is what a fresh process would be.
+
+    Args:
+        watched: What the imports did.
+        inherited: The descriptors that were open before them.
+
+    Raises:
+        Unusable: It is not.
+    """
+    if _proc.threads_after_a_fork() > 1:
         raise Unusable(_threads_message(watched))
     for descriptor, target in _proc.descriptors().items():
         if descriptor not in inherited and _proc.shares_state_when_forked(descriptor, target):
@@ -105,8 +121,16 @@ def _threads_message(watched: WatchedImports) -> str:
     )
 
 
-def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> Child | None:
+def serve(
+    control: socket.socket, watched: WatchedImports, max_runs: int, listener: socket.socket | None = None
+) -> Child | None:
     """Fork for each request, and report how the forks ended.
+
+    Args:
+        control: A connection to the owner. It may ask for runs.
+        watched: What the imports did.
+        max_runs: After so many runs this process says that it has to be replaced.
+        listener: Where others connect who may ask for runs, too.
 
     Returns:
         In a child: what it has to be. In the template: `None`, when its owner is gone and its runs have ended.
@@ -117,9 +141,13 @@ def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> Ch
     # Ctrl-C in a terminal reaches all its processes. The runs hear it, as stock ones do. The template does not: it ends
     # after its owner.
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
-    with _children_that_end() as ended, selectors.DefaultSelector() as selector:
+    with children_that_end() as ended, selectors.DefaultSelector() as selector:
         selector.register(ended, selectors.EVENT_READ)
         selector.register(control, selectors.EVENT_READ)
+        if listener:
+            selector.register(listener, selectors.EVENT_READ)
+        # Those who may ask for runs. All others may ask for steps.
+        asking_for_runs = {control}
         owned = True
         while owned or children:
             for asking in [key.fileobj for key, _ in selector.select()]:
@@ -127,14 +155,24 @@ def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> Ch
                     _reap(ended, children)
                     continue
                 assert isinstance(asking, socket.socket)
-                _, descriptors, _, _ = socket.recv_fds(asking, MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+                if asking.fileno() < 0:
+                    continue  # closed on the way here
+                if asking is listener:
+                    asking_for_runs.add(connection := asking.accept()[0])
+                    selector.register(connection, selectors.EVENT_READ)
+                    continue
+                descriptors = _received(asking)
                 if not descriptors:
                     selector.unregister(asking)
+                    asking_for_runs.discard(asking)
                     owned = owned and asking is not control
                     if asking is not control:
                         asking.close()
+                    elif listener:
+                        selector.unregister(listener)
+                        listener.close()
                     continue
-                child = Run(descriptors) if asking is control else Step(descriptors)
+                child = Run(descriptors) if asking in asking_for_runs else Step(descriptors)
                 reason = _why_replace(
                     watched, began_with, forked, max_runs if child.is_run else sys.maxsize, len(children)
                 )
@@ -145,6 +183,7 @@ def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> Ch
                     child.belongs_to_this_process()
                     for other in [key.fileobj for key in selector.get_map().values() if key.fileobj is not ended]:
                         other.close()  # type: ignore[union-attr]
+                    set_title("dagster run" if child.is_run else "dagster step")
                     for sibling in children.values():
                         sibling.close()
                     return child
@@ -154,6 +193,13 @@ def _serve(control: socket.socket, watched: WatchedImports, max_runs: int) -> Ch
                 children[pid] = child
                 forked += 1
     return None
+
+
+def _received(asking: socket.socket) -> list[int]:
+    """Return the descriptors that somebody has sent; none if that process is gone."""
+    with suppress(ConnectionResetError):
+        return socket.recv_fds(asking, MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)[1]
+    return []
 
 
 class Run:
@@ -224,7 +270,7 @@ class Step:
         os.close(self._writer)
 
     def execute(self) -> int:
-        _become_a_process_of_its_own()
+        become_a_process_of_its_own()
         from dagster_warm_launcher import _steps
 
         return _steps.execute_step([self._reader, *self._others])
@@ -249,7 +295,7 @@ def _why_replace(
 
 
 @contextmanager
-def _children_that_end() -> Iterator[socket.socket]:
+def children_that_end() -> Iterator[socket.socket]:
     """Yield a socket that becomes readable when a child ends. A child gets Python's own handlers back."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
@@ -287,7 +333,7 @@ def _execute(run: socket.socket, steps: socket.socket) -> int:
     from dagster_warm_launcher import _dagster, _steps
 
     _dagster.steps_start_in(_steps.Multiprocessing(steps))
-    _become_a_process_of_its_own()
+    become_a_process_of_its_own()
     _send(run, pid=os.getpid(), start_time=_proc.start_time(os.getpid()))
     request = json.loads(run.makefile().readline())
     # An interrupt that comes early is kept until Dagster looks at it.
@@ -300,16 +346,6 @@ def _execute(run: socket.socket, steps: socket.socket) -> int:
             failed=lambda message, error: _send(run, failed=message, error=error),
         )
     return 0
-
-
-def _become_a_process_of_its_own() -> None:
-    """Undo what a fork keeps and a fresh process would not have. Python itself has seeded `random` anew."""
-    if numpy_random := sys.modules.get("numpy.random"):
-        numpy_random.seed()
-    # Hooks of libraries that know about forks only through multiprocessing.
-    from multiprocessing import util
-
-    util._run_after_forkers()  # type: ignore[attr-defined]
 
 
 def _send(receiver: socket.socket, **message: Any) -> None:

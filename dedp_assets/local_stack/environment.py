@@ -1,0 +1,88 @@
+"""The environment variables of a system's processes, and Dagster's instance in the project's database."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg2
+import psycopg2.extensions
+
+from dedp_assets import settings
+from dedp_assets.local_stack.errors import StackError
+from dedp_assets.resources import embedded_postgres
+
+# In a checkout these files are links to docker/dagster.yaml and workspace.yaml. A wheel contains copies.
+_DEPLOYMENT = Path(str(resources.files("dedp_assets"))) / "deployment"
+INSTANCE_CONFIG = _DEPLOYMENT / "dagster.yaml"
+WORKSPACE = _DEPLOYMENT / "workspace.yaml"
+
+_INSTANCE_SCHEMA = "dagster"
+
+
+@contextmanager
+def environment() -> Iterator[dict[str, str]]:
+    """Provide the environment variables for a command that uses this system's Dagster instance and database.
+
+    The database runs at least until the block ends.
+    """
+    home = settings.make_home()
+    with ExitStack() as cleanup:
+        dsn = settings.postgres_dsn() or cleanup.enter_context(embedded_postgres.server_lease(home / "postgres"))
+        yield {
+            **os.environ,
+            "DEDP_DATA_URI": settings.data_uri(),
+            "DEDP_HOME": str(home),
+            "DEDP_LANDING": str(settings.landing()),
+            "DEDP_INTERNAL": str(settings.internal()),
+            "DEDP_POSTGRES_DSN": dsn,
+            "DEDP_DAGSTER_STORAGE": in_schema(dsn, _INSTANCE_SCHEMA),
+            "DAGSTER_HOME": str(_instance_folder(home)),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def in_schema(dsn: str, schema: str) -> str:
+    """Return the DSN as a URL, with `schema` as the search path of its connections."""
+    parts = psycopg2.extensions.parse_dsn(dsn)
+    options = f"{parts.pop('options', '')} -csearch_path={schema}".strip()
+    user, password = parts.pop("user", ""), parts.pop("password", "")
+    credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    database = quote(parts.pop("dbname", ""), safe="")
+    query = "&".join(f"{key}={quote(value, safe='')}" for key, value in {**parts, "options": options}.items())
+    return f"postgresql://{credentials}@/{database}?{query}" if credentials else f"postgresql:///{database}?{query}"
+
+
+def create_instance_schema(shared: dict[str, str]) -> None:
+    """Create the schema for Dagster's own tables. Raises StackError if the database does not answer or refuses to."""
+    try:
+        connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
+    except psycopg2.Error as error:
+        raise StackError(f"PostgreSQL can't be reached; is DEDP_POSTGRES_DSN right? {_in_a_line(error)}") from None
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_INSTANCE_SCHEMA}")
+    except psycopg2.Error as error:
+        raise StackError(
+            f"the schema {_INSTANCE_SCHEMA} for Dagster's own tables can't be created; "
+            f"the user in DEDP_POSTGRES_DSN needs the privilege CREATE on the database: {_in_a_line(error)}"
+        ) from None
+    finally:
+        connection.close()
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _instance_folder(home: Path) -> Path:
+    """Return DAGSTER_HOME, with its configuration. If the user has set and configured one, it stays unchanged."""
+    chosen = os.environ.get("DAGSTER_HOME")
+    folder = Path(chosen).resolve() if chosen else home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not chosen or not (folder / "dagster.yaml").exists():
+        shutil.copyfile(INSTANCE_CONFIG, folder / "dagster.yaml")
+    return folder

@@ -1,0 +1,85 @@
+"""The processes of a system, as commands: a code server for each location, Dagster's daemon, and its web server.
+
+To put another daemon in the place of Dagster's, change `DAEMON`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster_warm_launcher.forks import SHARED_IMPORTS
+
+from dedp_assets.local_stack.workspace import Location, socket_of
+
+HOST = "127.0.0.1"
+
+# What `python` is given, before the options of `dagster-daemon run`.
+DAEMON = ("-m", "dagster._daemon", "run")
+# Whether the daemon is a fresh process, and no fork of the one that has imported everything.
+DAEMON_IS_FRESH = False
+
+# What several of the processes import. It happens once, in a process that they are forks of. Nothing of ours is here,
+# because it would stay as it was when somebody changes it.
+IMPORTS = (
+    SHARED_IMPORTS,
+    "dagster_postgres",
+    "deltalake",
+    "httpx",
+    "jinja2",
+    "psutil",
+    "psycopg2",
+    "pyarrow.dataset",
+    "requests",
+    "tenacity",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start.
+
+    Attributes:
+        name: what people call it.
+        arguments: what `python` is given.
+        location: the code location that it serves, or None.
+        is_fresh: whether it is a new interpreter, and no fork.
+        is_first: whether it has to end before the others start.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    location: str | None = None
+    is_fresh: bool = False
+    is_first: bool = False
+
+
+def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port: int) -> list[Command]:
+    """Return the commands of a system.
+
+    Args:
+        locations: its code locations.
+        sockets: the folder of the code servers' sockets.
+        workspace: the workspace.yaml that names these.
+        port: the port of the UI, on 127.0.0.1.
+    """
+    found = [_code_server(location, socket_of(sockets, location)) for location in locations]
+    web = ("-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace))
+    return [
+        Command("making of Dagster's tables", ("-m", "dedp_assets.local_stack.tables"), is_first=True),
+        *found,
+        Command("daemon", (*DAEMON, "-w", str(workspace)), is_fresh=DAEMON_IS_FRESH),
+        Command("web server", web),
+    ]
+
+
+def _code_server(location: Location, socket: Path) -> Command:
+    # Without its code, it serves the error, and the UI shows it.
+    options = ("--lazy-load-user-code", "--inject-env-vars-from-instance", "--use-python-environment-entry-point")
+    return Command(
+        f"code server of {location.name}",
+        (
+            *("-m", "dagster_warm_launcher", "grpc", *location.options, "--socket", str(socket)),
+            *("--location-name", location.name, "--log-level", "warning", *options),
+        ),
+        location.name,
+    )

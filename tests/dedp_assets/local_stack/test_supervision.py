@@ -1,0 +1,302 @@
+"""The running system with small code locations of a test: what is started, what dies, and what is loaded again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+import psutil
+import pytest
+
+from dedp_assets import local_stack
+
+pytestmark = pytest.mark.slow
+
+T = TypeVar("T")
+LeftRunning = Callable[[Path], list[str]]
+
+TIDES = """
+import json, os, time
+import dagster as dg
+
+VERSION = "first"
+
+@dg.op(config_schema={"path": str, "seconds": float})
+def measure(context):
+    with open(context.op_config["path"], "w") as told:
+        json.dump([VERSION, os.getpid(), os.getppid()], told)
+    time.sleep(context.op_config["seconds"])
+
+@dg.job(executor_def=dg.in_process_executor)
+def work():
+    measure()
+
+@dg.sensor(job=work, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def counts(context):
+    context.update_cursor(str(int(context.cursor or 0) + 1))
+    return dg.SkipReason("counted")
+
+defs = dg.Definitions(jobs=[work], sensors=[counts])
+"""
+_LAUNCH = """
+    mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
+        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+    } }
+"""
+_RELOAD = "mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
+_ENTRIES = """
+    { workspaceOrError { ... on Workspace { locationEntries {
+        name locationOrLoadError { __typename ... on RepositoryLocation { repositories { jobs { name } } } }
+    } } } }
+"""
+
+
+def wait_until(found: Callable[[], T], what: str) -> T:
+    give_up = time.monotonic() + 300
+    while not (value := found()):
+        assert time.monotonic() < give_up, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return value
+
+
+class System:
+    """The running system, and what it has said."""
+
+    def __init__(self, stack: local_stack.Stack, instance: dg.DagsterInstance, folder: Path, said: list[str]) -> None:
+        self.stack, self.instance, self.folder, self.said = stack, instance, folder, said
+        self._told = 0
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.stack.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return dict(json.load(answer)["data"])
+
+    def launch(self, seconds: float = 0) -> tuple[str, Path]:
+        """Launch a run. Returns its id, and the file that it writes."""
+        self._told += 1
+        path = self.folder / f"told {self._told}"
+        config = {"ops": {"measure": {"config": {"path": str(path), "seconds": seconds}}}}
+        selector = {"repositoryName": "__repository__", "repositoryLocationName": "tides", "jobName": "work"}
+        launched = self.ask(_LAUNCH, run={"selector": selector, "runConfigData": config})["launchRun"]
+        assert "run" in launched, launched
+        return launched["run"]["runId"], path
+
+    def run(self, seconds: float = 0) -> tuple[str, str, int, int]:
+        """Launch a run, and wait for its step. Returns its id, the version of its code, its process, and the parent."""
+        run_id, path = self.launch(seconds)
+        version, pid, parent = json.loads(wait_until(lambda: path.read_text() if path.exists() else "", "the step"))
+        return run_id, version, pid, parent
+
+    def wait_for_success(self, run_id: str) -> None:
+        def finished() -> dg.DagsterRun | None:
+            run = self.instance.get_run_by_id(run_id)
+            return run if run and run.is_finished else None
+
+        run = wait_until(finished, "the run's end")
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+
+    def pid(self, name: str) -> int | None:
+        assert self.stack.supervision
+        return self.stack.supervision.pids().get(name)
+
+    def cursor(self) -> int:
+        (state,) = [state for state in self.instance.all_instigator_state() if state.name == "counts"]
+        data = state.instigator_data
+        return int(getattr(data, "cursor", None) or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "tides.py").write_text(TIDES)
+    (folder / "wrecked.py").write_text("import no_such_package")
+    (folder / "workspace.yaml").write_text("load_from:\n  - python_module: tides\n  - python_module: wrecked\n")
+    return folder
+
+
+def settings_of(home: Path, dsn: str) -> dict[str, str]:
+    return {"DEDP_HOME": str(home), "DEDP_POSTGRES_DSN": dsn, "DEDP_SPARK_REMOTE": "sc://localhost:1"}
+
+
+@pytest.fixture(scope="module")
+def system(folder: Path, module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    said: list[str] = []
+    with ExitStack() as cleanup:
+        patch = cleanup.enter_context(pytest.MonkeyPatch.context())
+        for name, value in settings_of(tmp_path_factory.mktemp("home"), module_dsn).items():
+            patch.setenv(name, value)
+        port = local_stack.free_port()
+        stack = cleanup.enter_context(local_stack.running(port, said.append, folder / "workspace.yaml"))
+        patch.setenv("DEDP_DAGSTER_STORAGE", stack.environment["DEDP_DAGSTER_STORAGE"])
+        instance = cleanup.enter_context(dg.DagsterInstance.from_config(stack.environment["DAGSTER_HOME"]))
+        yield System(stack, instance, folder, said)
+
+
+def title(pid: int) -> str:
+    return " ".join(psutil.Process(pid).cmdline()).strip()
+
+
+def test_a_run_is_a_fork_of_the_template_that_shares_the_import_of_the_code_server(system: System) -> None:
+    run_id, _, _, parent = system.run()
+    system.wait_for_success(run_id)
+    assert title(parent) == "dagster template tides"
+    assert psutil.Process(parent).ppid() == system.pid("code server of tides")
+
+
+def test_a_location_that_cannot_be_imported_is_shown_and_the_others_run(system: System) -> None:
+    assert list(system.stack.broken) == ["wrecked"]
+    assert "no_such_package" in system.stack.broken["wrecked"]
+    entries = {entry["name"]: entry["locationOrLoadError"]["__typename"] for entry in _entries(system)}
+    assert entries == {"tides": "RepositoryLocation", "wrecked": "PythonError"}
+
+
+def _entries(system: System) -> list[dict[str, Any]]:
+    return list(system.ask(_ENTRIES)["workspaceOrError"]["locationEntries"])
+
+
+def test_a_location_that_was_mended_is_loaded_by_the_reload_button(system: System) -> None:
+    (system.folder / "wrecked.py").write_text(TIDES.replace("counts", "counts_wrecks"))
+    system.ask(_RELOAD, name="wrecked")
+    assert {entry["locationOrLoadError"]["__typename"] for entry in _entries(system)} == {"RepositoryLocation"}
+
+
+def test_a_changed_file_counts_for_the_next_run_and_the_reload_button_shows_it(system: System) -> None:
+    long, version, _, _ = system.run(seconds=3)
+    assert version == "first"
+    more = "def more():\n    measure()\n\n@dg.job\ndef work()"
+    second = TIDES.replace('"first"', '"second"').replace("def work()", more).replace("[work]", "[work, more]")
+    (system.folder / "tides.py").write_text(second)
+    run_id, version, _, parent = system.run()
+    assert version == "second"
+    assert "dagster_warm_launcher.template" in title(parent)
+    (entry,) = [entry for entry in _entries(system) if entry["name"] == "tides"]
+    assert "more" not in str(entry)
+
+    before = system.pid("code server of tides")
+    system.ask(_RELOAD, name="tides")
+    assert "more" in str(_entries(system))
+    wait_until(lambda: system.pid("code server of tides") not in (None, before), "the new code server")
+
+    def is_a_fork_again() -> bool:
+        # The daemon hears of a reload a moment later.
+        return title(system.run()[3]) == "dagster template tides"
+
+    wait_until(is_a_fork_again, "a run of the new template")
+    system.wait_for_success(run_id)
+    system.wait_for_success(long)
+
+
+@pytest.mark.parametrize("victim", ["code server of tides", "daemon", "web server", "template", "zygote"])
+def test_what_dies_is_started_again_and_said_and_a_run_goes_on(system: System, victim: str) -> None:
+    run_id, _, pid, parent = system.run(seconds=4)
+    server = psutil.Process(wait_until(lambda: system.pid("code server of tides"), "the code server"))
+    if victim == "template":
+        doomed = psutil.Process(parent)
+    elif victim == "zygote":
+        doomed = psutil.Process(server.ppid())
+    else:
+        doomed = psutil.Process(wait_until(lambda: system.pid(victim), victim))
+    said = len(system.said)
+    doomed.kill()
+    wait_until(lambda: len(system.said) > said, "a word about it")
+    if victim == "zygote":
+        assert "Runs go on" in system.said[said]
+    elif victim == "template":
+        assert system.said[said] == f"The code server of tides is replaced: its template (process {parent}) has ended."
+    else:
+        assert system.said[said].startswith(f"The {victim} has ended, killed by signal 9 (SIGKILL). It starts again in")
+    assert psutil.pid_exists(pid)
+    cursor = system.cursor()
+
+    def works() -> bool:
+        with suppress(OSError, AssertionError, KeyError, TypeError):
+            return bool(system.launch())
+        return False
+
+    wait_until(works, "the system to work again")
+    wait_until(lambda: system.cursor() > cursor, "a tick, which goes on from the cursor of the last one")
+    system.wait_for_success(run_id)
+    again, *_ = system.run()
+    system.wait_for_success(again)
+
+
+def test_cursors_stay_when_dagster_dev_takes_the_home_and_when_the_system_takes_it_again(
+    folder: Path, own_home: Path, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster finds them by the names of location, repository and sensor, and not by the address of a code server."""
+    for name, value in settings_of(own_home, empty_dsn).items():
+        monkeypatch.setenv(name, value)
+    with ExitStack() as cleanup:
+        shared = cleanup.enter_context(local_stack.environment())
+        local_stack.create_instance_schema(shared)
+        monkeypatch.setenv("DEDP_DAGSTER_STORAGE", shared["DEDP_DAGSTER_STORAGE"])
+        instance = cleanup.enter_context(dg.DagsterInstance.from_config(shared["DAGSTER_HOME"]))
+        look = System(local_stack.Stack("", {}, folder), instance, folder, [])
+        for supervised in (True, False, True):
+            states = [state for state in instance.all_instigator_state() if state.name == "counts"]
+            before = look.cursor() if states else 0
+            with ExitStack() as system:
+                if supervised:
+                    port = local_stack.free_port()
+                    system.enter_context(local_stack.running(port, workspace=folder / "workspace.yaml"))
+                else:
+                    system.enter_context(_dagster_dev(folder, shared))
+                wait_until(
+                    lambda: [state for state in instance.all_instigator_state() if state.name == "counts"],
+                    "the state of the sensor",
+                )
+                # A lost cursor would begin with 1.
+                wait_until(lambda before=before: look.cursor() > before, "a tick")  # type: ignore[misc]
+            assert look.cursor() > before
+            assert len([state for state in instance.all_instigator_state() if state.name == "counts"]) == 1
+
+
+@contextmanager
+def _dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    port = str(local_stack.free_port())
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", port]
+    with open(folder / "dev.log", "ab") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+_SUPERVISOR = """
+import sys, time
+from pathlib import Path
+from dedp_assets import local_stack
+with local_stack.running(local_stack.free_port(), workspace=Path(sys.argv[1])) as stack:
+    print(stack.url, flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_supervisor_that_is_killed_leaves_nothing_running(
+    folder: Path, own_home: Path, empty_dsn: str, left_running: LeftRunning
+) -> None:
+    command = [sys.executable, "-c", _SUPERVISOR, str(folder / "workspace.yaml")]
+    environment = {**os.environ, **settings_of(own_home, empty_dsn)}
+    supervisor = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    assert supervisor.stdout
+    assert supervisor.stdout.readline()
+    supervisor.kill()
+    supervisor.wait()
+    supervisor.stdout.close()
+    wait_until(lambda: not left_running(own_home), "the end of all processes")
