@@ -27,7 +27,7 @@ class _Sensor:
         look_again: when to look again.
         handed_over_at: when the daemon took it for a tick that has not begun yet.
         is_in_tick: whether a tick is under way.
-        is_running: whether the daemon has asked for it in its last round.
+        is_running: whether the daemon has asked for it, or evaluated it, in its last round.
     """
 
     known: Known
@@ -138,7 +138,8 @@ class Bell:
         """The tick answers every bell until now. What rings from now on has another tick."""
         with self._changed:
             state, now = self._sensor(sensor), self._now()
-            state.handed_over_at, state.is_in_tick = None, True
+            # Dagster does not ask whether a sensor is due that it has never seen before.
+            state.handed_over_at, state.is_in_tick, state.is_running = None, True, True
             state.settle_of_tick, state.settle = state.settle, 0.0
             state.look_again = tuple(at for at in state.look_again if at > now)
             state.known = replace(state.known, last_began=now, rung_at=None)
