@@ -1,5 +1,6 @@
 """Events in Dagster's log ring the bell, on a real PostgreSQL with Dagster's real storage."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dedp_assets.doorbell.bell import Bell
 from dedp_assets.doorbell.log import LogEvent, LogListener, told_ids, wakes_queue, woken
 from dedp_assets.doorbell.sources import LONGEST_PAUSE_SECONDS, Source, next_pause
 from dedp_assets.doorbell.woken_by import Listener, listener_from_metadata, woken_by
+from dedp_assets.resources import embedded_postgres
 
 ORDERS, BILLS = dg.AssetKey("orders"), dg.AssetKey(["shop", "bills"])
 LISTENERS = {
@@ -113,13 +115,16 @@ class Listening:
         connection.close()
 
 
+def instance_in(home: Path, dsn: str) -> dg.DagsterInstance:
+    (home / "dagster.yaml").write_text(
+        f"storage: {{postgres: {{postgres_url: '{dsn}'}}}}\ntelemetry: {{enabled: false}}\n"
+    )
+    return dg.DagsterInstance.from_config(str(home))
+
+
 @pytest.fixture(scope="module")
 def instance(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    home: Path = tmp_path_factory.mktemp("dagster")
-    (home / "dagster.yaml").write_text(
-        f"storage: {{postgres: {{postgres_url: '{module_dsn}'}}}}\ntelemetry: {{enabled: false}}\n"
-    )
-    with dg.DagsterInstance.from_config(str(home)) as made:
+    with instance_in(tmp_path_factory.mktemp("dagster"), module_dsn) as made:
         yield made
 
 
@@ -174,6 +179,22 @@ def test_a_lost_connection_comes_back_and_then_everything_that_looks_at_the_log_
     listening.bell.rung.clear()
     materialize(listening.instance)
     until(lambda: "follows" in listening.bell.rung)
+
+
+@pytest.mark.slow
+def test_when_postgresql_is_stopped_and_started_again_the_bell_rings_again(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
+        with embedded_postgres.server_lease(Path(folder)) as dsn:
+            made = Listening(dsn, instance_in(tmp_path, dsn), net_seconds=3600)
+            made.start()
+        until(lambda: not made.source.hears)
+        with embedded_postgres.server_lease(Path(folder)):
+            until(lambda: made.source.hears and "queue" in made.bell.rung)
+            made.bell.rung.clear()
+            materialize(made.instance)
+            until(lambda: "follows" in made.bell.rung)
+            made.stop()
+            made.instance.dispose()
 
 
 def test_a_notification_that_comes_twice_or_late_or_of_nothing_does_no_harm(listening: Listening) -> None:
