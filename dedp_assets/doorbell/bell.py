@@ -9,7 +9,7 @@ from dedp_assets.doorbell.due import POLL_SECONDS, Known, seconds_until_due
 from dedp_assets.doorbell.woken_by import Listener
 
 # A sensor that was handed to a thread begins its tick within this time, or may be handed over again.
-_HANDED_OVER_SECONDS = 5.0
+_HANDED_OVER_SECONDS = 1.0
 # A loop does not look again sooner, whatever is due: Dagster notes the end of a tick a little later than we do.
 _SHORTEST_WAIT = 0.02
 # Stands for the queue of runs where the id of a sensor stands.
