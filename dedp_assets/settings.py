@@ -17,6 +17,8 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
 | `DEDP_USERS_API`       | none: users are not fetched     | the endpoint of the users: `https://host/api/`       |
 | `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
+| `DEDP_DOORBELL`        | `on`                            | `off`: the daemon polls only, as Dagster's own does  |
+| `DEDP_DOORBELL_NET_SECONDS` | `30`                       | how often to look where notifications come           |
 """
 
 import contextlib
@@ -168,6 +170,34 @@ def settle_seconds() -> float:
         seconds = -1
     if not 0 <= seconds < float("inf"):
         raise SettingError(f"DEDP_SETTLE_SECONDS is {value!r}; expected a number of seconds, 0 or more")
+    return seconds
+
+
+def doorbell_is_on() -> bool:
+    """Return whether `python -m dedp_assets.doorbell` is woken by what happens.
+
+    Raises:
+        SettingError: the value is neither `on` nor `off`.
+    """
+    value = os.environ.get("DEDP_DOORBELL") or "on"
+    if value not in ("on", "off"):
+        raise SettingError(f"DEDP_DOORBELL is {value!r}; expected on or off")
+    return value == "on"
+
+
+def doorbell_net_seconds() -> float:
+    """Return how often a sensor is evaluated where notifications come, in s.
+
+    Raises:
+        SettingError: the value is not a number of seconds, 5 or more.
+    """
+    value = os.environ.get("DEDP_DOORBELL_NET_SECONDS") or "30"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0
+    if not 5 <= seconds < float("inf"):
+        raise SettingError(f"DEDP_DOORBELL_NET_SECONDS is {value!r}; expected a number of seconds, 5 or more")
     return seconds
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -89,6 +90,7 @@ def delivery_sensor(
     max_runs: int = 4,
     required_resource_keys: set[str] | None = None,
     folders: DeliveryFolders | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that takes the deliveries of any number of suppliers and days, each version once.
 
@@ -99,6 +101,7 @@ def delivery_sensor(
         max_runs: How many of its runs may be queued or under way at once. More deliveries wait, the largest ones last.
         required_resource_keys: The resources that the pipeline needs.
         folders: Lists and scans the folders.
+        metadata: Of the sensor, such as `doorbell.woken_by.woken_by`.
     """
     folders = folders or DeliveryFolders()
 
@@ -108,6 +111,7 @@ def delivery_sensor(
         target=dg.AssetSelection.assets(*pipeline.targets),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
+        metadata=metadata,
         required_resource_keys=required_resource_keys,
     )
     @reporting_tick

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -136,6 +136,7 @@ def directory_sensor(
     required_resource_keys: set[str] | None = None,
     scanner: Scanner | None = None,
     first: Callable[[], Collection[Path | ObjectFolder]] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that takes the files of any number of directories, each version once.
 
@@ -148,6 +149,7 @@ def directory_sensor(
         first: Names directories in which something has changed, as a watcher of a file system or of a queue knows them.
             They are scanned first; everything else is decided as without it. It may name too few, too many, or raise a
             DedpError, which the tick notes.
+        metadata: Of the sensor, such as `doorbell.woken_by.woken_by`.
     """
     scanner, renames, turns = scanner or Scanner(AnyFolders().scan), Renames(), count()
 
@@ -157,6 +159,7 @@ def directory_sensor(
         target=pipeline.workflow,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
+        metadata=metadata,
         required_resource_keys=required_resource_keys,
     )
     @reporting_tick

@@ -82,7 +82,7 @@ def kind_of(module: str, pipelines: Collection[str]) -> tuple[str, str | None]:
     if first == "testing":
         return "deprecated", None
     pipeline = first if first in pipelines else None
-    if first in ("demo", "local_stack") or last == "cli":
+    if first in ("demo", "local_stack") or last in ("cli", "__main__"):
         return "entry point", pipeline
     if pipeline:
         return "pipeline", pipeline

@@ -1,7 +1,9 @@
 """The sensor that reports every day of a Delta table that a commit changed."""
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 import dagster as dg
 
@@ -24,6 +26,7 @@ def commit_sensor(
     partition_column: str,
     pool: str,
     writer: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> dg.SensorDefinition:
     """Make a sensor that reports every day of a Delta table that a commit changed. It requests no runs.
 
@@ -36,6 +39,7 @@ def commit_sensor(
         partition_column: the one column that the table is partitioned by.
         pool: the concurrency pool of the runs that follow. It gets its default limit before the first of them.
         writer: what writes the table. The message names it while there is no table.
+        metadata: of the sensor, such as `doorbell.woken_by.woken_by`.
     """
     # When the last snapshot was taken (s since the epoch), by the table and by whether there were new commits. It is
     # kept here and not in the cursor: the cursor would change although nothing is new in the table.
@@ -72,6 +76,7 @@ def commit_sensor(
         description=f"Reports every day of {key.to_user_string()} that a commit changed, once it can be read.",
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
+        metadata=metadata,
         required_resource_keys={"lake"},
     )
     return make_sensor(reporting_tick(evaluate))

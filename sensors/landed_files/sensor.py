@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -52,6 +53,7 @@ def landed_files_sensor(
     undated_due_days: Callable[[datetime], Collection[str]],
     settle_seconds: Callable[[], float],
     description: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> dg.SensorDefinition:
     """Make a sensor that requests a run for each day whose file is there, complete and new. Waiting takes up no run.
 
@@ -65,6 +67,7 @@ def landed_files_sensor(
         undated_due_days: returns the due days that may take the undated file.
         settle_seconds: returns how long a file must have been seen unchanged, in s.
         description: what the UI says of the sensor.
+        metadata: of the sensor, such as `doorbell.woken_by.woken_by`.
     """
 
     renames = Renames()
@@ -107,6 +110,7 @@ def landed_files_sensor(
         target=dg.AssetSelection.assets(key),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=1,
+        metadata=metadata,
     )
     return make_sensor(reporting_tick(evaluate))
 

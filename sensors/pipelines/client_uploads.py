@@ -12,6 +12,7 @@ from dedp_assets.client_uploads import contract, ledger, status
 from dedp_assets.client_uploads.arrival import Arrivals, arrival_of
 from dedp_assets.client_uploads.watched import WatchedClients
 from dedp_assets.client_uploads.workflow import WORKFLOW
+from dedp_assets.doorbell.woken_by import woken_by
 from dedp_assets.landing.arrivals import Arrival, Known, TimedOut
 from dedp_assets.landing.versions import FileVersion
 from dedp_assets.notifications.notification import Notification
@@ -87,4 +88,5 @@ uploads_arrived = directory_sensor(
     ),
     description="Takes the files of all clients once they are complete. It watches any number of directories.",
     required_resource_keys={"postgres", "notifier"},
+    metadata=woken_by(folders="sensors.watched_folders:uploads", own_runs=True),
 )

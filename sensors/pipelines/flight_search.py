@@ -15,6 +15,7 @@ from dedp_assets.days import day_of
 from dedp_assets.delta.commits import Snapshot, hash_63
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import LogIncomplete, TableMissing
+from dedp_assets.doorbell.woken_by import woken_by
 from dedp_assets.flight_search import aggregations, contract, searches
 from dedp_assets.flight_search.aggregations import Input, is_current
 from dedp_assets.flight_search.ingestion import Ingestion, landing_directory, waiting_files
@@ -248,6 +249,7 @@ flight_searches_landed = dg.sensor(
     target=dg.AssetSelection.assets(contract.SEARCHES),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
+    metadata=woken_by(folders="sensors.watched_folders:flight_searches", own_runs=True),
     required_resource_keys={"lake"},
 )(reporting_tick(_evaluate))
 

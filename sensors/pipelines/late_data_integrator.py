@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from dedp_assets.days import closed_days
+from dedp_assets.doorbell.woken_by import woken_by
 from dedp_assets.late_data_integrator import contract, state, tables
 from dedp_assets.resources.lake import LakeResource
 from sensors.delta_commits.sensor import commit_sensor
@@ -84,6 +85,7 @@ devices_committed = commit_sensor(
     partition_column=contract.PARTITION_COLUMN,
     pool=contract.POOL,
     writer="`dedp load-delta`",
+    metadata=woken_by(folders="sensors.watched_folders:devices_table"),
 )
 
 late_data_reconciled = reconciling_sensor(

@@ -16,6 +16,7 @@ import dagster as dg
 from psycopg2.extensions import connection as Connection
 from pydantic import BaseModel, ValidationError
 
+from dedp_assets.doorbell.woken_by import woken_by
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import AHEAD_OF_BACKFILLS, partitions_of, runs_in_progress
 from dedp_assets.promotions import contract
@@ -132,6 +133,7 @@ def _in_parts(requests: Mapping[str, Waiting]) -> Iterator[dict[str, Waiting]]:
     target=WORKFLOW,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
+    metadata=woken_by(assets=[contract.METRICS], own_runs=True),
     required_resource_keys={"postgres"},
 )
 @reporting_tick

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dedp_assets import settings
+from dedp_assets.doorbell.woken_by import woken_by
 from dedp_assets.landing.copies import read_refusal
 from dedp_assets.landing.deliveries import Key, Ready
 from dedp_assets.landing.delivery_copies import Copy, read_copy, record_file
@@ -104,4 +105,5 @@ promotions_delivered = delivery_sensor(
     PIPELINE,
     description="Takes each supplier's delivery as soon as it is complete, and reports those that are missing.",
     required_resource_keys={"postgres", "notifier"},
+    metadata=woken_by(folders="sensors.watched_folders:promotions", own_runs=True),
 )
