@@ -77,7 +77,7 @@ dedp.add_command(serve_users)
 )
 def up(port: int) -> None:
     """Start PostgreSQL, Spark, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
-    click.echo("Starting PostgreSQL, Spark, Dagster's daemon and its UI ...")
+    click.echo("Starting PostgreSQL, Dagster's daemon and its UI ...")
     with local_stack.running(port, say=click.echo) as stack:
         for name, error in stack.broken.items():
             click.echo(f"The code location {name} can't be loaded; the others run. {_first_line(error)}", err=True)

@@ -1,7 +1,4 @@
-"""The processes of a system, as commands: a code server for each location, Dagster's daemon, and its web server.
-
-To put another daemon in the place of Dagster's, change `DAEMON`.
-"""
+"""The processes of a system, as commands: a code server for each location, Dagster's daemon, and its web server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +10,8 @@ from dedp_assets.local_stack.workspace import Location, socket_of
 
 HOST = "127.0.0.1"
 
-# What `python` is given, before the options of `dagster-daemon run`.
-DAEMON = ("-m", "dagster._daemon", "run")
-# Whether the daemon is a fresh process, and no fork of the one that has imported everything.
-DAEMON_IS_FRESH = False
+# Dagster's daemon, woken by what happens. What follows are the options of `dagster-daemon run`.
+DAEMON = ("-m", "dedp_assets.doorbell")
 
 # What several of the processes import. It happens once, in a process that they are forks of. Nothing of ours is here,
 # because it would stay as it was when somebody changes it.
@@ -67,7 +62,7 @@ def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port
     return [
         Command("making of Dagster's tables", ("-m", "dedp_assets.local_stack.tables"), is_first=True),
         *found,
-        Command("daemon", (*DAEMON, "-w", str(workspace)), is_fresh=DAEMON_IS_FRESH),
+        Command("daemon", (*DAEMON, "-w", str(workspace))),
         Command("web server", web),
     ]
 
