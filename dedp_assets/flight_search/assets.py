@@ -1,14 +1,12 @@
 """The assets of the flight searches: the ingestion, and two aggregations after it."""
 
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
-import deltalake
-import pyarrow as pa
 
 from dedp_assets import settings
+from dedp_assets.delta.columns import column_metadata
 from dedp_assets.errors import SettingError
 from dedp_assets.failures import named_failures
 from dedp_assets.flight_search import aggregations, contract, events
@@ -26,20 +24,6 @@ _RETRIES = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL
 
 # The UI shows at most so many files of a run.
 _FILES_SHOWN = 50
-
-
-def column_metadata(schema: pa.Schema, descriptions: Mapping[str, str]) -> dict[str, Any]:
-    """Metadata with which the UI shows the columns of a table.
-
-    Args:
-        schema: the columns.
-        descriptions: a sentence or two about each column, by its name.
-    """
-    columns = [
-        dg.TableColumn(field.name, field.type.type, description=descriptions[field.name])
-        for field in deltalake.Schema.from_arrow(schema).fields
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns)}
 
 
 @dg.asset(

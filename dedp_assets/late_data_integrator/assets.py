@@ -1,14 +1,14 @@
 """The assets of the concurrent late-data integrator."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-import deltalake
 import pyarrow as pa
 
+from dedp_assets.delta.columns import column_metadata
 from dedp_assets.failures import named_failures
 from dedp_assets.late_data_integrator import contract, state
 from dedp_assets.late_data_integrator import device_counts as counts_table
@@ -18,21 +18,6 @@ from dedp_assets.late_data_integrator.tables import observe_progress, open_count
 from dedp_assets.resources.lake import LakeResource
 from dedp_assets.resources.object_store import write_text
 from dedp_assets.resources.spark import SparkConnectResource
-
-
-def column_metadata(schema: pa.Schema, descriptions: Mapping[str, str]) -> dict[str, Any]:
-    """Metadata with which the UI shows the columns of a table.
-
-    Args:
-        schema: the columns.
-        descriptions: a sentence or two about each column, by its name.
-    """
-    columns = [
-        dg.TableColumn(field.name, field.type.type, description=descriptions[field.name])
-        for field in deltalake.Schema.from_arrow(schema).fields
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns)}
-
 
 devices = dg.AssetSpec(
     contract.DEVICES,

@@ -19,8 +19,8 @@ CONCEPTS = """
     poke reschedule deferrable timeout TriggerDagRunOperator ExternalTaskSensor ExternalTaskMarker
     downstream past future recursive catchup backfill start_date depends_on_past max_active_runs concurrency
     parallelism pool priority_weight retries exponential_backoff execution_timeout XCom conf Branch SubDAG template
-    idempotent sla callback scheduled__ tasks&test REST trigger failed executors operator schedule assets
-    AssetWatcher mappers deadline aliases versions
+    idempotent sla callback scheduled__ tasks&test REST trigger failed executors operator schedule worker_concurrency
+    schedule=[asset] AssetWatcher partitioned&assets mappers deadline asset&aliases DAG&versions backfills&in&the&UI
 """
 
 
