@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from dedp_assets.doorbell.bell import Bell
 from dedp_assets.doorbell.folder_watch import FolderListener
@@ -169,6 +171,18 @@ def test_a_directory_that_does_not_exist_yet_is_waited_for_level_by_level(tmp_pa
     assert listening.hears(lambda: (tmp_path / "a").mkdir())
     assert listening.hears(lambda: (tmp_path / "a" / "b" / "_delta_log").mkdir(parents=True))
     assert listening.hears(lambda: renamed(tmp_path / "a" / "b" / "_delta_log" / "00000000000000000000.json"))
+    listening.stop()
+
+
+def test_each_commit_to_a_delta_table_rings_also_the_one_that_creates_it(tmp_path: Path) -> None:
+    table = tmp_path / "lake" / "devices"
+    WATCHED[:], OTHERS[:] = [Watch(table / "_delta_log")], []
+    listening = Listening()
+    listening.start()
+    rows = pa.table({"event_time": ["2024-01-05"]})
+    assert listening.hears(lambda: write_deltalake(table, rows, mode="append"))
+    until(lambda: not listening.listener.is_deaf("landed"))
+    assert listening.hears(lambda: write_deltalake(table, rows, mode="append"))
     listening.stop()
 
 
