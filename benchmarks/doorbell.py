@@ -107,7 +107,9 @@ def trial(running: Daemon, day: str) -> tuple[float, float]:
     folder.mkdir()
     draft = folder / "dataset.csv.tmp"
     draft.write_text(f"type;full_name;version\nphone;Acme {day};1\n")
-    time.sleep(3)  # what the folder and the draft rang for is over
+    time.sleep(3)  # what the new folder rang for is over, and so is the tick of it
+    wait_for(lambda: all(tick.end_timestamp for tick in running.ticks("devices_landed")))
+    time.sleep(1)
     renamed = time.time()
     draft.rename(folder / "dataset.csv")
     wait_for(lambda: running.first_tick_after("devices_landed", renamed))

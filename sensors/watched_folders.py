@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dedp_assets import settings
 from dedp_assets.doorbell.folders import Polled, Watch
+from dedp_assets.landing.versions import DRAFT_ENDINGS
 
 if TYPE_CHECKING:
     from dedp_assets.client_uploads.watched import WatchedClients
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def devices() -> list[Watch]:
     """The landing folder of the devices, and its folder for each day."""
-    return [Watch(settings.landing() / "devices", depth=1, settle_seconds=settings.settle_seconds())]
+    return [_landing("devices", depth=1)]
 
 
 def devices_table() -> list[Watch | Polled]:
@@ -27,12 +28,12 @@ def devices_table() -> list[Watch | Polled]:
 
 def flight_searches() -> list[Watch]:
     """The folder that files of events arrive in."""
-    return [Watch(settings.landing() / "flight_searches", settle_seconds=settings.settle_seconds())]
+    return [_landing("flight_searches")]
 
 
 def promotions() -> list[Watch]:
     """The folders of the suppliers, and in them those of the days."""
-    return [Watch(settings.landing() / "promotions", depth=2, settle_seconds=settings.settle_seconds())]
+    return [_landing("promotions", depth=2)]
 
 
 def uploads() -> Iterator[Watch | Polled]:
@@ -50,7 +51,8 @@ def uploads() -> Iterator[Watch | Polled]:
     above = {path.parent for path in paths} | {settings.landing() / "clients"}
     yield Watch(settings_file().parent, name=settings_file().name)
     yield from (Watch(path) for path in sorted(above))
-    yield from (Watch(path, settle_seconds=seconds) for path, seconds in sorted(paths.items()))
+    for path, seconds in sorted(paths.items()):
+        yield Watch(path, settle_seconds=seconds, draft_endings=DRAFT_ENDINGS)
 
 
 @cache
@@ -60,8 +62,13 @@ def _watched_clients() -> "WatchedClients":
     return WatchedClients()
 
 
+def _landing(name: str, depth: int = 0) -> Watch:
+    folder = settings.landing() / name
+    return Watch(folder, depth, settings.settle_seconds(), draft_endings=DRAFT_ENDINGS)
+
+
 def _commits(table: str) -> list[Watch | Polled]:
     lake = settings.data_uri()
     if "://" in lake:
         return [Polled(f"{lake} is an object store")]
-    return [Watch(Path(lake) / table / "_delta_log")]
+    return [Watch(Path(lake) / table / "_delta_log", draft_endings=DRAFT_ENDINGS)]

@@ -137,7 +137,7 @@ class FolderListener:
                 self._add(inotify, sensor, watch, places_below(path, levels - 1))
             self._bell.ring([sensor], watch.settle_seconds)
             return levels == 0
-        if watch.name is not None and event.name != watch.name:
+        if not watch.is_told_of(event.name):
             return False
         if event.has(Flags.IN_MODIFY):
             self._bell.look_later([sensor], max(watch.settle_seconds, _WRITING_SECONDS))

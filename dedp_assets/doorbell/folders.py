@@ -42,12 +42,19 @@ class Watch:
         depth: how many levels of directories below it are watched, too; 0 for none.
         settle_seconds: a file that is written in place is complete after so long; the sensor is evaluated again then.
         name: of the one file in it that matters; None for every file.
+        draft_endings: the endings of names that files have while they are written. Until they get another name, they
+            ring no more than files whose name begins with a dot.
     """
 
     path: Path
     depth: int = 0
     settle_seconds: float = 0.0
     name: str | None = None
+    draft_endings: tuple[str, ...] = ()
+
+    def is_told_of(self, name: str) -> bool:
+        """Whether a file of this name can be one that matters."""
+        return name == self.name if self.name else not name.startswith(".") and not name.endswith(self.draft_endings)
 
 
 @dataclass(frozen=True)

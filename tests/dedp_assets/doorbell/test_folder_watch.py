@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from dedp_assets.doorbell.bell import Bell
 from dedp_assets.doorbell.folder_watch import FolderListener
@@ -146,6 +148,21 @@ def test_while_a_file_is_being_written_its_sensor_is_looked_at_later_and_not_run
         assert not listening.bell.rung
 
 
+def test_a_draft_does_not_ring_and_its_rename_does(landing: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    WATCHED[:], OTHERS[:] = [Watch(landing, draft_endings=(".tmp",))], [Watch(tmp_path / "beside")]
+    listening = Listening()
+    listening.start()
+    write(landing / "dataset.csv.tmp")
+    write(landing / ".dataset.csv")
+    # The kernel tells in order: what the drafts would ring for has been told before this.
+    (tmp_path / "beside" / "mark").touch()
+    until(lambda: "others" in listening.bell.rung)
+    assert "landed" not in listening.bell.rung.keys() | listening.bell.later
+    assert listening.hears(lambda: (landing / "dataset.csv.tmp").rename(landing / "dataset.csv"))
+    listening.stop()
+
+
 def test_a_directory_that_appears_later_is_watched_with_what_is_in_it(landing: Path, listening: Listening) -> None:
     assert listening.hears(lambda: write(landing / "2024-01-05" / "dataset.csv"))
     assert listening.hears(lambda: renamed(landing / "2024-01-05" / "dataset.csv"))
@@ -169,6 +186,18 @@ def test_a_directory_that_does_not_exist_yet_is_waited_for_level_by_level(tmp_pa
     assert listening.hears(lambda: (tmp_path / "a").mkdir())
     assert listening.hears(lambda: (tmp_path / "a" / "b" / "_delta_log").mkdir(parents=True))
     assert listening.hears(lambda: renamed(tmp_path / "a" / "b" / "_delta_log" / "00000000000000000000.json"))
+    listening.stop()
+
+
+def test_each_commit_to_a_delta_table_rings_also_the_one_that_creates_it(tmp_path: Path) -> None:
+    table = tmp_path / "lake" / "devices"
+    WATCHED[:], OTHERS[:] = [Watch(table / "_delta_log")], []
+    listening = Listening()
+    listening.start()
+    rows = pa.table({"event_time": ["2024-01-05"]})
+    assert listening.hears(lambda: write_deltalake(table, rows, mode="append"))
+    until(lambda: not listening.listener.is_deaf("landed"))
+    assert listening.hears(lambda: write_deltalake(table, rows, mode="append"))
     listening.stop()
 
 
@@ -224,6 +253,7 @@ def test_where_the_queue_of_the_kernel_overflows_every_directory_is_looked_at(
         until(lambda: any(str(late) in each.values() for each in listening.listener._interests.values()))
 
 
+@pytest.mark.slow
 def test_a_thousand_files_in_as_many_directories_ring_and_new_directories_are_watched(tmp_path: Path) -> None:
     WATCHED[:], OTHERS[:] = [Watch(tmp_path / "clients", depth=1)], []
     listening = Listening()
@@ -240,7 +270,7 @@ def test_at_the_kernels_limit_of_watches_the_sensor_is_polled_and_says_so(
 ) -> None:
     for day in ("2024-01-05", "2024-01-06", "2024-01-07"):
         (landing / day).mkdir()
-    add, numbers = Inotify.add, set()
+    add, numbers = Inotify.add, set[str]()
 
     def limited(self: Inotify, directory: str) -> int:
         if len(numbers) == 2 and directory not in numbers:

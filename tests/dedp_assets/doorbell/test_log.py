@@ -212,6 +212,7 @@ def test_an_event_that_nobody_was_told_of_is_found_by_the_net_and_a_trigger_tell
     module_dsn: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_postgres.event_log.event_log.CHANNEL_NAME", "another_channel")
+    monkeypatch.setattr("dedp_assets.doorbell.log._NOTIFICATION_SECONDS", 0.05)
     made = Listening(module_dsn, instance, net_seconds=0.2)
     made.start()
     materialize(instance)
@@ -230,6 +231,7 @@ def test_where_neither_dagster_nor_a_trigger_can_notify_the_log_is_read_and_the_
     module_dsn: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_postgres.event_log.event_log.CHANNEL_NAME", "another_channel")
+    monkeypatch.setattr("dedp_assets.doorbell.log._NOTIFICATION_SECONDS", 0.05)
     monkeypatch.setattr("dedp_assets.doorbell.log._TRIGGER", "SELECT 1 / 0")
     monkeypatch.setattr("dedp_assets.doorbell.log.POLL_SECONDS", 0.1)
     made = Listening(module_dsn, instance, net_seconds=0.2)
