@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg2
-from measuring import compare, seconds
+from measuring import compare_pairs, cpu_and_wall
 
 from dedp_assets.notifications.resource import NotifierResource
 from dedp_assets.resources import embedded_postgres
@@ -109,20 +109,20 @@ class Shop:
         )
         self.cursors[name] = str(getattr(self, name).evaluate_tick(context).cursor)
 
-    def tick_delivered(self, _: int = 0) -> float:
+    def tick_delivered(self, _: int = 0) -> tuple[float, float]:
         os.environ["DEDP_HOME"] = str(self.home)
         self.deliver(self.contract.Delivery(self.suppliers[0], self.last.isoformat()))
-        return seconds(lambda: self.tick("delivered"))
+        return cpu_and_wall(lambda: self.tick("delivered"))
 
-    def tick_reconciled(self, _: int = 0) -> float:
+    def tick_reconciled(self, _: int = 0) -> tuple[float, float]:
         os.environ["DEDP_HOME"] = str(self.home)
-        return seconds(lambda: self.tick("reconciled"))
+        return cpu_and_wall(lambda: self.tick("reconciled"))
 
-    def load(self, _: int = 0) -> float:
+    def load(self, _: int = 0) -> tuple[float, float]:
         os.environ["DEDP_HOME"] = str(self.home)
         delivery = self.contract.Delivery(self.suppliers[0], self.last.isoformat())
         self.deliver(delivery, lines=1000)
-        return seconds(lambda: self._take(delivery))
+        return cpu_and_wall(lambda: self._take(delivery))
 
     def _take(self, delivery: Any) -> None:
         self.copy(delivery)
@@ -154,17 +154,18 @@ def main() -> bool:
         with administration.cursor() as cursor:
             for name in ("many", "few"):
                 cursor.execute(f"CREATE DATABASE {name}")
+        print(f"taking {SUPPLIERS * options.days:,} supplier-days ...", flush=True)
         many = Shop(Path(folder) / "many", options.days, server, instance)
         few = Shop(Path(folder) / "few", 1, server, instance)
         names = (f"{SUPPLIERS * options.days:,} supplier-days", f"{SUPPLIERS} supplier-days")
         held = True
         for what in ("tick_delivered", "tick_reconciled", "load"):
-            print(what.replace("_", " of "))
+            print(what.replace("_", " of "), flush=True)
             measured = (getattr(many, what), getattr(few, what))
             for _ in range(5):  # the first ticks list every folder
                 measured[0](0)
                 measured[1](0)
-            held = compare(names, measured, rounds=options.rounds, at_most=1.3) and held
+            held = compare_pairs(names, measured, rounds=options.rounds, at_most=1.3) and held
         shutil.rmtree(Path(folder) / "many", ignore_errors=True)
     return held
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from dedp_assets.errors import DedpError
+from dedp_assets.wording import counted as counted
 
 # A tick message that lists every name would be too long to read.
 _NAMED = 20
@@ -73,11 +74,6 @@ def reporting_tick(
         )
 
     return tick
-
-
-def counted(number: int, thing: str) -> str:
-    """A number and a noun, such as "1 day" or "1,200 days"."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def some_of(names: list[str]) -> str:

@@ -207,7 +207,7 @@ def _run_request(run: Mapping[str, Waiting]) -> dg.RunRequest:
     single = next(iter(run)) if len(run) == 1 else None
     config = None if single else dg.RunConfig(ops={STEP: ChangedDeliveries(deliveries=list(run))})
     return dg.RunRequest(
-        run_key=f"{single or counted(len(run), 'delivery')}:{_identity(run)}",
+        run_key=f"{single or counted(len(run), 'delivery', 'deliveries')}:{_identity(run)}",
         partition_key=single,
         run_config=config,
         asset_selection=TARGETS,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
-from dedp_assets.landing.deliveries import MAX_DELIVERIES_PER_RUN, is_day
+from dedp_assets.landing.deliveries import MAX_DELIVERIES_PER_RUN, RECENT_DAYS, is_day
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.promotions import contract
@@ -26,8 +26,7 @@ from sensors.pipelines.promotions import LINES_CHECK, TARGETS, copies_of, delive
 from sensors.reconciliation import CAUSE_TAG, INTERVAL_SECONDS, Waiting, describe_cause, plan_requests
 from sensors.ticks import TickReport, counted, reporting_tick, some_of
 
-# A tick reads the copies of so many last days, and so many others of one supplier in turn.
-_RECENT_DAYS = 3
+# Beside the copies of the last days, a tick reads so many others of one supplier in turn.
 _COPIES_IN_TURN = 25
 # After so many ticks all loads are compared with their metrics, and not only the new ones.
 _FULL_COMPARISON_TICKS = 60
@@ -147,7 +146,7 @@ def _behind(context: dg.SensorEvaluationContext, progress: Progress) -> tuple[di
 def _copies_in_turn(turn: int) -> Iterator[Delivery]:
     """The deliveries of the last days, and a share of one supplier's other ones."""
     suppliers, today = contract.SUPPLIERS.get_partition_keys(), datetime.now(timezone.utc).date()
-    recent = [(today - timedelta(days=n)).isoformat() for n in range(_RECENT_DAYS)]
+    recent = [(today - timedelta(days=n)).isoformat() for n in range(RECENT_DAYS)]
     yield from (Delivery(supplier, day) for supplier in suppliers for day in recent)
     supplier, turn = suppliers[turn % len(suppliers)], turn // len(suppliers)
     try:

@@ -369,7 +369,7 @@ _WITHOUT: dict[str, tuple[Break, str, int]] = {
     "that a copy is not a load": (_copies_count_as_loaded, "is not loaded", 123),
     "that the last line counts": (_first_line_counts, "promotions, ", 3),
     "that figures are those of a load": (_any_figures_count, "promotion_metrics|come to rest", 7),
-    "the comparison of levels": (_only_events, "promotion_metrics", 19),
+    "the comparison of levels": (_only_events, "promotion_metrics|does not know the metrics", 25),
     "that the next delivery is compared again": (_the_next_delivery_stays_as_it_is, "promotion_differences", 62),
     "that a message is recorded once it was sent": (_recorded_before_it_is_sent, "counts as told", 23),
     "that each version is told": (_one_message_for_all_versions, "nobody was told", 11),
