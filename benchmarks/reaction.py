@@ -243,7 +243,7 @@ def main() -> bool:
         with systems.fresh_home(), systems.under_dedp_up(given.locations) as system:
             held += _measure(Trials(system, given.timeout), given.only, given.trials)
     if "uploads" in given.only:
-        held += [uploads_burst.report(files, given.timeout) for files in given.uploads]
+        held += [uploads_burst.report(files, given.timeout, given.locations) for files in given.uploads]
     return all(held)
 
 
