@@ -244,10 +244,11 @@ def measure(sequencer: Sequencer, trials: int, bursts: int, idle_seconds: float,
     sequencer.expect(["2024-02-29"])  # at idle, the next file is waited for
     time.sleep(min(idle_seconds, 20))
     processes, postgres = sequencer.idle(idle_seconds)
+    print("  memory, MiB:", *(f"{size:.0f} {title};" for size, title in processes.each), flush=True)
     return found | {
         "memory at idle, MiB": processes.mebibytes,
         "CPU at idle, % of a core": processes.cpu_percent,
-        "processes": processes.processes,
+        "processes": len(processes.each),
         "CPU of PostgreSQL at idle, % of a core": postgres.cpu_percent,
         "burst of 30 files, s": seconds("bursts", [partial(react, days) for days in each_burst]),
         "backfill of 30 days, s": seconds("backfills", [backfill] * bursts),

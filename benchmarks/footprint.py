@@ -14,12 +14,12 @@ class Footprint(NamedTuple):
     Attributes:
         mebibytes: their proportional memory (PSS): a page that n processes share counts 1/n for each.
         cpu_percent: of one core.
-        processes: how many they are.
+        each: the memory of each process, in MiB, with what it is called; the largest first.
     """
 
     mebibytes: float
     cpu_percent: float
-    processes: int
+    each: list[tuple[float, str]]
 
 
 def idle(groups: Sequence[Callable[[], Sequence[psutil.Process]]], seconds: float) -> list[Footprint]:
@@ -33,9 +33,13 @@ def idle(groups: Sequence[Callable[[], Sequence[psutil.Process]]], seconds: floa
     time.sleep(seconds)
     found, took = [group() for group in groups], time.monotonic() - began
     return [
-        Footprint(sum(map(_mebibytes, each)), 100 * (_cpu_seconds(each) - used) / took, len(each))
-        for each, used in zip(found, before, strict=True)
+        _footprint(each, 100 * (_cpu_seconds(each) - used) / took) for each, used in zip(found, before, strict=True)
     ]
+
+
+def _footprint(processes: Sequence[psutil.Process], cpu_percent: float) -> Footprint:
+    each = sorted(((_mebibytes(process), _title(process)) for process in processes), reverse=True)
+    return Footprint(sum(size for size, _ in each), cpu_percent, each)
 
 
 def with_descendants(roots: Sequence[int], home: str = "") -> list[psutil.Process]:
@@ -69,6 +73,15 @@ def _name(process: psutil.Process) -> str:
         return str(process.name())
     except psutil.NoSuchProcess:
         return ""
+
+
+def _title(process: psutil.Process) -> str:
+    """The command line of a process without paths and options, such as `python dagster._daemon run`."""
+    try:
+        words = [word.rpartition("/")[2] for word in process.cmdline() if word and not word.startswith("-")]
+    except psutil.NoSuchProcess:
+        return ""
+    return " ".join(" ".join(words).split())[:50]
 
 
 def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:

@@ -114,6 +114,9 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

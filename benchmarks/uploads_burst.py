@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 import systems
 from systems import System, TimedOut
@@ -29,12 +30,13 @@ _SEEN = """
 _LOADED = "SELECT count(*) FROM dedp.upload_records"
 
 
-def burst(files: int, timeout: float) -> tuple[float, float]:
+def burst(files: int, timeout: float, locations: Sequence[str]) -> tuple[float, float]:
     """Start the system, create the files, and wait.
 
     Args:
         files: how many.
         timeout: how long each wait may take, in s.
+        locations: the modules of the code locations to run; all if there are none.
 
     Returns:
         The seconds until all files were seen, and until all were loaded.
@@ -46,7 +48,7 @@ def burst(files: int, timeout: float) -> tuple[float, float]:
     folders = [clients / f"client{number:04}" for number in range(files)]
     for folder in folders:
         folder.mkdir(parents=True)
-    with systems.under_dedp_up() as system:
+    with systems.under_dedp_up(locations) as system:
         _wait(system, "SELECT count(*) FROM dedp.upload_directories", files, timeout, "directories that are watched")
         text = "id,name,value\n" + "".join(f"{row},item,{row}\n" for row in range(ROWS))
         for folder in folders:
@@ -66,12 +68,12 @@ def _wait(system: System, query: str, wanted: int, timeout: float, what: str) ->
     )
 
 
-def report(files: int, timeout: float) -> bool:
+def report(files: int, timeout: float, locations: Sequence[str] = ()) -> bool:
     """Measure so many files on a home of their own, and print the result. Returns whether the claim holds."""
     most_seen, most_loaded = LIMITS.get(files, (float("inf"), float("inf")))
     try:
         with systems.fresh_home():
-            seen, loaded = burst(files, timeout)
+            seen, loaded = burst(files, timeout, locations)
     except TimedOut as missing:
         print(f"{files:>5} files: {missing}: FAILS", flush=True)
         return False
