@@ -51,7 +51,6 @@ RECHECK_SECONDS = 500
 _LOOP_SECONDS = 5
 # After a message that could not be sent, no other is tried for so long.
 NOTIFY_PAUSE_SECONDS = 300
-_NOT_SCANNED = Scan(failure="not scanned in this tick")
 
 
 class Watched(NamedTuple):
@@ -216,17 +215,19 @@ def _renamed(
 ) -> set[tuple[str, str]]:
     """Which of the files that were compared are new, and were renamed into place; as client and name."""
     # Only folders that have just been scanned: one that hangs would keep us, too.
+    failed = {client for client, scan in scans.items() if scan.failure}
     answered = [
         directory
         for directory in directories
         if directory.completeness == "settled"
-        and not isinstance(directory.path, ObjectFolder)
-        and not scans.get(directory.client, _NOT_SCANNED).failure
+        and type(directory.path) is not ObjectFolder
+        and directory.client in scans
+        and directory.client not in failed
     ]
-    renames.follow(directory.place for directory in answered)
+    renames.follow([directory.place for directory in answered])
     return {
         (directory.client, name)
-        for directory in answered
+        for directory in (answered if compared else ())
         if directory.client in compared
         for name in renames.complete(directory.place, _new(directory.client, scans, compared, known))
     }

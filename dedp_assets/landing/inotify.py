@@ -4,7 +4,6 @@ Thin: `landing.renames` decides what follows. Only Linux has these calls, and on
 know of every writer. Elsewhere nothing is followed, and every file has to settle.
 """
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -131,6 +130,8 @@ class Kernel:
 
 def _call(name: str, *arguments: Any) -> int:
     """Call a function of the C library. Returns -1 if it fails, or if this system has no such function."""
+    import ctypes  # only a sensor follows folders, and others need not load it
+
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     return int(function(*arguments)) if function else -1
 

@@ -64,6 +64,8 @@ class Renames:
         with self._lock:
             self._read_events()
             wanted = set(folders)
+            if self._numbers.keys() == wanted:
+                return  # as in nearly every tick over thousands of folders
             self._forget({number for folder, number in self._numbers.items() if folder not in wanted})
             for folder in wanted - self._numbers.keys():
                 self._number_of(folder)

@@ -1,19 +1,24 @@
-"""The lake: the folder or bucket that has the Delta tables of all pipelines, and the small files beside them."""
+"""The lake: the folder or bucket that has the Delta tables of all pipelines, and the small files beside them.
+
+Delta and Arrow are imported when a table is used. All code locations import this module, because one place builds the
+resources of all, and most of them have no table: each needs 70 MB less without Delta, and starts no thread.
+"""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pyarrow as pa
-from deltalake import DeltaTable
 
-from dedp_assets.delta.creation import create_if_missing
-from dedp_assets.delta.log import DeltaLog
-from dedp_assets.delta.problems import named_problems
 from dedp_assets.errors import SettingError
 from dedp_assets.resources import object_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    from dedp_assets.delta.log import DeltaLog
 
 # deltalake takes the folder `a%20b` for `a b` and `a\b` for `a/b`. It fails at the other characters.
 _UNUSABLE_IN_FOLDER = re.compile(r"%[0-9A-Fa-f]{2}|[\\\[\]^|\x00-\x1f\x7f]")
@@ -71,26 +76,32 @@ class LakeResource(dg.ConfigurableResource[Any]):
         """
         return object_store.storage_options(self.place())
 
-    def open_log(self, key: dg.AssetKey, partition_column: str) -> DeltaLog:
+    def open_log(self, key: dg.AssetKey, partition_column: str) -> "DeltaLog":
         """The log of the table of an asset. Nothing is read yet, and the table need not exist.
 
         Args:
             key: the asset.
             partition_column: the one column that the table is partitioned by. Its type must be date or string.
         """
+        from dedp_assets.delta.log import DeltaLog
+
         return DeltaLog(self.table_uri(key), self.storage_options(), partition_column)
 
-    def open_table(self, key: dg.AssetKey) -> DeltaTable | None:
+    def open_table(self, key: dg.AssetKey) -> "DeltaTable | None":
         """The latest version of the table of an asset, or None if there is no table.
 
         Raises:
             TableUnreachable: the table can't be read.
         """
+        from deltalake import DeltaTable
+
+        from dedp_assets.delta.problems import named_problems
+
         uri, options = self.table_uri(key), self.storage_options()
         with named_problems(uri):
             return DeltaTable(uri, storage_options=options) if DeltaTable.is_deltatable(uri, options) else None
 
-    def open_or_create(self, key: dg.AssetKey, schema: pa.Schema, partition_by: Sequence[str] = ()) -> DeltaTable:
+    def open_or_create(self, key: dg.AssetKey, schema: "pa.Schema", partition_by: Sequence[str] = ()) -> "DeltaTable":
         """The latest version of the table of an asset. Creates an empty table if there is none.
 
         Args:
@@ -101,6 +112,11 @@ class LakeResource(dg.ConfigurableResource[Any]):
         Raises:
             TableUnreachable: the table can't be read or created.
         """
+        from deltalake import DeltaTable
+
+        from dedp_assets.delta.creation import create_if_missing
+        from dedp_assets.delta.problems import named_problems
+
         uri, options = self.table_uri(key), self.storage_options()
         create_if_missing(uri, schema, options, list(partition_by))
         with named_problems(uri):

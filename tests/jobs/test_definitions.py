@@ -175,6 +175,9 @@ def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
     ours = [name for name in report["modules"] if name.split(".")[0] in ("jobs", "sensors", "dedp_assets")]
     assert location in ours
     assert [name for name in ours if other in name] == []
+    # They cost 70 MB and start threads of their own, after which a process must not be forked.
+    if location != "jobs.late_data_integrator":
+        assert {"deltalake", "numpy", "pandas", "pyarrow", "pyspark"}.isdisjoint(report["modules"])
     # Libraries of others may run a short command while they are imported. What still runs is in "children".
     assert [event for event in report["events"] if event[0] != "subprocess.Popen"] == []
     assert report["threads"] == 0
