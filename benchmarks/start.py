@@ -65,7 +65,11 @@ def memory(of: int) -> tuple[int, float]:
 @contextmanager
 def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        command, env=environment, cwd=local_stack.WORKSPACE.resolve().parent, stdout=subprocess.DEVNULL, stderr=2
+        command,
+        env=environment,
+        cwd=local_stack.WORKSPACE.resolve().parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process
