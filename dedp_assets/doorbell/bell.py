@@ -224,6 +224,8 @@ class Bell:
         return wait
 
     def _is_heard(self, sensor: str, listener: Listener) -> bool:
+        if listener.polls:
+            return False
         wanted = [("folders", listener.folders is not None), ("log", listener.listens_to_log)]
         sources = [source for source, is_wanted in wanted if is_wanted]
         return bool(sources) and all(source in self._deaf and not self._deaf[source](sensor) for source in sources)

@@ -10,7 +10,11 @@ KEY = "doorbell"
 
 
 def woken_by(
-    *, folders: str | None = None, assets: Collection[dg.AssetKey] = (), own_runs: bool = False
+    *,
+    folders: str | None = None,
+    assets: Collection[dg.AssetKey] = (),
+    own_runs: bool = False,
+    polls: bool = False,
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The metadata of a sensor that the doorbell wakes. Elsewhere it means nothing.
 
@@ -22,10 +26,17 @@ def woken_by(
             `module:name`. The daemon's process imports it, so its module should be light.
         assets: a new materialization or observation of one of them wakes the sensor.
         own_runs: whether the end of any run of its own code location wakes it, too.
+        polls: whether each tick also looks, in turn, at a part of what nothing rings for. Such a sensor is evaluated as
+            often as by Dagster, and at once when something rings.
     """
     return {
         KEY: dg.MetadataValue.json(
-            {"folders": folders, "assets": sorted(key.to_user_string() for key in assets), "own_runs": own_runs}
+            {
+                "folders": folders,
+                "assets": sorted(key.to_user_string() for key in assets),
+                "own_runs": own_runs,
+                "polls": polls,
+            }
         )
     }
 
@@ -42,6 +53,7 @@ class Listener:
         assets: the assets whose events wake it, as Dagster stores their keys.
         own_runs: whether the end of a run of its code location wakes it.
         all_runs: whether any change of any run wakes it.
+        polls: whether it is evaluated as often as by Dagster all the same.
         daemon: which of Dagster's daemons evaluates it: "SENSOR" or "ASSET".
     """
 
@@ -52,6 +64,7 @@ class Listener:
     assets: frozenset[str] = frozenset()
     own_runs: bool = False
     all_runs: bool = False
+    polls: bool = False
     daemon: str = "SENSOR"
 
     @property
@@ -77,4 +90,5 @@ def listener_from_metadata(name: str, location: str, interval: float, metadata: 
         folders=value.get("folders"),
         assets=frozenset(key.to_string() for key in keys),
         own_runs=bool(value.get("own_runs")),
+        polls=bool(value.get("polls")),
     )

@@ -88,5 +88,5 @@ uploads_arrived = directory_sensor(
     ),
     description="Takes the files of all clients once they are complete. It watches any number of directories.",
     required_resource_keys={"postgres", "notifier"},
-    metadata=woken_by(folders="sensors.watched_folders:uploads", own_runs=True),
+    metadata=woken_by(folders="sensors.watched_folders:uploads", own_runs=True, polls=True),
 )

@@ -105,5 +105,5 @@ promotions_delivered = delivery_sensor(
     PIPELINE,
     description="Takes each supplier's delivery as soon as it is complete, and reports those that are missing.",
     required_resource_keys={"postgres", "notifier"},
-    metadata=woken_by(folders="sensors.watched_folders:promotions", own_runs=True),
+    metadata=woken_by(folders="sensors.watched_folders:promotions", own_runs=True, polls=True),
 )
