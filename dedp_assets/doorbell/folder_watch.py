@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from typing import NamedTuple
 
+from dedp_assets import inotify
 from dedp_assets.doorbell.bell import Bell
 from dedp_assets.doorbell.folders import (
     Place,
@@ -24,12 +25,11 @@ from dedp_assets.doorbell.folders import (
 )
 from dedp_assets.doorbell.sources import logger
 from dedp_assets.errors import DedpError
+from dedp_assets.inotify import Event, Inotify
 
-if sys.platform == "linux":
-    from watchdog.observers.inotify_c import InotifyConstants as Flags
-
-    from dedp_assets.doorbell.inotify import Event, Inotify
-
+_ARRIVALS = inotify.MOVED_TO | inotify.CREATED
+_OF_FILES = inotify.WRITER_CLOSED | inotify.MODIFIED | inotify.ATTRIBUTES_CHANGED
+_OF_DIRECTORY = inotify.DIRECTORY_DELETED | inotify.DIRECTORY_MOVED
 # What comes within this time is read at once: a file that is written in many parts sends a notification for each.
 _GATHER_SECONDS = 0.02
 # While a file is being written, its sensor is evaluated no more often than this.
@@ -87,73 +87,74 @@ class FolderListener:
         if sys.platform != "linux":
             raise OSError(errno.ENOSYS, f"no notifications are read on {sys.platform}")
         self._watches, self._interests, self._deaf = {}, {}, {}
-        with closing(Inotify()) as inotify:
-            self._refresh(inotify, is_complete=True)
+        with closing(Inotify()) as kernel:
+            self._refresh(kernel, is_complete=True)
             say_hearing()
             refreshed = time.monotonic()
             while not self._stopped.is_set():
                 self._seen_alive = time.monotonic()
                 wait = max(0.0, refreshed + self._net_seconds - time.monotonic())
-                ready = _readable([inotify.fileno(), self._wake_reader], wait)
-                if inotify.fileno() in ready:
+                ready = _readable([kernel.fileno(), self._wake_reader], wait)
+                if kernel.fileno() in ready:
                     self._stopped.wait(_GATHER_SECONDS)
-                    self._answer(inotify, inotify.read())
+                    self._answer(kernel, kernel.read())
                 if self._wake_reader in ready:
                     os.read(self._wake_reader, 1 << 12)
                 if self._wake_reader in ready or time.monotonic() >= refreshed + self._net_seconds:
-                    self._refresh(inotify)
+                    self._refresh(kernel)
                     refreshed = time.monotonic()
 
-    def _answer(self, inotify: "Inotify", events: Iterable["Event"]) -> None:
+    def _answer(self, kernel: Inotify, events: Iterable[Event]) -> None:
         refresh: set[str] = set()
         for event in events:
-            if event.has(Flags.IN_Q_OVERFLOW):
+            if event.kind & inotify.EVENTS_LOST:
                 self._say("the queue of notifications of files has overflowed; every directory is looked at")
-                self._refresh(inotify, is_complete=True)
+                self._refresh(kernel, is_complete=True)
                 return
             for interest in list(self._interests.get(event.watch, ())):
-                if self._rings(inotify, event, interest):
+                if self._rings(kernel, event, interest):
                     refresh.add(interest.sensor)
-            if event.has(Flags.IN_IGNORED):
+            if event.kind & inotify.UNWATCHED:
                 self._interests.pop(event.watch, None)
-            elif event.has(Flags.IN_MOVE_SELF):
+            elif event.kind & inotify.DIRECTORY_MOVED:
                 self._interests.pop(event.watch, None)
-                inotify.remove(event.watch)
+                kernel.remove(event.watch)
         for sensor in refresh:
-            self._refresh_sensor(inotify, sensor, is_complete=True)
+            self._refresh_sensor(kernel, sensor, is_complete=True)
 
-    def _rings(self, inotify: "Inotify", event: "Event", interest: Interest) -> bool:
+    def _rings(self, kernel: Inotify, event: Event, interest: Interest) -> bool:
         """Ring for an event; returns whether the sensor may watch other directories now."""
         sensor, watch, levels = interest
-        if event.has(Flags.IN_DELETE_SELF, Flags.IN_MOVE_SELF, Flags.IN_IGNORED):
+        name = os.fsdecode(event.name)
+        if event.kind & (_OF_DIRECTORY | inotify.UNWATCHED):
             return True
-        is_new_directory = event.has(Flags.IN_ISDIR) and event.has(Flags.IN_CREATE, Flags.IN_MOVED_TO)
+        is_new_directory = bool(event.kind & inotify.OF_DIRECTORY and event.kind & _ARRIVALS)
         if levels < 0:
             return is_new_directory
         if is_new_directory:
             if levels > 0:
                 # The watch first, then the tick: what came before the watch is seen by the tick.
-                path = os.path.join(self._interests[event.watch][interest], event.name)
-                self._add(inotify, sensor, watch, places_below(path, levels - 1))
+                path = os.path.join(self._interests[event.watch][interest], name)
+                self._add(kernel, sensor, watch, places_below(path, levels - 1))
             self._bell.ring([sensor], watch.settle_seconds)
             return levels == 0
-        if not watch.is_told_of(event.name):
+        if not watch.is_told_of(name):
             return False
-        if event.has(Flags.IN_MODIFY):
+        if event.kind & inotify.MODIFIED:
             self._bell.look_later([sensor], max(watch.settle_seconds, _WRITING_SECONDS))
         else:
             self._bell.ring([sensor], watch.settle_seconds)
         return watch.name is not None
 
-    def _refresh(self, inotify: "Inotify", is_complete: bool = False) -> None:
+    def _refresh(self, kernel: Inotify, is_complete: bool = False) -> None:
         """Watch what the sensors name now. Completely: look at every directory for new ones below it."""
         sensors = {id for id, listener in self._bell.listeners.items() if listener.folders}
         for gone in self._watches.keys() - sensors:
-            self._forget(inotify, gone)
+            self._forget(kernel, gone)
         for sensor in sensors:
-            self._refresh_sensor(inotify, sensor, is_complete)
+            self._refresh_sensor(kernel, sensor, is_complete)
 
-    def _refresh_sensor(self, inotify: "Inotify", sensor: str, is_complete: bool) -> None:
+    def _refresh_sensor(self, kernel: Inotify, sensor: str, is_complete: bool) -> None:
         listener = self._bell.listeners.get(sensor)
         if listener is None or listener.folders is None:
             return
@@ -173,16 +174,16 @@ class FolderListener:
             if isinstance(watch, Polled):
                 self._deafen(sensor, f"{listener.name} can't be told of changes: {watch.what}")
             else:
-                self._watch(inotify, sensor, listener.name, watch)
+                self._watch(kernel, sensor, listener.name, watch)
         for number in before:
-            self._drop_unused(inotify, number)
+            self._drop_unused(kernel, number)
         self._watches[sensor] = watches
         # What came before the watch.
         self._bell.ring(
             [sensor], max((each.settle_seconds for each in watches if isinstance(each, Watch)), default=0.0)
         )
 
-    def _watch(self, inotify: "Inotify", sensor: str, name: str, watch: Watch) -> None:
+    def _watch(self, kernel: Inotify, sensor: str, name: str, watch: Watch) -> None:
         # First by its name alone: to ask a network for it may take for ever.
         for path in (os.path.abspath, os.path.realpath):
             kind = file_system_of(path(watch.path), self._mounts())
@@ -190,17 +191,17 @@ class FolderListener:
                 self._deafen(sensor, f"{name} watches {watch.path}, which is on a file system of a network ({kind})")
                 return
         first = next(places(watch), None)
-        is_watched = self._add(inotify, sensor, watch, places(watch))
+        is_watched = self._add(kernel, sensor, watch, places(watch))
         if not is_watched or next(places(watch), None) != first:
             # The directory came or went meanwhile. The next refresh tries again.
             self._deaf.setdefault(sensor, "a directory has changed")
             self.wake()
 
-    def _add(self, inotify: "Inotify", sensor: str, watch: Watch, found: Iterable[Place]) -> bool:
+    def _add(self, kernel: Inotify, sensor: str, watch: Watch, found: Iterable[Place]) -> bool:
         is_watched = False
         for path, levels in found:
             try:
-                number = inotify.add(path)
+                number = kernel.add(path, _ARRIVALS | _OF_FILES | _OF_DIRECTORY)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     self._deafen(
@@ -224,15 +225,15 @@ class FolderListener:
     def _without(self, number: int, sensor: str) -> dict[Interest, str]:
         return {interest: path for interest, path in self._interests[number].items() if interest.sensor != sensor}
 
-    def _drop_unused(self, inotify: "Inotify", number: int) -> None:
+    def _drop_unused(self, kernel: Inotify, number: int) -> None:
         if not self._interests.get(number):
             self._interests.pop(number, None)
-            inotify.remove(number)
+            kernel.remove(number)
 
-    def _forget(self, inotify: "Inotify", sensor: str) -> None:
+    def _forget(self, kernel: Inotify, sensor: str) -> None:
         for number in self._numbers_of(sensor):
             self._interests[number] = self._without(number, sensor)
-            self._drop_unused(inotify, number)
+            self._drop_unused(kernel, number)
         del self._watches[sensor]
         self._deaf.pop(sensor, None)
 

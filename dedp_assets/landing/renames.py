@@ -1,7 +1,7 @@
 """Which files were renamed into place, and are complete for that reason: they need not settle.
 
 A writer that renames a file says that it is complete. A file's times do not show a rename: `cp -p`, `chmod` and a link
-change the same ones, and in a quick rename they are equal. So the kernel has to have told us (`landing.inotify`), and
+change the same ones, and in a quick rename they are equal. So the kernel has to have told us (`landing.kernel`), and
 nothing may speak against it:
 
 1. The last thing that has happened to the name is that a file was renamed to it, also after we have looked at the file.
@@ -18,15 +18,16 @@ import threading
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
-from dedp_assets.landing import inotify
-from dedp_assets.landing.inotify import Event
+from dedp_assets import inotify
+from dedp_assets.inotify import Event
+from dedp_assets.landing import kernel
 from dedp_assets.landing.versions import FileVersion
 
-_FOLDER_IS_GONE = inotify.FOLDER_DELETED | inotify.FOLDER_MOVED | inotify.UNMOUNTED | inotify.UNFOLLOWED
+_FOLDER_IS_GONE = inotify.DIRECTORY_DELETED | inotify.DIRECTORY_MOVED | inotify.UNMOUNTED | inotify.UNWATCHED
 
 
 class Kernel(Protocol):
-    """See `landing.inotify.Kernel`."""
+    """See `landing.kernel.Kernel`."""
 
     def follow(self, folder: str) -> int | None: ...
 
@@ -44,11 +45,11 @@ class Renames:
     of the process. What it knows may be lost at any time.
 
     Args:
-        kernel: The source of notifications.
+        following: The source of notifications.
     """
 
-    def __init__(self, kernel: Kernel | None = None) -> None:
-        self._kernel: Kernel = kernel or inotify.Kernel()
+    def __init__(self, following: Kernel | None = None) -> None:
+        self._kernel: Kernel = following or kernel.Kernel()
         self._numbers: dict[str, int] = {}
         # For each folder that is followed, the names of which the last event is a rename to that name.
         self._renamed: dict[int, set[bytes]] = {}

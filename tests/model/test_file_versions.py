@@ -20,10 +20,12 @@ from typing import Any
 
 import pytest
 
+from dedp_assets import inotify
+from dedp_assets.inotify import Event
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.loading import LoadState
 from dedp_assets.isolated_sequencer.loader.landing import landing_folder
-from dedp_assets.landing import copies, inotify, renames, wanted
+from dedp_assets.landing import copies, renames, wanted
 from dedp_assets.landing.copies import (
     CopyRecord,
     Refusal,
@@ -34,7 +36,6 @@ from dedp_assets.landing.copies import (
     write_refusal,
 )
 from dedp_assets.landing.dated import UNDATED, Listing, is_dated
-from dedp_assets.landing.inotify import Event
 from dedp_assets.landing.renames import Renames
 from dedp_assets.landing.versions import FileVersion, Seen
 from sensors import reconciliation

@@ -16,10 +16,10 @@ from deltalake import write_deltalake
 from dedp_assets.doorbell.bell import Bell
 from dedp_assets.doorbell.folder_watch import FolderListener
 from dedp_assets.doorbell.folders import Place, Polled, Watch, file_system_of, places, tells_changes, watches_of
-from dedp_assets.doorbell.inotify import Inotify
 from dedp_assets.doorbell.sources import Source
 from dedp_assets.doorbell.woken_by import Listener
 from dedp_assets.errors import SettingError
+from dedp_assets.inotify import Inotify
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sensors are polled")
 
@@ -272,11 +272,11 @@ def test_at_the_kernels_limit_of_watches_the_sensor_is_polled_and_says_so(
         (landing / day).mkdir()
     add, numbers = Inotify.add, set[str]()
 
-    def limited(self: Inotify, directory: str) -> int:
+    def limited(self: Inotify, directory: str, kinds: int) -> int:
         if len(numbers) == 2 and directory not in numbers:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         numbers.add(directory)
-        return add(self, directory)
+        return add(self, directory, kinds)
 
     monkeypatch.setattr(Inotify, "add", limited)
     listening = Listening()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dedp_assets.landing import inotify, renames
-from dedp_assets.landing.inotify import Event
+from dedp_assets import inotify
+from dedp_assets.inotify import Event
+from dedp_assets.landing import kernel, renames
 from dedp_assets.landing.renames import Renames, note_events
 from dedp_assets.landing.versions import FileVersion
 
@@ -197,14 +198,14 @@ def test_a_folder_above_that_is_exchanged_does_not_mislead(tmp_path: Path) -> No
 
 
 def test_a_write_while_the_tick_looks_is_seen(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_at_rest(kernel: inotify.Kernel, folder: str, name: str, version: FileVersion) -> bool:
-        found = looked(kernel, folder, name, version)
+    def is_at_rest(self: kernel.Kernel, folder: str, name: str, version: FileVersion) -> bool:
+        found = looked(self, folder, name, version)
         rename_and_write_anew(seen.folder)
         return found
 
     rename_into(seen.folder)
-    looked = inotify.Kernel.is_at_rest
-    monkeypatch.setattr(inotify.Kernel, "is_at_rest", is_at_rest)
+    looked = kernel.Kernel.is_at_rest
+    monkeypatch.setattr(kernel.Kernel, "is_at_rest", is_at_rest)
     assert not seen.is_complete()
 
 
@@ -230,7 +231,7 @@ def test_the_kernel_tells_only_the_owner_whether_somebody_writes(folder: Path, o
     if child == 0:
         os.chdir(folder)  # the folders above are closed to others
         os.setuid(65534)
-        os._exit(inotify.Kernel().is_at_rest(".", NAME, FileVersion.of(os.stat(NAME))))
+        os._exit(kernel.Kernel().is_at_rest(".", NAME, FileVersion.of(os.stat(NAME))))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == is_told
 
 
@@ -246,15 +247,15 @@ def test_a_fork_knows_nothing_and_takes_nothing_from_its_parent(seen: Seen) -> N
 def test_a_file_system_that_other_machines_write_to_is_not_followed(
     seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inotify, "_file_system_of", lambda folder: "nfs4")
-    assert inotify.Kernel().follow(str(seen.folder)) is None
+    monkeypatch.setattr(kernel, "_file_system_of", lambda folder: "nfs4")
+    assert kernel.Kernel().follow(str(seen.folder)) is None
     assert not Seen(seen.folder).is_complete()
 
 
 def test_a_folder_that_is_gone_or_no_folder_is_not_followed(folder: Path) -> None:
     write_in_place(folder)
-    assert inotify.Kernel().follow(str(folder / "nowhere")) is None
-    assert inotify.Kernel().follow(str(folder / NAME)) is None
+    assert kernel.Kernel().follow(str(folder / "nowhere")) is None
+    assert kernel.Kernel().follow(str(folder / NAME)) is None
 
 
 def test_events_that_come_twice_or_for_folders_unknown_change_nothing() -> None:
@@ -270,5 +271,5 @@ def test_events_that_come_twice_or_for_folders_unknown_change_nothing() -> None:
         renamed: dict[int, set[bytes]] = {1: set()}
         assert note_events(events, renamed) == set()
         assert renamed == {1: expected}
-    assert note_events([Event(1, inotify.FOLDER_MOVED, b"")], {1: set()}) == {1}
+    assert note_events([Event(1, inotify.DIRECTORY_MOVED, b"")], {1: set()}) == {1}
     assert renames.Renames().complete("/nowhere", {}) == set()

@@ -1,47 +1,26 @@
 """What the kernel tells of folders and files on this machine: changes of names and contents, and who has a file open.
 
-Thin: `landing.renames` decides what follows. Only Linux has these calls, and only on a file system of its own do they
-know of every writer. Elsewhere nothing is followed, and every file has to settle.
+Thin: `landing.renames` decides what follows. Only Linux tells, and only of a file system of its own does it know every
+writer. Elsewhere nothing is followed, and every file has to settle.
 """
 
 import fcntl
 import os
 import signal
 import stat
-import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from dedp_assets import inotify
+from dedp_assets.inotify import Event, Inotify
 from dedp_assets.landing.versions import FileVersion
 
-MODIFIED, WRITER_CLOSED, MOVED_FROM, MOVED_TO = 0x2, 0x8, 0x40, 0x80
-CREATED, DELETED, FOLDER_DELETED, FOLDER_MOVED = 0x100, 0x200, 0x400, 0x800
-UNMOUNTED, EVENTS_LOST, UNFOLLOWED = 0x2000, 0x4000, 0x8000
-_OF_NAMES = MODIFIED | WRITER_CLOSED | MOVED_FROM | MOVED_TO | CREATED | DELETED
-_FOLLOWED = _OF_NAMES | FOLDER_DELETED | FOLDER_MOVED
-_ONLY_FOLDERS = 0x1000000
+_OF_NAMES = inotify.MODIFIED | inotify.WRITER_CLOSED | inotify.MOVED_FROM | inotify.MOVED_TO
+_OF_NAMES |= inotify.CREATED | inotify.DELETED
+_FOLLOWED = _OF_NAMES | inotify.DIRECTORY_DELETED | inotify.DIRECTORY_MOVED
 
 # File systems that no other machine writes to.
 _LOCAL = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"}
-
-_EVENT = struct.Struct("iIII")
-_READ_BYTES = 1 << 18
-
-
-class Event(NamedTuple):
-    """Something that has happened in a followed folder.
-
-    Attributes:
-        folder: The number of the folder; -1 for EVENTS_LOST.
-        kind: One of the constants above, perhaps with other bits.
-        name: The name in the folder; empty if it has happened to the folder itself.
-    """
-
-    folder: int
-    kind: int
-    name: bytes
 
 
 class Kernel:
@@ -52,7 +31,8 @@ class Kernel:
     """
 
     def __init__(self) -> None:
-        self._process, self._queue = 0, -1
+        self._process = 0
+        self._inotify: Inotify | None = None
         self._is_local: dict[int, bool] = {}
         self._refused: set[str] = set()
 
@@ -66,27 +46,24 @@ class Kernel:
         if folder in self._refused or not self._is_on_this_machine(folder):
             return None
         if self._process == 0:
-            self._process, self._queue = os.getpid(), _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._process != os.getpid() or self._queue < 0:
+            self._process, self._inotify = os.getpid(), _open()
+        if self._process != os.getpid() or self._inotify is None:
             return None
-        number = _call("inotify_add_watch", self._queue, os.fsencode(folder), _FOLLOWED | _ONLY_FOLDERS)
-        return number if number >= 0 else None
+        try:
+            return self._inotify.add(folder, _FOLLOWED)
+        except OSError:
+            return None
 
     def unfollow(self, number: int) -> None:
         """Follow a folder no more. It may have gone already."""
-        _call("inotify_rm_watch", self._queue, number)
+        if self._inotify is not None:
+            self._inotify.remove(number)
 
     def events(self) -> list[Event]:
         """What has happened since the last call. A fork gets nothing: the queue is that of its parent."""
         if self._process not in (0, os.getpid()):
-            return [Event(-1, EVENTS_LOST, b"")]
-        found: list[Event] = []
-        while self._queue >= 0:
-            try:
-                found += _parsed(os.read(self._queue, _READ_BYTES))
-            except BlockingIOError:
-                break
-        return found
+            return [Event(-1, inotify.EVENTS_LOST, b"")]
+        return self._inotify.read() if self._inotify is not None else []
 
     def is_at_rest(self, folder: str, name: str, version: FileVersion) -> bool:
         """Whether a file is in this version, and nobody can be writing to it: no process has it open for writing.
@@ -128,20 +105,11 @@ class Kernel:
         return self._is_local[device]
 
 
-def _call(name: str, *arguments: Any) -> int:
-    """Call a function of the C library. Returns -1 if it fails, or if this system has no such function."""
-    import ctypes  # only a sensor follows folders, and others need not load it
-
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    return int(function(*arguments)) if function else -1
-
-
-def _parsed(read: bytes) -> Iterator[Event]:
-    at = 0
-    while at < len(read):
-        folder, kind, _, length = _EVENT.unpack_from(read, at)
-        at += _EVENT.size + length
-        yield Event(folder, kind, read[at - length : at].rstrip(b"\0"))
+def _open() -> Inotify | None:
+    try:
+        return Inotify() if sys.platform == "linux" else None
+    except OSError:
+        return None
 
 
 def _file_system_of(folder: str) -> str:
