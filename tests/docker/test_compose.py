@@ -61,7 +61,9 @@ def services() -> Services:
 
 @pytest.fixture(scope="module")
 def dagster_services(services: Services) -> Services:
-    return {name: service for name, service in services.items() if str(service.get("command")).startswith("dagster")}
+    # The daemon's command is ours: Dagster's own, which is woken by what happens.
+    ours = ("dagster", "python -m dedp_assets")
+    return {name: service for name, service in services.items() if str(service.get("command")).startswith(ours)}
 
 
 def dagster_home() -> PurePosixPath:
@@ -98,7 +100,7 @@ def test_each_code_location_of_the_workspace_is_a_service_that_the_daemon_and_th
     assert {server["host"]: server["location_name"] for server in known} == modules
     for server in known:
         service, port = services[server["host"]], server["port"]
-        assert service["command"] == f"dagster api grpc -m {server['location_name']} -h 0.0.0.0 -p {port}"
+        assert service["command"] == f"dagster-warm-launcher grpc -m {server['location_name']} -h 0.0.0.0 -p {port}"
         assert f"('127.0.0.1', {port})" in service["healthcheck"]["test"][-1]
         assert f"`{server['host']}`" in README
     for name in ("daemon", "webserver"):
