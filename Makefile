@@ -41,7 +41,7 @@ test-launcher: setup ## the tests of the run launcher, which is a package of its
 	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m "not slow" tests
 
 test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow --ignore tests/cluster tests $(HARNESS)/tests
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow --ignore tests/cluster --ignore tests/model tests $(HARNESS)/tests
 	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m slow tests
 	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 MODEL_LOADS=200 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 

@@ -117,7 +117,14 @@ _BROKEN: dict[str, tuple[System, Kinds, set[str], int]] = {
 }
 
 
-@pytest.mark.parametrize(("system", "kinds", "wanted", "seed"), _BROKEN.values(), ids=_BROKEN)
+# The search finds these at once. The others are searched for in `make test-slow`.
+_QUICK = {"eager", "since requested"}
+
+
+@pytest.mark.parametrize(
+    ("system", "kinds", "wanted", "seed"),
+    [pytest.param(*case, id=name, marks=() if name in _QUICK else pytest.mark.slow) for name, case in _BROKEN.items()],
+)
 def test_without_it_something_is_lost(
     instance: dg.DagsterInstance, system: System, kinds: Kinds, wanted: set[str], seed: int
 ) -> None:

@@ -39,6 +39,7 @@ def upload(own_home: Path) -> Callable[[str], None]:
     return put
 
 
+@pytest.mark.slow
 def test_a_burst_of_uploads_makes_one_report_a_minute_and_silence_makes_none(
     uploads: Scenario, upload: Callable[[str], None]
 ) -> None:

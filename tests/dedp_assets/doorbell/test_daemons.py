@@ -17,7 +17,10 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dedp_assets.doorbell.daemons import Doorbell, ringing
 from tests.dedp_assets.doorbell import watched_location
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sensors are polled")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sensors are polled"),
+]
 
 HOUR = 3600.0
 

@@ -100,7 +100,7 @@ class Table:
 SCHEMA = ["event_time", "type", "full_name", "version", "count"]
 
 
-@pytest.fixture(params=["folder", "object store"])
+@pytest.fixture(params=["folder", pytest.param("object store", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, spark_remote: str) -> str:
     """Where a table may be: a folder, or a bucket."""
     if request.param == "folder":

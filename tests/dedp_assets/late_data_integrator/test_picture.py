@@ -221,6 +221,7 @@ def test_the_asset_shows_the_picture_and_its_numbers_in_the_ui(lake: Lake, run: 
     assert not Path(contract.uri(contract.PARTITIONS_STATE)).exists()
 
 
+@pytest.mark.slow
 def test_an_event_stays_small_however_much_there_is_in_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = io.BytesIO()
     colours = np.random.default_rng(1).integers(0, 255, (1100, 920, 3), dtype=np.uint8)
