@@ -29,16 +29,13 @@ _STOP_SECONDS = 60
 # `dedp up`, with the code locations of the workspace.yaml that follows the port, if one does.
 _DEDP_UP = """
 import functools
-import inspect
 import sys
 from pathlib import Path
 from dedp_assets import cli, local_stack
 
 port, *workspace = sys.argv[1:]
-if workspace and "workspace" in inspect.signature(local_stack.running).parameters:
+if workspace:
     local_stack.running = functools.partial(local_stack.running, workspace=Path(workspace[0]))
-elif workspace:
-    local_stack.WORKSPACE = Path(workspace[0])
 sys.argv = ["dedp", "up", "--port", port]
 cli.main()
 """

@@ -163,14 +163,7 @@ def settle_seconds() -> float:
     Raises:
         SettingError: the value is not a number of seconds, 0 or more.
     """
-    value = os.environ.get("DEDP_SETTLE_SECONDS") or "2"
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < float("inf"):
-        raise SettingError(f"DEDP_SETTLE_SECONDS is {value!r}; expected a number of seconds, 0 or more")
-    return seconds
+    return _seconds("DEDP_SETTLE_SECONDS", default=2, at_least=0)
 
 
 def doorbell_is_on() -> bool:
@@ -191,13 +184,19 @@ def doorbell_net_seconds() -> float:
     Raises:
         SettingError: the value is not a number of seconds, 5 or more.
     """
-    value = os.environ.get("DEDP_DOORBELL_NET_SECONDS") or "30"
+    return _seconds("DEDP_DOORBELL_NET_SECONDS", default=30, at_least=5)
+
+
+def _seconds(name: str, default: float, at_least: float) -> float:
+    value = os.environ.get(name)
+    if not value:
+        return default
     try:
         seconds = float(value)
     except ValueError:
-        seconds = 0
-    if not 5 <= seconds < float("inf"):
-        raise SettingError(f"DEDP_DOORBELL_NET_SECONDS is {value!r}; expected a number of seconds, 5 or more")
+        seconds = -1
+    if not at_least <= seconds < float("inf"):
+        raise SettingError(f"{name} is {value!r}; expected a number of seconds, {at_least:g} or more")
     return seconds
 
 

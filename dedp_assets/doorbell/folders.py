@@ -13,24 +13,12 @@ import psutil
 from dedp_assets.errors import DedpError, SettingError
 
 # The kernel of this machine does not see what others write there.
-_REMOTE = frozenset(
-    {
-        *("9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.gcsfuse", "fuse.goofys", "fuse.rclone"),
-        *(
-            "fuse.s3fs",
-            "fuse.sshfs",
-            "fuse.glusterfs",
-            "fuse.davfs2",
-            "fuse.mount-s3",
-            "gfs2",
-            "gpfs",
-            "lustre",
-            "ncpfs",
-        ),
-        *("nfs", "nfs4", "ocfs2", "pvfs2", "smb", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "prl_fs"),
-        *("fakeowner", "grpcfuse", "osxfs", "fuse.grpcfuse", "fuse.vmhgfs-fuse", "fuse.juicefs", "fuse.cephfs"),
-    }
-)
+_REMOTE = frozenset({
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fakeowner", "gfs2", "gpfs", "grpcfuse", "lustre",
+    "ncpfs", "nfs", "nfs4", "ocfs2", "osxfs", "prl_fs", "pvfs2", "smb", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs",
+    "vmhgfs", "fuse.cephfs", "fuse.davfs2", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.grpcfuse",
+    "fuse.juicefs", "fuse.mount-s3", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "fuse.vmhgfs-fuse",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ class Source:
         name: what it listens to, for messages.
         listen: listens until `stopped` is set. It calls its argument once it hears.
         stopped: set when the daemon stops.
-        on_deaf: called when nothing is heard any more.
     """
 
     def __init__(
@@ -30,9 +29,8 @@ class Source:
         name: str,
         listen: Callable[[Callable[[], None]], None],
         stopped: threading.Event,
-        on_deaf: Callable[[], None] = lambda: None,
     ) -> None:
-        self._name, self._listen, self._stopped, self._on_deaf = name, listen, stopped, on_deaf
+        self._name, self._listen, self._stopped = name, listen, stopped
         self._hears = False
         self._pause = FIRST_PAUSE_SECONDS
         self._thread = threading.Thread(target=self._run, name=f"doorbell-{name}", daemon=True)
@@ -62,7 +60,6 @@ class Source:
                 )
             finally:
                 self._hears = False
-                self._on_deaf()
             self._stopped.wait(self._pause)
             self._pause = next_pause(self._pause)
 

@@ -37,14 +37,12 @@ class Command:
         name: what people call it.
         arguments: what `python` is given.
         location: the code location that it serves, or None.
-        is_fresh: whether it is a new interpreter, and no fork.
         is_first: whether it has to end before the others start.
     """
 
     name: str
     arguments: tuple[str, ...]
     location: str | None = None
-    is_fresh: bool = False
     is_first: bool = False
 
 

@@ -156,9 +156,7 @@ class Supervision:
     def _start(self, process: _Process) -> None:
         assert self._zygote
         try:
-            process.number, said = self._zygote.fork(
-                f"dagster {process.command.name}", process.command.arguments, process.command.is_fresh
-            )
+            process.number, said = self._zygote.fork(f"dagster {process.command.name}", process.command.arguments)
         except OSError:
             return  # its end is the next that we hear
         process.due, process.since, process.pid = None, time.monotonic(), None

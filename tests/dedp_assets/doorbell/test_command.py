@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,14 +13,7 @@ import pytest
 from dedp_assets import settings
 from dedp_assets.errors import SettingError
 from tests.dedp_assets.doorbell import watched_location
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something that has to come."""
-    give_up = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < give_up, "it did not come"
-        time.sleep(0.1)
+from tests.dedp_assets.doorbell.waiting import until
 
 
 @pytest.mark.parametrize(("value", "is_on"), [("", True), ("on", True), ("off", False)])

@@ -2,8 +2,7 @@
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from dedp_assets.doorbell.daemons import Doorbell, ringing
 from tests.dedp_assets.doorbell import watched_location
+from tests.dedp_assets.doorbell.waiting import until
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,14 +23,6 @@ pytestmark = [
 ]
 
 HOUR = 3600.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has to come."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, "it did not come"
-        time.sleep(0.02)
 
 
 class System:

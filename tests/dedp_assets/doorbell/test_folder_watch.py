@@ -20,6 +20,7 @@ from dedp_assets.doorbell.sources import Source
 from dedp_assets.doorbell.woken_by import Listener
 from dedp_assets.errors import SettingError
 from dedp_assets.inotify import Inotify
+from tests.dedp_assets.doorbell.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sensors are polled")
 
@@ -89,14 +90,6 @@ class Listening:
         act()
         until(lambda: sensor in self.bell.rung)
         return True
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has to come."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, "it did not come"
-        time.sleep(0.01)
 
 
 def write(path: Path) -> None:

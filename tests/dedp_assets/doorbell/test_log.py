@@ -2,7 +2,6 @@
 
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from dedp_assets.doorbell.log import LogEvent, LogListener, told_ids, wakes_queu
 from dedp_assets.doorbell.sources import LONGEST_PAUSE_SECONDS, Source, next_pause
 from dedp_assets.doorbell.woken_by import Listener, listener_from_metadata, woken_by
 from dedp_assets.resources import embedded_postgres
+from tests.dedp_assets.doorbell.waiting import until
 
 ORDERS, BILLS = dg.AssetKey("orders"), dg.AssetKey(["shop", "bills"])
 LISTENERS = {
@@ -76,14 +76,6 @@ class Heard(Bell):
 
     def ring_queue(self) -> None:
         self.rung.add("queue")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has to come."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, "it did not come"
-        time.sleep(0.01)
 
 
 class Listening:
