@@ -10,7 +10,7 @@ import dagster as dg
 from dedp_assets.resources_from_settings import PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import automation_sensor, on_input_change
-from sensors.pipelines.devices_aggregator import devices_raw_reconciled
+from sensors.pipelines.devices_aggregator import DAYS_FOLLOWED_PER_RUN, devices_raw_reconciled
 
 with warnings.catch_warnings():
     # We use features that are beta in the pinned Dagster. Every command would print a warning about them.
@@ -26,7 +26,7 @@ defs = dg.Definitions(
         ),
     ],
     asset_checks=[assets.all_loads_accounted_for, assets.totals_equal_recount],
-    sensors=[automation_sensor(), devices_raw_reconciled],
+    sensors=[automation_sensor(partitions_per_run=DAYS_FOLLOWED_PER_RUN), devices_raw_reconciled],
     resources={"postgres": PostgresFromSettings()},
     executor=in_process_executor,
 )

@@ -2,12 +2,16 @@
 
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import dagster as dg
+from dagster_shared.record import replace
 
 from dedp_assets.days import closed_days
+from dedp_assets.partition_runs import consecutive, range_tags
 
 SENSOR_NAME = "follow_inputs"
 SETTLE_SECONDS = "0.5"
@@ -349,30 +353,93 @@ def _requested_since(update: dg.EventLogRecord, planned: dg.EventLogRecord, runs
     return run is not None and run.status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
+def in_ranges(
+    requests: Sequence[dg.RunRequest],
+    order_of: Callable[[Collection[dg.AssetKey]], Sequence[str]],
+    at_most: int,
+) -> list[dg.RunRequest]:
+    """Put the requests for partitions that follow one another into one request, where they ask for the same.
+
+    Args:
+        requests: The requests of a tick, each for one partition.
+        order_of: All partitions of some assets, in order. None at all if a run of these assets may not take several.
+        at_most: How many partitions a request may have.
+
+    Returns:
+        The requests, each for one partition or for a range.
+    """
+    alike: defaultdict[object, list[dg.RunRequest]] = defaultdict(list)
+    for request in requests:
+        checks = request.asset_check_keys
+        asked = frozenset(request.asset_selection or ()), checks if checks is None else frozenset(checks)
+        alike[asked, frozenset(_common_tags(request).items())].append(request)
+    ranges = []
+    for group in alike.values():
+        by_partition = {request.partition_key: request for request in group}
+        order = order_of(group[0].asset_selection or ())
+        for partitions in consecutive([key for key in order if key in by_partition], order, at_most):
+            first, *others = [by_partition.pop(partition) for partition in partitions]
+            tags = _common_tags(first) | range_tags(partitions)
+            ranges.append(first._replace(partition_key=None, tags=tags) if others else first)
+        ranges += by_partition.values()
+    return ranges
+
+
+def _common_tags(request: dg.RunRequest) -> dict[str, str]:
+    return {name: value for name, value in request.tags.items() if name != "dagster/partition"}
+
+
+def _days_of(graph: Any, keys: Collection[dg.AssetKey]) -> Sequence[str]:
+    """All days of assets that have the same days, and whose runs may take several."""
+    nodes = [graph.get(key) for key in keys]
+    if {node.backfill_policy for node in nodes} != {dg.BackfillPolicy.single_run()}:
+        return ()
+    (days, *others) = {node.partitions_def for node in nodes}
+    is_alike = isinstance(days, dg.TimeWindowPartitionsDefinition) and not others
+    return days.get_partition_keys() if is_alike else ()
+
+
 class SettlingSensor(dg.AutomationConditionSensorDefinition):
     """Waits after it has read the highest event id, and before it evaluates the conditions.
 
     A tick reads the events up to the highest id that it has seen at its beginning. PostgreSQL may commit an event with
     a lower id after that. Without the pause, no tick would read this event.
+
+    If its attribute `partitions_per_run` is not 1, partitions that follow one another may share a run.
     """
+
+    partitions_per_run = 1
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> Any:
         # Dagster takes the pause only from the environment of the process that evaluates. That is a code server, which
         # anybody may have started. If the variable is set already (a scenario sets it), it stays.
         os.environ.setdefault("DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", SETTLE_SECONDS)
-        return super().evaluate_tick(context)
+        found = super().evaluate_tick(context)
+        if self.partitions_per_run == 1 or not found.run_requests:
+            return found
+        assert context.repository_def is not None
+        days_of = partial(_days_of, context.repository_def.asset_graph)
+        return replace(found, run_requests=in_ranges(found.run_requests, days_of, self.partitions_per_run))
 
     def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> "SettlingSensor":
         # Dagster's own method returns a sensor of Dagster's class, which does not wait.
-        return automation_sensor(metadata=self.metadata if metadata is None else metadata)
+        return automation_sensor(
+            metadata=self.metadata if metadata is None else metadata, partitions_per_run=self.partitions_per_run
+        )
 
 
-def automation_sensor(metadata: Mapping[str, Any] | None = None) -> SettlingSensor:
-    """Make the sensor that evaluates the conditions of every asset and check in its code location."""
+def automation_sensor(metadata: Mapping[str, Any] | None = None, *, partitions_per_run: int = 1) -> SettlingSensor:
+    """Make the sensor that evaluates the conditions of every asset and check in its code location.
+
+    Args:
+        metadata: Of the sensor.
+        partitions_per_run: How many days that follow one another may share a run, of assets whose `backfill_policy` is
+            a single run. If one of them fails, the others must be done all the same: see `partition_runs`.
+    """
     with warnings.catch_warnings():
         # We use a beta parameter, `use_user_code_server`, on purpose. Every command would print a warning about it.
         warnings.filterwarnings("ignore", category=dg.BetaWarning)
-        return SettlingSensor(
+        sensor = SettlingSensor(
             SENSOR_NAME,
             target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
             default_status=dg.DefaultSensorStatus.RUNNING,
@@ -383,3 +450,5 @@ def automation_sensor(metadata: Mapping[str, Any] | None = None) -> SettlingSens
             # The conditions are classes of ours. Only a process of the code location can import them.
             use_user_code_server=True,
         )
+        sensor.partitions_per_run = partitions_per_run
+        return sensor

@@ -18,6 +18,9 @@ TARGETS = [contract.DEVICES_RAW, contract.DEVICES_AGGREGATES]
 
 # A retry repeats all days of its run. This keeps that bounded.
 MAX_DAYS_PER_RUN = 100
+# Of many files at once so many share a run: it costs as much as a dozen small loads. Of big ones, four runs work at a
+# time.
+DAYS_FOLLOWED_PER_RUN = 10
 
 
 class Copy(NamedTuple):

@@ -249,7 +249,8 @@ def test_a_file_that_cannot_be_loaded_makes_room_for_the_next_version_of_it(
 ) -> None:
     landing.drop("dataset.csv", "type,full_name,version\nlenovo,Lenovo ThinkPad,1\n")
     sequencer.advance(minutes=10)
-    sequencer.expect(RAW).failed("2024-01-01", "2024-01-02", error="is delimited by ','")
+    sequencer.expect(RAW).failed(error="is delimited by ','")
+    sequencer.expect(RAW).not_materialized()
     landing.rewrite("dataset.csv", devices("1"))
     sequencer.advance(minutes=10)
     sequencer.expect(RAW).materialized("2024-01-01", "2024-01-02")
@@ -257,6 +258,27 @@ def test_a_file_that_cannot_be_loaded_makes_room_for_the_next_version_of_it(
     landing.rewrite("dataset.csv", devices("2"))
     sequencer.advance(minutes=10)
     assert totals(dsn) == {"1": 2}, "loaded once, a day keeps what it has"
+
+
+@pytest.mark.slow
+def test_of_a_burst_ten_days_share_a_run_and_one_that_cannot_be_loaded_holds_up_none(
+    sequencer: Scenario, landing: Folder, dsn: str
+) -> None:
+    days = [f"2024-01-{number:02}" for number in range(1, 13)]
+    sequencer.at("2024-01-14 08:00")
+    burst = sequencer.mark("twelve days at once")
+    for day in days:
+        landing.drop(dataset(day), devices("1") if day != "2024-01-05" else "type,full_name,version\nphone,x,1\n")
+    sequencer.advance(seconds=100)
+    assert totals(dsn) == {"1": 11}
+    sequencer.expect(RAW).failed(since=burst, error="partition 2024-01-05: ")
+    sequencer.expect_runs(since=burst).count(
+        3
+    )  # one copies all files; ten days are loaded in one run, two in the other
+    sequencer.advance(minutes=10)
+    good = [day for day in days if day != "2024-01-05"]
+    sequencer.expect(TOTALS).materialized(*good, since=burst, in_any_order=True)
+    sequencer.expect_runs().none_under_way()
 
 
 def test_a_writer_that_pauses_within_the_undated_file_is_loaded_whole_in_the_end(

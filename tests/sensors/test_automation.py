@@ -19,7 +19,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.events import StepMaterializationData
 from dagster._core.execution.api import execute_run
 
-from sensors.automation import automation_sensor, behind_by_events, on_input_change
+from sensors.automation import automation_sensor, behind_by_events, in_ranges, on_input_change
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
 D1, D2, D3, D4 = DAYS.get_partition_keys()
@@ -291,6 +291,32 @@ def test_assets_without_partitions_are_followed_too(instance: dg.DagsterInstance
     dg.materialize([source], instance=instance)
     again = tick(together.cursor)
     assert [result.total_requested for result in (before, updated, followed, together, again)] == [0, 1, 0, 0, 1]
+
+
+def test_partitions_that_follow_one_another_share_a_request_if_they_ask_for_the_same() -> None:
+    days = [f"2024-01-0{number}" for number in range(1, 10)]
+    own, shared = dg.AssetKey("own"), dg.AssetKey("shared")
+
+    def request(key: dg.AssetKey, day: str | None, **tags: str) -> dg.RunRequest:
+        partition = {"dagster/partition": day} if day else {}
+        return dg.RunRequest(asset_selection=[key], partition_key=day, tags=partition | tags)
+
+    requests = [request(shared, days[number]) for number in (4, 0, 1, 2, 6)]
+    requests += [request(shared, days[3], why="another"), request(own, days[0]), request(own, days[1])]
+    ranges = in_ranges([*requests, request(own, None)], lambda keys: days if shared in keys else (), at_most=2)
+    start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+    assert [(each.partition_key, each.tags.get(start), each.tags.get(end)) for each in ranges] == [
+        (None, days[0], days[1]),
+        (days[2], None, None),
+        (days[4], None, None),
+        (days[6], None, None),
+        (days[3], None, None),
+        (days[0], None, None),
+        (days[1], None, None),
+        (None, None, None),
+    ]
+    assert "dagster/partition" not in ranges[0].tags
+    assert ranges[1:5] == [requests[3], requests[0], requests[4], requests[5]]
 
 
 def test_the_sensor_is_on_without_a_click_and_starts_runs_at_once() -> None:
