@@ -280,6 +280,23 @@ def test_what_came_while_the_system_was_down_is_loaded_and_a_new_location_can_ca
     assert counted == {day: len(names) for day, names in system.loaded(*past_loads).items()}
 
 
+def test_with_the_launcher_and_the_doorbell_switched_off_files_are_loaded_all_the_same(
+    whole_system: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_system.down()
+    with monkeypatch.context() as patch:
+        patch.setenv("DAGSTER_WARM_LAUNCHER", "off")
+        patch.setenv("DEDP_DOORBELL", "off")
+        whole_system.up()
+    day = "2024-03-20"
+    whole_system.drop(day, ["stock"])
+    whole_system.wait_until_loaded({day: ["stock"]})
+    assert whole_system.totals("stock") == {"stock": 1}
+    runs = whole_system.instance.get_runs(limit=2)
+    assert not [run for run in runs if ".dagster/warm_run" in run.tags], "forks"
+    whole_system.down()
+
+
 def test_a_second_system_on_the_same_home_is_refused_and_harms_nothing(system: Sequencer) -> None:
     refused = pytest.raises(local_stack.StackError, match=rf"the system of {system.home} is running already \(process")
     with system.settings_in_force(), refused, local_stack.running(local_stack.free_port()):

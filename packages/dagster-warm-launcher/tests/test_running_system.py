@@ -166,6 +166,25 @@ def test_runs_outlive_the_daemon_and_its_successor_watches_them(deploy: Callable
     wait_until(lambda: not psutil.pid_exists(template), "the first daemon's template to end")
 
 
+def test_a_variable_switches_it_off_in_the_launcher_and_in_the_code_server(
+    deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_WARM_LAUNCHER", "off")
+    deployment = deploy({"plain": PLAIN})
+    port, path = free_port(), deployment.folder / "told"
+    server: Mapping[str, Any] = {"host": "127.0.0.1", "port": port, "location_name": "plain"}
+    deployment.workspace_file.write_text(yaml.dump({"load_from": [{"grpc_server": server}]}))
+    command = ["-m", "dagster_warm_launcher.code_server", "grpc", "-m", "plain", "-h", "127.0.0.1", "-p", str(port)]
+    with running(command, deployment.folder) as code_server:
+        wait_until(lambda: "Started Dagster code server" in (deployment.folder / "said.txt").read_text(), "it", 120)
+        deployment.start()
+        run_id = deployment.launch(TELLS.replace("PATH", repr(str(path))))
+        _, parent, _ = told(path)
+        assert parent == code_server.pid  # a run that is a fork has the template as its parent
+        assert deployment.wait(run_id) == DagsterRunStatus.SUCCESS
+        assert deployment.template() is None
+
+
 def test_a_code_server_of_its_own_forks_its_runs(deploy: Callable[..., Deployment]) -> None:
     deployment = deploy({"plain": PLAIN})
     port, path = free_port(), deployment.folder / "told"

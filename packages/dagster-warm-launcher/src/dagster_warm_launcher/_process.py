@@ -8,11 +8,18 @@ import signal
 import sys
 from pathlib import Path
 
+# A variable. "off": runs start as without this package, whatever dagster.yaml says.
+SWITCH = "DAGSTER_WARM_LAUNCHER"
 # A zygote is started with an argument of that many spaces, so that a fork has room for a title of its own.
 TITLE_ROOM = 160
 _PR_SET_NAME = 15
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def may_fork_runs() -> bool:
+    """Return whether runs may be forks here: forks are only safe on Linux, and a variable switches them off."""
+    return sys.platform == "linux" and os.environ.get(SWITCH) != "off"
 
 
 def adopt_orphans() -> None:

@@ -26,7 +26,7 @@ import click
 from dagster_warm_launcher import _dagster, _proc, template
 from dagster_warm_launcher._client import ForkedRun, Location, NotWarm, Templates, fork_by, shared_template
 from dagster_warm_launcher._imports import WatchedImports, watched_imports
-from dagster_warm_launcher._process import set_title
+from dagster_warm_launcher._process import may_fork_runs, set_title
 from dagster_warm_launcher.zygote import REPORT
 
 logger = logging.getLogger("dagster.warm_launcher")
@@ -94,7 +94,7 @@ class WarmServer:
             load: Imports the location. Returns whether it is what the server would have imported later.
         """
         self._location_name = location_name
-        if sys.platform != "linux" or os.environ.pop(NO_TEMPLATE, ""):
+        if not may_fork_runs() or os.environ.pop(NO_TEMPLATE, ""):
             return
         set_title(f"dagster code server (grpc) {location_name}")
         inherited = set(_proc.descriptors())
@@ -166,7 +166,7 @@ class WarmServer:
 
     def context(self, spawn: SpawnContext, load_data_for: Callable[[Any], str | None]) -> Any:
         """Return what starts the runs that somebody asks this server for."""
-        if sys.platform != "linux":
+        if not may_fork_runs():
             return spawn
         own = self._template.control if self._template else None
         return WarmContext(self._location_name, spawn, load_data_for, own)

@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from dagster_warm_launcher import _dagster, _proc
 from dagster_warm_launcher._client import ForkedRun, Location, NotWarm, Templates, Watcher, shared_template
+from dagster_warm_launcher._process import may_fork_runs
 
 # Tags that begin like this are not shown.
 TAG = ".dagster/warm_run"
@@ -36,7 +37,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         max_runs_per_template: int = 1000,
     ) -> None:
         super().__init__(inst_data)
-        self._enabled = enabled and sys.platform == "linux"
+        self._enabled = enabled and may_fork_runs()
         self._start_run_timeout = start_run_timeout
         self._templates = Templates(logger.info, max_runs_per_template, startup_timeout)
         self._watcher = Watcher()
