@@ -91,28 +91,57 @@ def postgres_dsn() -> str | None:
     return psycopg2.extensions.make_dsn(value, password=password) if password else value
 
 
+def dagster_storage() -> str | None:
+    """Return the URL of the database with Dagster's own tables, or None for that of the project's database.
+
+    It may hold a password: never log it.
+
+    Raises:
+        SettingError: the file of the password can't be used.
+    """
+    value = os.environ.get("DEDP_DAGSTER_STORAGE") or None
+    return None if value is None else with_password(value)
+
+
+def with_password(url: str) -> str:
+    """Return a URL of PostgreSQL, as SQLAlchemy reads it. If it has no password, it gets that of the settings.
+
+    Never log it.
+
+    Raises:
+        SettingError: the file of the password can't be used.
+    """
+    from sqlalchemy.engine import make_url
+
+    address = make_url(url)
+    password = None if address.password or "password" in address.query else postgres_password()
+    return address.set(password=password).render_as_string(hide_password=False) if password else url
+
+
 def postgres_password() -> str | None:
     """Return the password for addresses that have none: the text of DEDP_POSTGRES_PASSWORD_FILE. None if it is not set.
 
     Raises:
         SettingError: the file can't be read, or has no text.
     """
-    file = os.environ.get("DEDP_POSTGRES_PASSWORD_FILE")
+    return _secret_in_file("DEDP_POSTGRES_PASSWORD_FILE", "the password of PostgreSQL")
+
+
+def _secret_in_file(variable: str, what: str) -> str | None:
+    file = os.environ.get(variable)
     if not file:
         return None
     try:
-        password = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        secret = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingError(
-            f"DEDP_POSTGRES_PASSWORD_FILE is {file}, which can't be read: {reason}; expected a file with the "
-            "password of PostgreSQL, which the user of this process may read"
+            f"{variable} is {file}, which can't be read: {reason}; expected a file with {what}, which the user of this "
+            "process may read"
         ) from None
-    if not password:
-        raise SettingError(
-            f"DEDP_POSTGRES_PASSWORD_FILE is {file}, which is empty; write the password of PostgreSQL into it"
-        )
-    return password
+    if not secret:
+        raise SettingError(f"{variable} is {file}, which is empty; write {what} into it")
+    return secret
 
 
 def data_uri() -> str:

@@ -11,7 +11,6 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import serialize_value
 
 from dedp_assets import settings
-from dedp_assets.storage_from_settings import with_password
 
 URL = "postgresql://dedp@postgres/dedp?options=-csearch_path%3Ddagster"
 
@@ -25,7 +24,7 @@ def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_address_of_the_storage_gets_the_password_of_the_file(secret: str) -> None:
-    assert psycopg2.extensions.parse_dsn(with_password(URL)) == {
+    assert psycopg2.extensions.parse_dsn(settings.with_password(URL)) == {
         **psycopg2.extensions.parse_dsn(URL),
         "password": secret,
     }
@@ -33,7 +32,7 @@ def test_the_address_of_the_storage_gets_the_password_of_the_file(secret: str) -
 
 @pytest.mark.parametrize("url", ["postgresql://u:own@h/d", "postgresql:///d?host=/tmp&password=own"])
 def test_an_address_of_the_storage_with_a_password_stays_as_it_is(secret: str, url: str) -> None:
-    assert with_password(url) == url
+    assert settings.with_password(url) == url
 
 
 def test_what_processes_hand_to_each_other_has_no_password(
