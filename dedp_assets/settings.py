@@ -8,6 +8,7 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_LANDING`         | `$DEDP_HOME/landing`            | where files arrive                                   |
 | `DEDP_INTERNAL`        | `$DEDP_HOME/internal`           | our own copies, one folder per load                  |
 | `DEDP_POSTGRES_DSN`    | the embedded server             | any PostgreSQL, as a URL or a libpq string           |
+| `DEDP_POSTGRES_PASSWORD_FILE` | none                     | a file with the password, if the address has none    |
 | `DEDP_DATA_URI`        | `$DEDP_HOME/lake`               | where the Delta tables are: a folder or `s3://...`   |
 | `DEDP_SPARK_REMOTE`    | an embedded server              | a Spark Connect endpoint: `sc://host:15002`          |
 | `DEDP_SPARK_CORES`     | all cores of the machine        | how many tasks an embedded Spark server runs at once |
@@ -69,22 +70,78 @@ def postgres_dsn() -> str | None:
     It may hold a password: never log it.
 
     Raises:
-        SettingError: the value is not an address. The message does not repeat it.
+        SettingError: the value is not an address, or the file of the password can't be used. The message repeats
+            neither the value nor the password.
     """
     value = os.environ.get("DEDP_POSTGRES_DSN") or None
-    if value is not None:
-        import psycopg2.extensions
+    if value is None:
+        return None
+    import psycopg2.extensions
 
-        try:
-            psycopg2.extensions.parse_dsn(value)
-        except psycopg2.Error:
-            # Do not show the value or psycopg2's message: both may hold the password.
-            raise SettingError(
-                "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server; expected a URL such as "
-                "postgresql://user:password@host:5432/database, with %-escapes for special characters, or a libpq "
-                "string such as 'host=... user=... dbname=...'"
-            ) from None
-    return value
+    try:
+        has_password = "password" in psycopg2.extensions.parse_dsn(value)
+    except psycopg2.Error:
+        # Do not show the value or psycopg2's message: both may hold the password.
+        raise SettingError(
+            "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server; expected a URL such as "
+            "postgresql://user:password@host:5432/database, with %-escapes for special characters, or a libpq "
+            "string such as 'host=... user=... dbname=...'"
+        ) from None
+    password = None if has_password else postgres_password()
+    return psycopg2.extensions.make_dsn(value, password=password) if password else value
+
+
+def dagster_storage() -> str | None:
+    """Return the URL of the database with Dagster's own tables, or None for that of the project's database.
+
+    It may hold a password: never log it.
+
+    Raises:
+        SettingError: the file of the password can't be used.
+    """
+    value = os.environ.get("DEDP_DAGSTER_STORAGE") or None
+    return None if value is None else with_password(value)
+
+
+def with_password(url: str) -> str:
+    """Return a URL of PostgreSQL, as SQLAlchemy reads it. If it has no password, it gets that of the settings.
+
+    Never log it.
+
+    Raises:
+        SettingError: the file of the password can't be used.
+    """
+    from sqlalchemy.engine import make_url
+
+    address = make_url(url)
+    password = None if address.password or "password" in address.query else postgres_password()
+    return address.set(password=password).render_as_string(hide_password=False) if password else url
+
+
+def postgres_password() -> str | None:
+    """Return the password for addresses that have none: the text of DEDP_POSTGRES_PASSWORD_FILE. None if it is not set.
+
+    Raises:
+        SettingError: the file can't be read, or has no text.
+    """
+    return _secret_in_file("DEDP_POSTGRES_PASSWORD_FILE", "the password of PostgreSQL")
+
+
+def _secret_in_file(variable: str, what: str) -> str | None:
+    file = os.environ.get(variable)
+    if not file:
+        return None
+    try:
+        secret = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingError(
+            f"{variable} is {file}, which can't be read: {reason}; expected a file with {what}, which the user of this "
+            "process may read"
+        ) from None
+    if not secret:
+        raise SettingError(f"{variable} is {file}, which is empty; write {what} into it")
+    return secret
 
 
 def data_uri() -> str:

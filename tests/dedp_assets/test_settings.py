@@ -8,6 +8,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import psycopg2.extensions
 import pytest
 
 from dedp_assets import settings
@@ -169,6 +170,39 @@ def test_what_is_no_address_of_a_database_is_refused_without_repeating_it(
 def test_an_address_is_a_url_or_a_libpq_string(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", value)
     assert settings.postgres_dsn() == value
+
+
+@pytest.mark.parametrize("address", ["postgresql://u@h:5432/d", "host=h port=5432 user=u dbname=d"])
+def test_an_address_without_a_password_gets_that_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str
+) -> None:
+    (tmp_path / "password").write_text("it's /a @secret%\n")
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", address)
+    monkeypatch.setenv("DEDP_POSTGRES_PASSWORD_FILE", str(tmp_path / "password"))
+    dsn = settings.postgres_dsn()
+    assert dsn is not None
+    expected = {"host": "h", "port": "5432", "user": "u", "dbname": "d", "password": "it's /a @secret%"}
+    assert psycopg2.extensions.parse_dsn(dsn) == expected
+
+
+def test_the_password_in_an_address_comes_before_that_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://u:own@h/d")
+    monkeypatch.setenv("DEDP_POSTGRES_PASSWORD_FILE", str(tmp_path / "missing"))
+    assert settings.postgres_dsn() == "postgresql://u:own@h/d"
+
+
+@pytest.mark.parametrize(("text", "reason"), [(None, "No such file"), (b"\n", "empty"), (b"\xff", "not UTF-8")])
+def test_a_password_file_that_can_t_be_used_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: bytes | None, reason: str
+) -> None:
+    if text is not None:
+        (tmp_path / "password").write_bytes(text)
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://u@h/d")
+    monkeypatch.setenv("DEDP_POSTGRES_PASSWORD_FILE", str(tmp_path / "password"))
+    with pytest.raises(SettingError, match=f"DEDP_POSTGRES_PASSWORD_FILE is {tmp_path}/password.*{reason}"):
+        settings.postgres_dsn()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "2 "])
