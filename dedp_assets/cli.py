@@ -22,6 +22,7 @@ from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
+from dedp_assets.retention.cli import purge
 from dedp_assets.runs.cli import runs
 from dedp_assets.servers_from_settings import database_dsn
 from dedp_assets.user_intake.cli import serve_users
@@ -67,6 +68,7 @@ dedp.add_command(generate_promotions)
 dedp.add_command(late)
 dedp.add_command(uploads)
 dedp.add_command(metrics)
+dedp.add_command(purge)
 dedp.add_command(runs)
 dedp.add_command(serve_users)
 

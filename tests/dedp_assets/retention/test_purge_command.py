@@ -1,0 +1,20 @@
+"""`dedp purge` on a system of its own, as a person runs it."""
+
+import pytest
+
+from tests.dedp_command import run_dedp
+
+
+@pytest.mark.parametrize("age", ["90", "0d", "soon", "-1d"])
+def test_an_age_that_is_none_is_refused_with_what_is_expected(age: str) -> None:
+    refused = run_dedp("purge", f"--older-than={age}")
+    assert refused.returncode == 2
+    assert f"'{age}' is not an age; expected a number of days or weeks, such as 90d or 12w" in refused.stderr
+
+
+def test_a_new_system_has_nothing_to_purge(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", empty_dsn)
+    done = run_dedp("purge", "--older-than", "12w", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Would be deleted:\n")
+    assert "           0  events\n" in done.stdout
