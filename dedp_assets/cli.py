@@ -16,6 +16,7 @@ import psycopg2
 import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
+from dedp_assets.alerts.cli import alerts
 from dedp_assets.client_uploads.cli import metrics, uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
@@ -62,6 +63,7 @@ def dedp() -> None:
     """Event-driven pipelines as a Dagster asset graph. State lives under DEDP_HOME, by default .dedp/."""
 
 
+dedp.add_command(alerts)
 dedp.add_command(generate)
 dedp.add_command(generate_promotions)
 dedp.add_command(late)

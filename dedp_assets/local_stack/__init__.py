@@ -92,7 +92,7 @@ def running(
         log.parent.mkdir(exist_ok=True)
         found = locations(workspace)
         folder = cleanup.enter_context(sockets(home))
-        started = commands(found, folder, write_workspace(folder, found), port)
+        started = commands(found, folder, write_workspace(folder, found), port, bool(settings.alerts()))
         with open(log, "ab", buffering=0) as output:
             directory = str(workspace.resolve().parent)
             supervision = cleanup.enter_context(
