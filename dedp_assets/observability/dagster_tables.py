@@ -91,9 +91,9 @@ _WHY_FAILED = """
 _UNDER_WAY = """
     SELECT
         run_id, pipeline_name, status, partition,
-        CASE status
-            WHEN 'STARTED' THEN extract(epoch FROM now()) - start_time
-            WHEN 'QUEUED' THEN extract(epoch FROM localtimestamp - create_timestamp)
+        CASE
+            WHEN status = 'STARTED' THEN extract(epoch FROM now()) - start_time
+            WHEN status IN ('QUEUED', 'NOT_STARTED') THEN extract(epoch FROM localtimestamp - create_timestamp)
             ELSE extract(epoch FROM now()) - extract(epoch FROM update_timestamp)
         END
     FROM runs
