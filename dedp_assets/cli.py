@@ -17,11 +17,11 @@ import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
 from dedp_assets.alerts.cli import alerts
-from dedp_assets.client_uploads.cli import metrics, uploads
+from dedp_assets.client_uploads.cli import uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
-from dedp_assets.observability.cli import doctor
+from dedp_assets.observability.cli import doctor, metrics
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.runs.cli import runs

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dedp_assets import settings
-from dedp_assets.local_stack.environment import INSTANCE_CONFIG, WORKSPACE, create_instance_schema, environment
+from dedp_assets.local_stack.environment import (
+    INSTANCE_CONFIG,
+    WORKSPACE,
+    create_instance_schema,
+    environment,
+    in_dagster_schema,
+)
 from dedp_assets.local_stack.errors import StackError
 from dedp_assets.local_stack.lock import lock_of_system, running_pid, stop_running
 from dedp_assets.local_stack.processes import HOST, commands
@@ -31,6 +37,7 @@ __all__ = [
     "create_instance_schema",
     "environment",
     "free_port",
+    "in_dagster_schema",
     "lock_of_system",
     "log_tail",
     "react_to_interrupts",

@@ -1,4 +1,4 @@
-"""`dedp doctor`: what is wrong with this installation, and what to do about it."""
+"""`dedp doctor`, what is wrong with this installation; and `dedp metrics`, its figures for Prometheus."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import psycopg2
@@ -19,6 +20,10 @@ from dedp_assets.errors import DedpError
 from dedp_assets.notifications.resource import notifier_for
 from dedp_assets.observability import doctor as checks
 from dedp_assets.observability.doctor import Finding
+from dedp_assets.servers_from_settings import database_dsn
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 _MARKS = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "broken": ("broken ", "red")}
 _DAEMON_SECONDS = 180.0
@@ -197,3 +202,49 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_USERS_API": settings.users_api,
     "DEDP_SUPPLIERS": settings.suppliers,
 }
+
+
+@click.command()
+@click.option("--serve", is_flag=True, help="Serve them on http://HOST:PORT/metrics until Ctrl-C, read anew each time.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to serve them.")
+@click.option("--port", type=int, default=9464, show_default=True, help="Where to serve them.")
+def metrics(serve: bool, host: str, port: int) -> None:
+    """Print the figures of the whole system in Prometheus' text format.
+
+    docs/observability.md lists them. All come from PostgreSQL: neither the daemon nor the web server has to run. For
+    node_exporter's textfile collector, write them to a file beside the one that it reads, and rename it.
+    """
+    from prometheus_client import generate_latest
+
+    from dedp_assets.observability.exporter import Figures, registry_of
+    from dedp_assets.observability.exporter import serve as serve_on
+    from dedp_assets.observability.system_metrics import database_is_up
+
+    dsn = database_dsn()
+    if not serve:
+        click.echo(generate_latest(registry_of(Figures(lambda: all_metrics(dsn)))).decode(), nl=False)
+        return
+    figures = Figures(lambda: all_metrics(dsn), lambda: iter([database_is_up(False)]))
+    thread = serve_on(registry_of(figures), host, port)
+    click.echo(f"The figures are on http://{host}:{port}/metrics.", err=True)
+    while thread.is_alive():
+        thread.join(1)
+
+
+def all_metrics(dsn: str) -> "Iterator[Metric]":
+    """All figures of the system. Raises DatabaseUnavailable if PostgreSQL does not answer."""
+    from dedp_assets.client_uploads.figures import read_arrivals, read_overview
+    from dedp_assets.client_uploads.metrics import WINDOWS, upload_metrics
+    from dedp_assets.observability import system_metrics
+    from dedp_assets.observability.dagster_tables import connected_to_dagster
+    from dedp_assets.resources.postgres import connect
+
+    with connect(dsn) as connection:
+        yield system_metrics.database_is_up(True)
+        yield from system_metrics.of_pipelines(connection)
+        overview = read_overview(connection)
+        arrivals = {window: read_arrivals(connection, seconds) for window, seconds in WINDOWS.items()}
+        yield from upload_metrics(overview, arrivals)
+    storage = os.environ.get("DEDP_DAGSTER_STORAGE") or local_stack.in_dagster_schema(dsn)
+    with connected_to_dagster(storage) as dagster:
+        yield from system_metrics.of_dagster(dagster)
