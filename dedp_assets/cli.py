@@ -16,10 +16,12 @@ import psycopg2
 import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
-from dedp_assets.client_uploads.cli import metrics, uploads
+from dedp_assets.alerts.cli import alerts
+from dedp_assets.client_uploads.cli import uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
+from dedp_assets.observability.cli import doctor, metrics
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.retention.cli import purge
@@ -63,6 +65,8 @@ def dedp() -> None:
     """Event-driven pipelines as a Dagster asset graph. State lives under DEDP_HOME, by default .dedp/."""
 
 
+dedp.add_command(alerts)
+dedp.add_command(doctor)
 dedp.add_command(generate)
 dedp.add_command(generate_promotions)
 dedp.add_command(late)

@@ -38,3 +38,6 @@ class NotifierFromSettings(NotifierResource):
 
     def address(self) -> str:
         return self.target or settings.notify()
+
+    def smtp_login(self) -> tuple[str, str] | None:
+        return settings.smtp_login()

@@ -16,6 +16,12 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
+| `DEDP_ALERTS`          | none: nobody is alerted         | where alerts go: targets, separated by spaces        |
+| `DEDP_ALERTS_DAEMON_SECONDS` | `180`                     | a daemon that is silent for so long has stopped      |
+| `DEDP_ALERTS_RUN_SECONDS`   | `3600`                     | a run that takes longer is a problem                 |
+| `DEDP_ALERTS_QUEUE_SECONDS` | `1800`                     | a run that waits longer for its start is a problem   |
+| `DEDP_SMTP_USER`       | none: the server asks nobody    | the user at the SMTP server                          |
+| `DEDP_SMTP_PASSWORD`, `DEDP_SMTP_PASSWORD_FILE` | none   | the password, or a file that has it                  |
 | `DEDP_USERS_API`       | none: users are not fetched     | the endpoint of the users: `https://host/api/`       |
 | `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
 | `DEDP_DOORBELL`        | `on`                            | `off`: the daemon polls only, as Dagster's own does  |
@@ -260,6 +266,60 @@ def _seconds(name: str, default: float, at_least: float) -> float:
 def notify() -> str:
     """Return the target of notifications, as `notifications.notifier_for` takes it. May hold a token: never log it."""
     return os.environ.get("DEDP_NOTIFY") or "log"
+
+
+def alerts() -> list[str]:
+    """Return the targets of alerts, as `notifications.notifier_for` takes them. They may hold tokens: never log."""
+    return list(dict.fromkeys((os.environ.get("DEDP_ALERTS") or "").split()))
+
+
+def alerts_daemon_seconds() -> float:
+    """Return how long a daemon may give no sign of life before somebody is alerted, in s.
+
+    Raises:
+        SettingError: the value is not a number of seconds, 31 or more: a daemon gives a sign every 30 s.
+    """
+    return _seconds("DEDP_ALERTS_DAEMON_SECONDS", default=180, at_least=31)
+
+
+def alerts_run_seconds() -> float:
+    """Return how long a run may take before somebody is alerted, in s.
+
+    Raises:
+        SettingError: the value is not a number of seconds, 1 or more.
+    """
+    return _seconds("DEDP_ALERTS_RUN_SECONDS", default=3600, at_least=1)
+
+
+def alerts_queue_seconds() -> float:
+    """Return how long a run may wait for its start before somebody is alerted, in s.
+
+    Raises:
+        SettingError: the value is not a number of seconds, 1 or more.
+    """
+    return _seconds("DEDP_ALERTS_QUEUE_SECONDS", default=1800, at_least=1)
+
+
+def smtp_login() -> tuple[str, str] | None:
+    """Return the user at the SMTP server and the password, or None if there is no user. Never log it.
+
+    Raises:
+        SettingError: there is a user without a password, or the file with the password can't be read.
+    """
+    user = os.environ.get("DEDP_SMTP_USER")
+    if not user:
+        return None
+    password, file = os.environ.get("DEDP_SMTP_PASSWORD"), os.environ.get("DEDP_SMTP_PASSWORD_FILE")
+    if file:
+        try:
+            password = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise SettingError(f"DEDP_SMTP_PASSWORD_FILE is {file!r}, which can't be read ({error})") from None
+    if not password:
+        raise SettingError(
+            "DEDP_SMTP_USER is set; expected a password in DEDP_SMTP_PASSWORD or DEDP_SMTP_PASSWORD_FILE"
+        )
+    return user, password
 
 
 def users_api() -> str | None:

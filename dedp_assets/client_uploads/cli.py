@@ -1,4 +1,4 @@
-"""`dedp uploads` and `dedp metrics`: the watched directories and the figures, in the terminal and for Prometheus."""
+"""`dedp uploads`: the watched directories and what became of their files, in the terminal."""
 
 from __future__ import annotations
 
@@ -47,23 +47,6 @@ def uploads(as_json: bool) -> None:
     else:
         for line in [*_table(overview.directories), in_short(overview), *files_in_short(last_day)]:
             click.echo(line)
-
-
-@click.command()
-def metrics() -> None:
-    """Print the figures of the client uploads in Prometheus' text format.
-
-    They are of the last hour, day and 30 days. For node_exporter's textfile collector, write them to a file beside
-    the one that it reads, and rename it. This starts nothing and changes no table.
-    """
-    from dedp_assets.client_uploads.figures import read_arrivals, read_overview
-    from dedp_assets.client_uploads.metrics import WINDOWS, prometheus_text
-    from dedp_assets.resources.postgres import connect
-
-    with connect(database_dsn()) as connection:
-        overview = read_overview(connection)
-        arrivals = {window: read_arrivals(connection, seconds) for window, seconds in WINDOWS.items()}
-    click.echo(prometheus_text(overview, arrivals), nl=False)
 
 
 def in_short(overview: Overview) -> str:

@@ -1,11 +1,9 @@
 """The figures of the client uploads as Prometheus reads them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from dedp_assets.client_uploads.figures import DAY_SECONDS, WINDOW_DAYS, WINDOW_SECONDS, Arrivals, Overview
 
@@ -13,28 +11,16 @@ from dedp_assets.client_uploads.figures import DAY_SECONDS, WINDOW_DAYS, WINDOW_
 WINDOWS = {"1h": 3600, "1d": DAY_SECONDS, f"{WINDOW_DAYS}d": WINDOW_SECONDS}
 
 
-def prometheus_text(overview: Overview, arrivals: Mapping[str, Arrivals]) -> str:
-    """Write the figures in Prometheus' text format.
+def upload_metrics(overview: Overview, arrivals: Mapping[str, Arrivals]) -> Iterator[Metric]:
+    """The figures of the client uploads.
 
     Args:
         overview: What the last tick found.
         arrivals: What was done with files, for each window.
     """
-    registry = CollectorRegistry()
-    registry.register(_Uploads(overview, arrivals))
-    return generate_latest(registry).decode()
-
-
-class _Uploads(Collector):
-    """Gives the registry the figures as they were read."""
-
-    def __init__(self, overview: Overview, arrivals: Mapping[str, Arrivals]) -> None:
-        self._overview, self._arrivals = overview, arrivals
-
-    def collect(self) -> Iterable[Metric]:
-        yield from _of_arrivals(self._arrivals)
-        yield from _of_directories(self._overview)
-        yield from _of_tick(self._overview)
+    yield from _of_arrivals(arrivals)
+    yield from _of_directories(overview)
+    yield from _of_tick(overview)
 
 
 def _of_arrivals(arrivals: Mapping[str, Arrivals]) -> Iterator[Metric]:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dedp_assets import settings
-from dedp_assets.local_stack.environment import INSTANCE_CONFIG, WORKSPACE, create_instance_schema, environment
+from dedp_assets.local_stack.environment import (
+    INSTANCE_CONFIG,
+    WORKSPACE,
+    create_instance_schema,
+    environment,
+    in_dagster_schema,
+)
 from dedp_assets.local_stack.errors import StackError
 from dedp_assets.local_stack.lock import lock_of_system, running_pid, stop_running
 from dedp_assets.local_stack.processes import HOST, commands
@@ -31,6 +37,7 @@ __all__ = [
     "create_instance_schema",
     "environment",
     "free_port",
+    "in_dagster_schema",
     "lock_of_system",
     "log_tail",
     "react_to_interrupts",
@@ -92,7 +99,7 @@ def running(
         log.parent.mkdir(exist_ok=True)
         found = locations(workspace)
         folder = cleanup.enter_context(sockets(home))
-        started = commands(found, folder, write_workspace(folder, found), port)
+        started = commands(found, folder, write_workspace(folder, found), port, bool(settings.alerts()))
         with open(log, "ab", buffering=0) as output:
             directory = str(workspace.resolve().parent)
             supervision = cleanup.enter_context(

@@ -39,10 +39,15 @@ def environment() -> Iterator[dict[str, str]]:
             "DEDP_LANDING": str(settings.landing()),
             "DEDP_INTERNAL": str(settings.internal()),
             "DEDP_POSTGRES_DSN": dsn,
-            "DEDP_DAGSTER_STORAGE": in_schema(dsn, _INSTANCE_SCHEMA),
+            "DEDP_DAGSTER_STORAGE": in_dagster_schema(dsn),
             "DAGSTER_HOME": str(_instance_folder(home)),
             "PYTHONUNBUFFERED": "1",
         }
+
+
+def in_dagster_schema(dsn: str) -> str:
+    """Return the DSN of Dagster's own tables in a database of the project, as a URL."""
+    return in_schema(dsn, _INSTANCE_SCHEMA)
 
 
 def in_schema(dsn: str, schema: str) -> str:

@@ -13,6 +13,9 @@ HOST = "127.0.0.1"
 # Dagster's daemon, woken by what happens. What follows are the options of `dagster-daemon run`.
 DAEMON = ("-m", "dedp_assets.doorbell")
 
+# Tells people what is wrong, if the settings say whom.
+ALERTS = ("-m", "dedp_assets.alerts")
+
 # What several of the processes import. It happens once, in a process that they are forks of. Nothing of ours is here,
 # because it would stay as it was when somebody changes it.
 IMPORTS = (
@@ -46,7 +49,9 @@ class Command:
     is_first: bool = False
 
 
-def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port: int) -> list[Command]:
+def commands(
+    locations: Sequence[Location], sockets: Path, workspace: Path, port: int, has_alerts: bool = False
+) -> list[Command]:
     """Return the commands of a system.
 
     Args:
@@ -54,6 +59,7 @@ def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port
         sockets: the folder of the code servers' sockets.
         workspace: the workspace.yaml that names these.
         port: the port of the UI, on 127.0.0.1.
+        has_alerts: whether somebody is to be told what is wrong.
     """
     found = [_code_server(location, socket_of(sockets, location)) for location in locations]
     web = ("-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace))
@@ -62,6 +68,7 @@ def commands(locations: Sequence[Location], sockets: Path, workspace: Path, port
         *found,
         Command("daemon", (*DAEMON, "-w", str(workspace))),
         Command("web server", web),
+        *([Command("alerts", (*ALERTS, "-w", str(workspace)))] if has_alerts else []),
     ]
 
 

@@ -1,9 +1,10 @@
 """Messages to an HTTP endpoint. Its URL may hold a token, and therefore appears in no log and no error."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -26,19 +27,28 @@ class WebhookNotifier:
         timeout_seconds: how long to wait for a connection, and then for the answer, at each attempt.
         attempts: how often to send a message before it counts as not sent.
         backoff_seconds: the pause before the third attempt; each later pause is twice as long.
+        payload: what is sent of a message, as values of JSON.
 
     Raises:
         SettingError: `url` is not the URL of an HTTP endpoint.
     """
 
     def __init__(
-        self, url: str, *, timeout_seconds: float = 10, attempts: int = 4, backoff_seconds: float = 0.5
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = 10,
+        attempts: int = 4,
+        backoff_seconds: float = 0.5,
+        payload: Callable[[Notification], dict[str, Any]] = asdict,
     ) -> None:
         try:
             prepared = requests.Request("POST", url).prepare()
         except (requests.RequestException, ValueError):
-            raise SettingError("DEDP_NOTIFY begins like a URL and is not one; expected https://host/path") from None
-        self._url, self._timeout = url, timeout_seconds
+            raise SettingError(
+                "DEDP_NOTIFY or DEDP_ALERTS begins like a URL and is not one; expected https://host/path"
+            ) from None
+        self._url, self._timeout, self._payload = url, timeout_seconds, payload
         self._host, self._secret = urlsplit(prepared.url or "").hostname, prepared.path_url
         self._retries = Retry(
             attempts - 1,
@@ -62,7 +72,7 @@ class WebhookNotifier:
                 # The body of the answer is of no interest, and may be endless.
                 answer = session.post(
                     self._url,
-                    json=asdict(notification),
+                    json=self._payload(notification),
                     headers=headers,
                     timeout=self._timeout,
                     allow_redirects=False,
@@ -72,14 +82,15 @@ class WebhookNotifier:
                 cause = getattr(error.args[0] if error.args else None, "reason", error)
                 # Only the kind of the error: its text has the URL. That is why the cause is left out, too.
                 raise NotificationNotSent(
-                    f"{what} was not sent: no answer ({type(cause).__name__}). Check the network and DEDP_NOTIFY"
+                    f"{what} was not sent: no answer ({type(cause).__name__}). Check the network, and the URL in "
+                    "DEDP_NOTIFY or DEDP_ALERTS"
                 ) from None
         if answer.status_code in _MAY_PASS:
             raise NotificationNotSent(f"{what} was not sent: the endpoint answered {answer.status_code}")
         if not 200 <= answer.status_code < 300:
             raise NotificationRefused(
-                f"{what} was refused with {answer.status_code}; check that DEDP_NOTIFY is the URL of an endpoint that "
-                "takes JSON, and that its token is still valid"
+                f"{what} was refused with {answer.status_code}; check that DEDP_NOTIFY or DEDP_ALERTS has the URL of "
+                "an endpoint that takes JSON, and that its token is still valid"
             )
 
 

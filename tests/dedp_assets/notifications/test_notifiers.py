@@ -14,9 +14,10 @@ import dagster as dg
 import pytest
 
 from dedp_assets.errors import DedpError, SettingError
+from dedp_assets.notifications.email import EmailNotifier
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused, Severity
 from dedp_assets.notifications.notifiers import FileNotifier, LogNotifier
-from dedp_assets.notifications.resource import NotifierResource, notifier_for
+from dedp_assets.notifications.resource import NotifierResource, address_of, notifier_for
 from dedp_assets.notifications.webhook import WebhookNotifier
 from dedp_assets.resources_from_settings import NotifierFromSettings
 
@@ -149,6 +150,32 @@ def test_the_token_in_a_url_is_in_no_log_and_in_no_error(
     assert shown or answers == [200]
 
 
+def test_slack_gets_the_message_in_its_format_without_mentions(endpoint: Endpoint) -> None:
+    notifier_for(f"slack:{endpoint.url}").send(
+        Notification("alert/1", "2 partitions failed", "<!channel> a & b" + "x" * 5000, "https://ui/runs/1", "error")
+    )
+    ((_, key, payload),) = endpoint.received
+    (attachment,) = payload["attachments"]
+    assert (key, payload["text"]) == ("alert/1", "2 partitions failed")
+    assert attachment["title_link"] == "https://ui/runs/1"
+    assert attachment["text"].startswith("&lt;!channel&gt; a &amp; b")
+    assert len(attachment["text"]) <= 3000
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("log", "log"),
+        (f"https://hooks.example/{SECRET}", "https://hooks.example"),
+        (f"slack:https://hooks.example/{SECRET}", "slack:https://hooks.example"),
+        (f"https://user:{SECRET}@hooks.example:8080/", "https://hooks.example"),
+        ("smtp://mail.example:25?from=a@b.c&to=d@e.f", "smtp://mail.example"),
+    ],
+)
+def test_what_is_shown_of_a_target_has_no_token(target: str, shown: str) -> None:
+    assert address_of(target) == shown
+
+
 def test_a_key_that_is_not_ascii_is_sent_as_it_is_and_encoded_in_the_header(endpoint: Endpoint) -> None:
     webhook(endpoint.url).send(Notification("später/1\n", "A key", "of a client's file"))
     assert [(key, payload["key"]) for _, key, payload in endpoint.received] == [("sp%C3%A4ter/1%0A", "später/1\n")]
@@ -215,6 +242,8 @@ def test_a_message_in_the_log_of_a_run_is_an_event_of_that_run(severity: Severit
         ("file:///tmp/messages", FileNotifier),
         ("https://hooks.example/services/T0kEn", WebhookNotifier),
         ("http://localhost:8080/", WebhookNotifier),
+        ("slack:https://hooks.slack.example/services/T0kEn", WebhookNotifier),
+        ("smtp://mail.example?from=dedp@example.org&to=ops@example.org", EmailNotifier),
     ],
 )
 def test_a_target_is_the_log_a_file_or_a_webhook(target: str, kind: type) -> None:

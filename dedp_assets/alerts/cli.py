@@ -1,0 +1,70 @@
+"""`dedp alerts`: the process that tells people what is wrong."""
+
+import os
+from pathlib import Path
+
+import click
+
+from dedp_assets import local_stack, settings
+from dedp_assets.notifications.notification import Notification
+from dedp_assets.notifications.resource import address_of, notifier_for
+
+_TARGETS = "DEDP_ALERTS"
+
+
+@click.command()
+@click.option(
+    "-w",
+    "--workspace",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The workspace.yaml that names the code servers. They are asked whether they have loaded their code.",
+)
+@click.option("--every", type=click.FloatRange(min=1), default=15.0, show_default=True, help="How often to look, in s.")
+@click.option("--test", is_flag=True, help="Send a test message to each target, and end.")
+def alerts(workspace: Path | None, every: float, test: bool) -> None:
+    """Tell people what is wrong with the system, once per incident, and once more when it is over.
+
+    DEDP_ALERTS says whom to tell. `dedp up` starts this if it is set. It needs PostgreSQL alone, and notices a daemon
+    that has stopped.
+    """
+    targets = settings.alerts() or ["log"]
+    login = settings.smtp_login()
+    for target in targets:
+        notifier_for(target, login, _TARGETS)  # a wrong setting is an error now, and not with the first incident
+    if test:
+        for target in targets:
+            notifier_for(target, login, _TARGETS).send(_TEST)
+            click.echo(f"Sent to {address_of(target)}.")
+        return
+    # Not at the top: the other commands need not wait for Dagster's import.
+    from dedp_assets.alerts.judging import Limits
+    from dedp_assets.alerts.process import World, logging_to_stderr, run
+
+    limits = Limits(
+        daemon=settings.alerts_daemon_seconds(),
+        run=settings.alerts_run_seconds(),
+        queue=settings.alerts_queue_seconds(),
+    )
+    with local_stack.environment() as shared:
+        local_stack.create_instance_schema(shared)
+        os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
+        with logging_to_stderr():
+            click.echo(f"Looking every {every:g} s; telling {', '.join(map(address_of, targets))}.", err=True)
+            run(
+                World(
+                    shared["DEDP_POSTGRES_DSN"],
+                    shared["DEDP_DAGSTER_STORAGE"],
+                    workspace,
+                    targets,
+                    lambda target: notifier_for(target, login, _TARGETS),
+                    limits,
+                ),
+                every,
+            )
+
+
+_TEST = Notification(
+    "alert/test",
+    "This is a test of the alerts",
+    "Alerts reach you. There is nothing to do.",
+)

@@ -1,0 +1,145 @@
+"""Reads the state of the whole system, as far as it can be read, and finds what is wrong in it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.workspace.load import location_origins_from_yaml_paths
+from dagster._serdes import deserialize_value
+from dagster_shared.error import SerializableErrorInfo
+from psycopg2 import InterfaceError, OperationalError
+from psycopg2.errors import QueryCanceled
+from psycopg2.extensions import connection as Connection
+
+from dedp_assets.alerts import judging
+from dedp_assets.alerts.incidents import Incident, Problem
+from dedp_assets.alerts.judging import Instigator, Limits
+from dedp_assets.errors import DedpError
+from dedp_assets.observability import dagster_tables
+from dedp_assets.observability.accounts import rows_by_pipeline
+
+_HOUR = 3600.0
+_ASK_SECONDS = 20.0
+
+
+class Seen(NamedTuple):
+    """What is wrong, and what could not be looked at.
+
+    Attributes:
+        problems: all problems.
+        unseen: why it could not be looked at, by kind of problem.
+    """
+
+    problems: list[Problem]
+    unseen: dict[str, str]
+
+
+def observe(
+    instance: dg.DagsterInstance,
+    dagster: Connection,
+    database: Connection,
+    workspace: Path | None,
+    incidents: Mapping[str, Incident],
+    limits: Limits,
+) -> Seen:
+    """Look at everything. What can't be looked at holds up nothing else.
+
+    Args:
+        instance: The Dagster instance.
+        dagster: To its tables.
+        database: To the project's tables.
+        workspace: The workspace.yaml of the code servers; None if there are none.
+        incidents: The incidents so far.
+        limits: Where a problem begins.
+    """
+    seen = Seen([], {})
+    open_keys = {key for key, incident in incidents.items() if incident.state == "open"}
+    instigators: list[Instigator] = []
+    with _looking_at(("tick", "reconciliation"), seen):
+        instigators += active_instigators(instance, dagster)
+    looks: dict[str, Callable[[], Iterable[Problem]]] = {
+        "daemon": lambda: judging.stopped_daemons(
+            dagster_tables.heartbeats(dagster), instance.get_required_daemon_types(), limits
+        ),
+        "run": lambda: _failed(dagster, incidents),
+        "time-out": lambda: judging.too_long(dagster_tables.runs_under_way(dagster), limits),
+        "tick": lambda: judging.failing_ticks(instigators),
+        "reconciliation": lambda: judging.reconciled_in_vain(instigators, limits),
+        "freshness": lambda: judging.not_fresh(freshness(instance)),
+        "quarantine": lambda: judging.quarantined(rows_by_pipeline(database, _HOUR), open_keys, limits),
+        "location": lambda: judging.not_loaded(broken_locations(workspace) if workspace else {}),
+    }
+    for kind, look in looks.items():
+        with _looking_at((kind,), seen):
+            seen.problems.extend(look())
+    return seen
+
+
+@contextmanager
+def _looking_at(kinds: Iterable[str], seen: Seen) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        is_lost = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(error, QueryCanceled)
+        if is_lost or isinstance(error, DedpError):
+            raise  # the database does not answer, which concerns all kinds
+        seen.unseen.update({kind: f"{type(error).__name__}: {error}" for kind in kinds})
+
+
+def _failed(dagster: Connection, incidents: Mapping[str, Incident]) -> Iterable[Problem]:
+    known = [incident.problem.run_id for incident in incidents.values() if incident.problem.run_id]
+    runs = dagster_tables.failed_runs(dagster, known)
+    return judging.failed(runs, dagster_tables.why_failed(dagster, [run.run_id for run in runs]))
+
+
+def active_instigators(instance: dg.DagsterInstance, dagster: Connection) -> list[Instigator]:
+    """The sensors and schedules that are on, with their last ticks."""
+    states = [state for state in instance.all_instigator_state() if state.status.value != "STOPPED"]
+    ticks = dagster_tables.last_ticks(dagster, [state.selector_id for state in states])
+    return [
+        Instigator(
+            state.origin.repository_origin.code_location_origin.location_name,
+            state.name,
+            "schedule" if state.instigator_type.value == "SCHEDULE" else "sensor",
+            ticks.get(state.selector_id, []),
+            getattr(state.instigator_data, "cursor", None),
+        )
+        for state in states
+    ]
+
+
+def freshness(instance: dg.DagsterInstance) -> dict[str, str]:
+    """The state of each asset that has a freshness policy, as Dagster's freshness daemon has found it."""
+    records = instance.event_log_storage.get_freshness_state_records(instance.all_asset_keys())
+    return {
+        key.to_user_string(): record.freshness_state.value
+        for key, record in records.items()
+        if record.freshness_state.value != "NOT_APPLICABLE"
+    }
+
+
+def broken_locations(workspace: Path) -> dict[str, str]:
+    """Why code locations can't be loaded, by location. Only locations with a code server are asked."""
+    origins = [
+        origin
+        for origin in location_origins_from_yaml_paths([str(workspace)])
+        if isinstance(origin, GrpcServerCodeLocationOrigin)
+    ]
+    if not origins:
+        return {}
+    with ThreadPoolExecutor(max_workers=len(origins)) as asking:
+        errors = asking.map(_error_of, origins)
+        return {origin.location_name: error for origin, error in zip(origins, errors, strict=True) if error is not None}
+
+
+def _error_of(origin: GrpcServerCodeLocationOrigin) -> str | None:
+    try:
+        client: Any = origin.create_client()
+        answer = deserialize_value(client.list_repositories())
+    except Exception as error:  # gRPC's, or Dagster's own around them
+        return f"its code server does not answer ({type(error).__name__})"
+    return answer.message if isinstance(answer, SerializableErrorInfo) else None

@@ -1,0 +1,1 @@
+"""What the system says of itself: figures, logs, traces, and what is broken."""

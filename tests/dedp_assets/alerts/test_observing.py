@@ -1,0 +1,230 @@
+"""What is wrong is found in the tables of a real Dagster instance in PostgreSQL, after real runs."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from dedp_assets.alerts.incidents import Incident
+from dedp_assets.alerts.judging import Limits
+from dedp_assets.alerts.observing import observe
+from dedp_assets.errors import PermanentError
+from dedp_assets.failures import named_failures
+from dedp_assets.local_stack.environment import in_schema
+from dedp_assets.observability.dagster_tables import connected_to_dagster
+
+pytestmark = pytest.mark.slow
+
+DAYS = dg.DailyPartitionsDefinition("2024-01-01")
+BROKEN: set[str] = set()
+
+CONFIG = """
+storage:
+  custom:
+    module: dedp_assets.resources.dagster_storage
+    class: PooledPostgresStorage
+    config: {{postgres_url: "{url}"}}
+run_retries: {{enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}}
+telemetry: {{enabled: false}}
+"""
+
+
+def _work(context: dg.AssetExecutionContext) -> None:
+    if BROKEN & {"all", *context.partition_keys}:
+        raise PermanentError("the file is damaged; ask for another one")
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+def raw(context: dg.AssetExecutionContext) -> None:
+    with named_failures(context.log):
+        _work(context)
+
+
+@dg.asset(partitions_def=DAYS, deps=[raw], backfill_policy=dg.BackfillPolicy.single_run())
+def totals(context: dg.AssetExecutionContext) -> None:
+    with named_failures(context.log):
+        _work(context)
+
+
+@dg.asset
+def report() -> None:
+    if "report" in BROKEN:
+        raise ValueError("no ink")
+
+
+@dg.op
+def sweep() -> None:
+    if "sweep" in BROKEN:
+        raise ValueError("no broom")
+
+
+@dg.job
+def cleaning() -> None:
+    sweep()
+
+
+class System:
+    """A Dagster instance, and what is wrong with it."""
+
+    def __init__(self, instance: dg.DagsterInstance, url: str, database: Connection) -> None:
+        self.instance, self.url, self.database = instance, url, database
+
+    def materialize(self, *assets: dg.AssetsDefinition, **tags: str) -> str:
+        partition = tags.pop("day", None)
+        given = {key.replace("__", "/"): value for key, value in tags.items()}
+        return dg.materialize(
+            assets, instance=self.instance, partition_key=partition, tags=given, raise_on_error=False
+        ).run_id
+
+    def problems(self, *kinds: str, **options: Any) -> list[Any]:
+        # A failure counts after a few seconds.
+        with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE runs SET end_time = end_time - 10 WHERE end_time IS NOT NULL")
+        incidents: dict[str, Incident] = options.pop("incidents", {})
+        with connected_to_dagster(self.url) as dagster:
+            seen = observe(self.instance, dagster, self.database, None, incidents, Limits(**options))
+        assert seen.unseen == {}
+        return [problem for problem in seen.problems if problem.kind in kinds]
+
+    def failed(self) -> list[str]:
+        return [problem.key for problem in self.problems("run")]
+
+
+@pytest.fixture(scope="module")
+def module_system(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    home = tmp_path_factory.mktemp("instance")
+    database = psycopg2.connect(module_dsn)
+    with database, database.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA dagster")
+    url = in_schema(module_dsn, "dagster")
+    (home / "dagster.yaml").write_text(CONFIG.format(url=url))
+    with dg.DagsterInstance.from_config(os.fspath(home)) as instance:
+        yield System(instance, url, database)
+    database.close()
+
+
+@pytest.fixture
+def system(module_system: System) -> Iterator[System]:
+    BROKEN.clear()
+    yield module_system
+    BROKEN.clear()
+    for run in module_system.instance.get_runs():
+        module_system.instance.delete_run(run.run_id)
+
+
+def test_a_partition_that_failed_is_a_problem_until_it_is_materialized(system: System) -> None:
+    BROKEN.add("2024-01-02")
+    run_id = system.materialize(raw, totals, day="2024-01-02")
+    system.materialize(raw, totals, day="2024-01-03")
+    (first, second) = system.problems("run")
+    assert {first.key, second.key} == {"run/raw/2024-01-02", "run/totals/2024-01-02"}
+    assert "the file is damaged; ask for another one" in first.what
+    assert (first.run_id, run_id in first.action) == (run_id, True)
+    BROKEN.clear()
+    system.materialize(raw, day="2024-01-02")
+    assert system.failed() == ["run/totals/2024-01-02"]
+    system.materialize(totals, day="2024-01-02")
+    assert system.failed() == []
+
+
+def test_a_run_that_dagster_starts_again_has_not_failed_yet(system: System) -> None:
+    BROKEN.add("all")
+    run_id = system.materialize(raw, day="2024-01-02")
+    system.instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
+    assert system.failed() == []
+    # The retry has been started, and has failed: the last one. The retry tells of it, and not the first run.
+    retry = system.materialize(raw, day="2024-01-02", dagster__parent_run_id=run_id, dagster__root_run_id=run_id)
+    system.instance.add_run_tags(run_id, {"dagster/auto_retry_run_id": retry})
+    assert [problem.run_id for problem in system.problems("run")] == [retry]
+
+
+def test_a_retry_that_nobody_starts_is_a_failure_after_ten_minutes(system: System) -> None:
+    BROKEN.add("all")
+    run_id = system.materialize(raw, day="2024-01-02")
+    system.instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
+    with psycopg2.connect(system.url) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE runs SET end_time = end_time - 700")
+    assert system.failed() == ["run/raw/2024-01-02"]
+
+
+def test_a_failed_range_is_a_problem_of_each_of_its_partitions(system: System) -> None:
+    BROKEN.add("all")
+    system.materialize(
+        raw, dagster__asset_partition_range_start="2024-01-02", dagster__asset_partition_range_end="2024-01-04"
+    )
+    assert system.failed() == ["run/raw/2024-01-02", "run/raw/2024-01-03", "run/raw/2024-01-04"]
+    BROKEN.clear()
+    system.materialize(raw, day="2024-01-03")
+    assert system.failed() == ["run/raw/2024-01-02", "run/raw/2024-01-04"]
+
+
+def test_an_asset_without_partitions_and_a_job_without_assets_fail_and_recover(system: System) -> None:
+    BROKEN.update(["report", "sweep"])
+    system.materialize(report)
+    cleaning.execute_in_process(instance=system.instance, raise_on_error=False)
+    problems = {problem.key: problem.what for problem in system.problems("run")}
+    assert problems.keys() == {"run/report/", "run/cleaning/"}
+    assert "no ink" in problems["run/report/"]
+    BROKEN.clear()
+    system.materialize(report)
+    cleaning.execute_in_process(instance=system.instance)
+    assert system.failed() == []
+
+
+def test_an_incident_about_an_old_failure_goes_on(system: System) -> None:
+    BROKEN.add("all")
+    system.materialize(raw, day="2024-01-02")
+    (problem,) = system.problems("run")
+    with psycopg2.connect(system.url) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE runs SET end_time = end_time - 30 * 86400")
+    assert system.failed() == []
+    (still,) = system.problems("run", incidents={problem.key: Incident(problem, "open", 0.0)})
+    assert still.key == problem.key
+
+
+def test_a_run_that_executes_for_too_long_and_one_that_waits_are_problems(system: System) -> None:
+    for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING):
+        system.instance.create_run_for_job(cleaning, status=status)
+    assert system.problems("time-out") == []
+    with psycopg2.connect(system.url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE runs SET start_time = extract(epoch FROM now()) - 4000 WHERE status = 'STARTED';"
+            "UPDATE runs SET create_timestamp = create_timestamp - interval '2000 s';"
+            "UPDATE runs SET update_timestamp = update_timestamp - interval '400 s'"
+        )
+    assert sorted(problem.headline for problem in system.problems("time-out")) == [
+        "Runs wait too long for their start",
+        "cleaning is stuck",
+        "cleaning takes too long",
+    ]
+
+
+def test_lines_in_quarantine_are_a_problem_of_their_pipeline(system: System) -> None:
+    with system.database, system.database.cursor() as cursor:
+        cursor.execute(
+            "CREATE SCHEMA IF NOT EXISTS dedp;"
+            "CREATE TABLE dedp.upload_files (rows_loaded bigint, rows_quarantined bigint, dealt_with_at timestamptz);"
+            "INSERT INTO dedp.upload_files VALUES (100, 900, now() - interval '2 h'), (600, 400, now())"
+        )
+    (problem,) = system.problems("quarantine")
+    with system.database, system.database.cursor() as cursor:
+        cursor.execute("DROP TABLE dedp.upload_files")
+    assert "Of the 1,000 lines of the last hour, 400 are in quarantine (40%)" in problem.what
+
+
+def test_a_damaged_record_of_one_kind_hides_no_other_problem(system: System) -> None:
+    BROKEN.add("all")
+    system.materialize(raw, day="2024-01-02")
+    with psycopg2.connect(system.url) as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO daemon_heartbeats (daemon_type, timestamp, body) VALUES ('X', now(), '{')")
+        cursor.execute("UPDATE runs SET end_time = end_time - 10")
+    with connected_to_dagster(system.url) as dagster:
+        seen = observe(system.instance, dagster, system.database, None, {}, Limits())
+    assert seen.unseen.keys() == {"daemon"}
+    assert [problem.kind for problem in seen.problems] == ["run"]
+    with psycopg2.connect(system.url) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM daemon_heartbeats")
