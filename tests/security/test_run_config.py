@@ -18,7 +18,7 @@ from dedp_assets.promotions.deliveries.config import ToTake
 from jobs import client_uploads
 
 DAY = "2024-01-03"
-ARRIVAL = {
+ARRIVAL: dict[str, Any] = {
     "client": "acme",
     "directory": "/landing/acme",
     "file": "orders.csv",
