@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import psycopg2
-import psycopg2.extensions
 
 from dedp_assets import local_stack, settings
 from dedp_assets.alerts.cli import alerts
+from dedp_assets.backup.cli import backup, restore
 from dedp_assets.client_uploads.cli import uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
@@ -24,6 +24,7 @@ from dedp_assets.late_data_integrator.cli import late
 from dedp_assets.observability.cli import doctor, metrics
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources.postgres_programs import connection_of
 from dedp_assets.retention.cli import purge
 from dedp_assets.runs.cli import runs
 from dedp_assets.servers_from_settings import database_dsn
@@ -67,12 +68,14 @@ def dedp() -> None:
 
 dedp.add_command(alerts)
 dedp.add_command(doctor)
+dedp.add_command(backup)
 dedp.add_command(generate)
 dedp.add_command(generate_promotions)
 dedp.add_command(late)
 dedp.add_command(uploads)
 dedp.add_command(metrics)
 dedp.add_command(purge)
+dedp.add_command(restore)
 dedp.add_command(runs)
 dedp.add_command(serve_users)
 
@@ -172,14 +175,13 @@ def load_delta(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
     """Open the project's database with psql, and pass all options to it: `dedp psql -c 'SELECT 1'`."""
-    parts = psycopg2.extensions.parse_dsn(database_dsn())
-    # In the environment, because every user of the machine can read a command line.
-    environment = {**os.environ, "PGPASSWORD": parts.pop("password")} if "password" in parts else None
-    dsn = psycopg2.extensions.make_dsn(**parts)
+    dsn, secret = connection_of(database_dsn())
     command = [str(embedded_postgres.binary("psql")), dsn, *arguments]
     # A child process, not exec: if we have started the embedded server, it stops when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # psql handles Ctrl-C itself
-    sys.exit(subprocess.run(command, env=environment, preexec_fn=local_stack.react_to_interrupts).returncode)
+    sys.exit(
+        subprocess.run(command, env={**os.environ, **secret}, preexec_fn=local_stack.react_to_interrupts).returncode
+    )
 
 
 @dedp.command(name="exec", context_settings={"ignore_unknown_options": True})

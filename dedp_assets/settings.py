@@ -343,8 +343,17 @@ def users_api() -> str | None:
 
 
 def make_home() -> Path:
-    """Create the home and the record of its first day, unless they exist. Return the home."""
+    """Create the home and the record of its first day, unless they exist. Return the home.
+
+    Raises:
+        SettingError: a restore into this home was not completed.
+    """
     folder = home()
+    if unfinished_restore().exists():
+        raise SettingError(
+            f"the restore of a backup into {folder} is under way, or was not completed; in the second case delete what "
+            "is in that folder, and restore again with `dedp restore`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".created.{os.getpid()}"
     draft.write_text(datetime.now(timezone.utc).isoformat(timespec="seconds") + "\n", encoding="utf-8")
@@ -353,6 +362,11 @@ def make_home() -> Path:
         os.link(draft, folder / "created")
     draft.unlink()
     return folder
+
+
+def unfinished_restore() -> Path:
+    """Return the file that exists while a backup is restored into this home, and after that was not completed."""
+    return home() / "restore-unfinished"
 
 
 def suppliers() -> list[str]:

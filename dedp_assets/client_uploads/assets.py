@@ -177,6 +177,12 @@ def _take(connection: Connection, clients: dict[str, Client], arrival: Arrival, 
         raise NotCopied(
             f"{arrival.directory}/{arrival.file}: the settings do not name the client {arrival.client} any more"
         )
+    # Who launches a run chooses its config, and may not choose any folder of this machine.
+    if arrival.directory != str(client.directory.path):
+        raise NotCopied(
+            f"{arrival.directory}/{arrival.file} is not taken: the directory of {arrival.client} is "
+            f"{client.directory.path}, and a run takes files of that one only"
+        )
     return take_file(connection, arrival, client, contract.copy_of(arrival.client, arrival.file), source)
 
 

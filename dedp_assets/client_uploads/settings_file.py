@@ -176,6 +176,8 @@ def problem_of_client(client: str) -> str:
     """Why a directory's name can't be the name of a client, in words, or ""."""
     if not client.strip() or len(client) > _LONGEST_CLIENT:
         return f"has {len(client)} characters; expected 1 to {_LONGEST_CLIENT}"
+    if client in (".", ".."):
+        return "is no name of a folder"
     if not is_text(client):
         return "is not UTF-8"
     return "has a control character, a slash or three dots in it" if _NOT_IN_A_CLIENT.search(client) else ""

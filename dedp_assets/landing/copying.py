@@ -5,8 +5,10 @@ unchanged from the settle time before the copy until after the copy. A file that
 another version, and is copied in its turn. `landing.versions` says when a version is complete.
 """
 
+import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import BinaryIO
 
 from dedp_assets.errors import PermanentError, TransientError
 from dedp_assets.landing.copies import CopyRecord, lock_of, named_storage_errors, replacing
+from dedp_assets.landing.links import LEADS_OUT, leads_out, place_of
 from dedp_assets.landing.versions import FileVersion, stream_begins_with
 
 _CHUNK_BYTES = 1 << 20
@@ -89,6 +92,7 @@ def copy_when_settled(
     patience: float = 60,
     seen: SeenSince | None = None,
     beginning: CopyRecord | None = None,
+    root: Path | None = None,
 ) -> CopiedFile:
     """Copy one complete version of a file. The destination is replaced as a whole or not at all.
 
@@ -101,6 +105,7 @@ def copy_when_settled(
         patience: When to give up on a file that does not come to rest, in s.
         seen: What this process has seen of the file before.
         beginning: An earlier copy, if the file must begin with its content.
+        root: The folder that the file's writers write to; by default the folder that it lies in.
 
     Returns:
         What was copied.
@@ -113,7 +118,7 @@ def copy_when_settled(
     """
     with named_storage_errors(f"copy {source} to {destination}"):
         return _copy_when_settled(
-            source, destination, settle_seconds, patience, seen if seen is not None else SeenSince(), beginning
+            source, destination, settle_seconds, patience, seen if seen is not None else SeenSince(), beginning, root
         )
 
 
@@ -124,10 +129,11 @@ def _copy_when_settled(
     patience: float,
     seen: SeenSince,
     beginning: CopyRecord | None,
+    root: Path | None,
 ) -> CopiedFile:
     give_up = time.monotonic() + patience
     while True:
-        with open_landed(source) as stream:
+        with open_landed(source, root) as stream:
             before = _wait_until_settled(stream, source, settle_seconds, give_up, seen)
             if before.size == 0:
                 raise NotCopied(f"{source} is empty; expected a header and at least one line")
@@ -145,15 +151,37 @@ def _copy_when_settled(
             raise _still_being_written(source, f"it changed during every copy for {patience:g} s")
 
 
-def open_landed(source: Path) -> BinaryIO:
-    """Open a landed file to copy it. Raises NotCopied if it is no regular file, or can't be opened."""
+def open_landed(source: Path, root: Path | None = None) -> BinaryIO:
+    """Open a landed file to copy it.
+
+    Args:
+        source: The file.
+        root: The folder that its writers write to; by default the folder that it lies in.
+
+    Raises:
+        NotCopied: It is no regular file, can't be opened, or is reached by a link of somebody else out of `root`.
+    """
     try:
-        if not source.is_file():
-            found = "a folder or a special file" if source.exists() else "nothing"
-            raise NotCopied(f"expected a file at {source}, found {found}")
-        return open(source, "rb")
+        # A pipe that has just taken the file's place would hold us up for ever.
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotCopied(f"expected a file at {source}, found nothing") from None
     except OSError as error:
-        raise NotCopied(f"{source} can't be read: {error.strerror}") from error
+        is_special = error.errno == errno.ENXIO  # a socket, for example
+        found = "a folder or a special file" if is_special else ""
+        problem = (
+            f"expected a file at {source}, found {found}" if found else f"{source} can't be read: {error.strerror}"
+        )
+        raise NotCopied(problem) from error
+    problem = ""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        problem = f"expected a file at {source}, found a folder or a special file"
+    elif leads_out(source, source.parent if root is None else root, place_of(descriptor, source)):
+        problem = f"{source} {LEADS_OUT}"
+    if problem:
+        os.close(descriptor)
+        raise NotCopied(problem)
+    return open(descriptor, "rb")
 
 
 def _version(stream: BinaryIO) -> FileVersion:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dedp_assets.days import day_of
+from dedp_assets.landing.links import LEADS_OUT, leads_out
 from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
 
 # Takes the place of a day where the undated file is meant.
@@ -98,6 +99,8 @@ def _add(listing: Listing, day: str, landing: DatedFolder) -> bool:
     else:
         if not stat.S_ISREG(status.st_mode):
             problem = "is not a file"
+        elif leads_out(path, landing.path, os.path.realpath(path)):
+            problem = LEADS_OUT
         elif os.access(path, os.R_OK):
             listing.files[day] = FileVersion.of(status)
             return True

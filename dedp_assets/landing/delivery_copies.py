@@ -230,7 +230,8 @@ def _copy_content(source: Path, folder: Path, version: FileVersion) -> CopiedCon
     draft = folder / ".content.part"
     draft.unlink(missing_ok=True)  # of a run that was killed
     try:
-        with open_landed(source) as stream:
+        # The supplier makes the folder of the day, too.
+        with open_landed(source, source.parent.parent) as stream:
             copied = copy_stream(stream, draft, source, version)
             if copied.size_bytes != version.size or not is_unchanged(stream, version):
                 return None

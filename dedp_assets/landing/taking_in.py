@@ -87,7 +87,12 @@ class TakingIn:
         before = read_record(copy)
         try:
             copied = copy_when_settled(
-                source, copy, settle_seconds=self._settle_seconds, seen=self._seen, beginning=beginning
+                source,
+                copy,
+                settle_seconds=self._settle_seconds,
+                seen=self._seen,
+                beginning=beginning,
+                root=self._landing.path,
             )
         except AnotherFile as error:
             assert beginning is not None
@@ -110,6 +115,12 @@ class TakingIn:
         dated, undated, copy = self._landing.file_of(day), self._landing.file_of(UNDATED), self._copy_of(day)
         requested = self._config.sources.get(day)
         if requested is not None:
+            # Who launches a run chooses its config, and may not choose any file of this machine.
+            if requested not in (self._landing.name_of(day), self._landing.name_of(UNDATED)):
+                raise NotCopied(
+                    f"the run config gives {day} the file {requested!r}; expected {self._landing.name_of(day)} or "
+                    f"{self._landing.name_of(UNDATED)}"
+                )
             source = self._landing.path / requested
             if not os.path.lexists(source):
                 raise NotCopied(

@@ -256,6 +256,12 @@ def read_object(uri: str, name: str, version: StoredObject, part_bytes: int = 8 
         yield content
 
 
+def upload(uri: str, name: str, source: Path) -> None:
+    """Write an object from a file of any size, as a whole. Raises the errors of `list_objects`."""
+    with _storage_problems(f"{uri}/{name} can't be written", uri):
+        _folder(uri).put(name, source)
+
+
 def is_object_store(uri: str) -> bool:
     """Whether a text is the URI of an object store, and not a path."""
     return not _is_local(uri)

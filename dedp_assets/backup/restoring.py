@@ -1,0 +1,111 @@
+"""Restores a backup into an empty home and an empty database."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from dedp_assets.backup import database, lake
+from dedp_assets.backup.archive import DUMP, Entry, Manifest, check_is_empty, entries, read_manifest, verify
+from dedp_assets.backup.backing_up import size
+from dedp_assets.backup.errors import BackupError
+from dedp_assets.backup.places import HOME, INTERNAL, LAKE, LANDING, LOGS, Places
+from dedp_assets.backup.versions import check_is_not_newer, installed_versions, known_migrations
+from dedp_assets.delta.log_files import LOG
+from dedp_assets.resources import object_store
+
+
+def restore(
+    source: Path,
+    places: Places,
+    database_of: Callable[[], AbstractContextManager[str]],
+    mark: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Restore a backup. Nothing is changed before the whole backup has been read and found sound.
+
+    Args:
+        source: the folder of the backup.
+        places: where the parts of the system are to be. All of them must be empty, or not be there.
+        database_of: gives the address of the database while its block lasts. It must be empty, too.
+        mark: a file that exists while a restore is under way, or was not completed.
+        say: is told how it goes.
+
+    Raises:
+        BackupError: the backup or a place for it can't be used.
+    """
+    manifest = read_manifest(source)
+    check_is_not_newer(manifest.versions, manifest.migrations, installed_versions(), known_migrations())
+    _check_is_empty(places, manifest)
+    _check_space(places, manifest)
+    say(f"reading all of {source}: {manifest.files} files, {size(manifest.bytes)}")
+    verify(source)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch(exist_ok=False)
+    with database_of() as dsn:
+        database.check_version(dsn, manifest.versions["postgres"])
+        database.check_is_empty(dsn, manifest.schemas)
+        say("the files")
+        _restore_files(source, places)
+        say("the database")
+        database.load(dsn, source / DUMP)
+    os.sync()
+    mark.unlink()
+    return manifest
+
+
+def end_interrupted_runs(environment: Mapping[str, str]) -> None:
+    """Report the runs as failed that were under way when the backup was made. Dagster repeats them.
+
+    Args:
+        environment: the environment variables of a process of this system.
+    """
+    command = [sys.executable, "-m", "dedp_assets.backup.interrupted_runs"]
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True)
+    if done.returncode:
+        raise BackupError(
+            "everything is restored, but the runs that were under way when the backup was made could not be reported "
+            f"as failed: {' '.join(done.stderr.split())[-500:]}. Cancel them in Dagster's UI"
+        )
+
+
+def _check_is_empty(places: Places, manifest: Manifest) -> None:
+    check_is_empty(places.home, "the home (DEDP_HOME)")
+    if INTERNAL in manifest.parts:
+        check_is_empty(places.internal, "the folder for our copies (DEDP_INTERNAL)")
+    if LANDING in manifest.parts:
+        check_is_empty(places.landing, "the landing folder (DEDP_LANDING)")
+    if LAKE in manifest.parts:
+        if not object_store.is_object_store(places.lake):
+            check_is_empty(Path(places.lake), "the folder for the Delta tables (DEDP_DATA_URI)")
+        elif next(lake.lake_at(places.lake).files(), None) is not None:
+            raise BackupError(f"the place for the Delta tables (DEDP_DATA_URI), {places.lake}, is not empty")
+
+
+def _check_space(places: Places, manifest: Manifest) -> None:
+    there = next(folder for folder in (places.home, *places.home.parents) if folder.is_dir())
+    free, needed = shutil.disk_usage(there).free, manifest.bytes + manifest.database_bytes
+    if free < needed:
+        raise BackupError(f"the restore may need {size(needed)}, and {size(free)} are free in {there}")
+
+
+def _restore_files(source: Path, places: Places) -> None:
+    roots = {HOME: places.home, INTERNAL: places.internal, LANDING: places.landing, LOGS: places.logs}
+    into = lake.lake_at(places.lake)
+    for is_log in (False, True):  # who reads a table meanwhile finds all of it, or none
+        for entry in entries(source):
+            part, _, path = entry.path.partition("/")
+            if part == LAKE and (f"/{LOG}/" in path) == is_log:
+                into.put(path, source / entry.path)
+            elif part in roots and not is_log:
+                _restore_file(source / entry.path, roots[part] / path, entry)
+
+
+def _restore_file(source: Path, target: Path, entry: Entry) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(entry.mode)
+    os.utime(target, ns=(entry.modified_ns, entry.modified_ns))

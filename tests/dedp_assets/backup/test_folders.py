@@ -1,0 +1,108 @@
+"""Copying folders into a backup while others write to them."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dedp_assets.backup.archive import Draft
+from dedp_assets.backup.folders import copy_landed, copy_own, size_of
+from dedp_assets.landing.copies import CopyRecord, lock_of, replacing
+from dedp_assets.landing.versions import FileVersion
+from dedp_assets.whole_files import write_whole
+
+SETTLE_SECONDS = 0.3
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+def copied(draft: Draft, part: str) -> dict[str, bytes]:
+    folder = draft.folder / part
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(path: Path, content: str = "content") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def test_files_are_copied_and_locks_drafts_links_and_pipes_are_not(root: Path, draft: Draft, tmp_path: Path) -> None:
+    write(tmp_path / "secret")
+    write(root / "a" / "file")
+    write(root / "a" / ".lock")
+    write(root / "a" / ".source.json.part")
+    (root / "a" / "link").symlink_to(tmp_path / "secret")
+    (root / "linked folder").symlink_to(tmp_path)
+    os.mkfifo(root / "a" / "pipe")
+    copy_own(root, "internal", draft)
+    copy_landed(root, "landing", draft, 0)
+    assert copied(draft, "internal") == copied(draft, "landing") == {"a/file": b"content"}
+    assert size_of(root) == len("content")
+
+
+def test_a_copy_and_its_record_are_copied_together_while_they_are_replaced(root: Path, draft: Draft) -> None:
+    """Without the lock, one of them could be of the old content and the other of the new."""
+    copy = root / "devices" / "20240101" / "dataset.csv"
+    contents = {name: CopyRecord(name, FileVersion(1, 2, 3, 4), name * 64) for name in "ab"}
+
+    def replace(name: str) -> None:
+        with lock_of(copy.parent), replacing(copy, contents[name]):
+            write_whole(copy, name.encode())
+            time.sleep(0.002)
+
+    replace("a")
+    stop = threading.Event()
+
+    def keep_replacing() -> None:
+        while not stop.is_set():
+            replace("b")
+            replace("a")
+
+    writer = threading.Thread(target=keep_replacing)
+    writer.start()
+    try:
+        for number in range(40):
+            copy_own(root, f"copy{number}", draft)
+    finally:
+        stop.set()
+        writer.join()
+    for number in range(40):
+        found = copied(draft, f"copy{number}")
+        content = found["devices/20240101/dataset.csv"].decode()
+        assert f'"sha256": "{content * 64}"'.encode() in found["devices/20240101/source.json"]
+        assert b"before" not in found["devices/20240101/source.json"]
+
+
+def test_a_landed_file_that_is_being_written_is_waited_for(root: Path, draft: Draft) -> None:
+    write(root / "whole")
+    time.sleep(SETTLE_SECONDS)
+    write(root / "growing", "half")
+
+    def finish() -> None:
+        time.sleep(SETTLE_SECONDS / 2)
+        write(root / "growing", "half and half")
+
+    writer = threading.Thread(target=finish)
+    writer.start()
+    copy_landed(root, "landing", draft, SETTLE_SECONDS)
+    writer.join()
+    assert copied(draft, "landing") == {"whole": b"content", "growing": b"half and half"}
+    assert draft.left_out == []
+
+
+def test_a_landed_file_that_does_not_come_to_rest_is_left_out_and_named(root: Path, draft: Draft) -> None:
+    write(root / "whole")
+    os.utime(root / "whole", (1, 1))
+    time.sleep(SETTLE_SECONDS)
+    write(root / "growing")
+    copy_landed(root, "landing", draft, settle_seconds=SETTLE_SECONDS, patience_seconds=0)
+    assert copied(draft, "landing") == {"whole": b"content"}
+    assert draft.left_out == [f"{root}/growing: it is still being written; deliver it again after a restore"]
+    assert draft.files == 1
