@@ -59,7 +59,8 @@ def test_no_password_is_in_the_environment_and_none_has_a_default(project: dict[
             assert "PASSWORD" not in variable or value.startswith("/run/secrets/"), name
     for secret in project["secrets"].values():
         assert secret.keys() == {"name", "file"}
-        assert not Path(secret["file"]).exists(), "a secret is in the repository"
+        assert Path(secret["file"]).parent == DOCKER / "secrets"
+    assert "docker/secrets/" in (DOCKER.parent / ".gitignore").read_text().splitlines()
 
 
 def test_only_the_page_and_the_figures_can_be_reached_and_only_from_this_machine(project: dict[str, Any]) -> None:
