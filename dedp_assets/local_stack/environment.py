@@ -15,7 +15,7 @@ from dedp_assets import settings
 from dedp_assets.local_stack.errors import StackError
 from dedp_assets.resources import embedded_postgres
 
-# In a checkout these files are links to docker/dagster.yaml and workspace.yaml. A wheel contains copies.
+# In a checkout, workspace.yaml is a link to that of the top folder. A wheel contains a copy.
 _DEPLOYMENT = Path(str(resources.files("dedp_assets"))) / "deployment"
 INSTANCE_CONFIG = _DEPLOYMENT / "dagster.yaml"
 WORKSPACE = _DEPLOYMENT / "workspace.yaml"

@@ -30,7 +30,7 @@ from dedp_assets.request_ids import REQUEST_TAG
 RUNS, RUN_TAGS, TRIMMED = "runs", "their tags", "runs that stay, without their log"
 EVENTS, EVENT_TAGS, CHECK_RESULTS = "events", "tags of events", "results of checks"
 TICKS, EVALUATIONS, BACKFILLS = "ticks", "evaluations of conditions", "backfills"
-OUTPUTS = "outputs of runs and ticks"
+OUTPUTS = "outputs of runs"
 COUNTED = (RUNS, RUN_TAGS, TRIMMED, EVENTS, EVENT_TAGS, CHECK_RESULTS, TICKS, EVALUATIONS, BACKFILLS, OUTPUTS)
 
 _BATCH_RUNS = 200
@@ -305,10 +305,9 @@ def _ticks(old: _Old, batch: int) -> Iterator[dict[str, int]]:
     after = 0
     while found := old.rows(_DELETE_TICKS, after_id=after, batch=batch):
         after = max(number for number, _ in found)
-        outputs = [place for _, place in found if place]
-        for place in outputs:
+        for place in filter(None, (place for _, place in found)):
             old.delete_output(log_key=place)
-        yield {TICKS: len(found), OUTPUTS: len(outputs)}
+        yield {TICKS: len(found)}
 
 
 def _evaluations(old: _Old, batch: int) -> Iterator[dict[str, int]]:

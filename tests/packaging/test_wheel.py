@@ -26,7 +26,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        for name, original in {"dagster.yaml": "docker/dagster.yaml", "workspace.yaml": "workspace.yaml"}.items():
+        for name, original in {
+            "dagster.yaml": "dedp_assets/deployment/dagster.yaml",
+            "workspace.yaml": "workspace.yaml",
+        }.items():
             packed = archive.read(f"dedp_assets/deployment/{name}").decode()
             assert packed == (settings.REPOSITORY / original).read_text()
     assert "dedp_assets/generator/examples/devices_50.yaml" in names

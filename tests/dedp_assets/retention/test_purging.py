@@ -337,7 +337,7 @@ def test_the_latest_tick_of_each_sensor_stays_and_the_output_of_the_others_goes(
                 )
             )
     counted = purged()
-    assert (counted[purging.TICKS], counted[purging.OUTPUTS] > 0) == (4, True)
+    assert counted[purging.TICKS] == 4
     assert [tick.timestamp for tick in instance.get_ticks("landed", "landed")] == [1_700_000_002]
     assert not instance.compute_log_manager.get_log_data(place).stdout
 
