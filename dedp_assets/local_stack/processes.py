@@ -1,7 +1,7 @@
 """The processes of a system, as commands: a code server for each location, Dagster's daemon, and its web server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dagster_warm_launcher.forks import SHARED_IMPORTS
@@ -70,6 +70,13 @@ def commands(
         Command("web server", web),
         *([Command("alerts", (*ALERTS, "-w", str(workspace)))] if has_alerts else []),
     ]
+
+
+def with_json_logs(command: Command) -> Command:
+    """The same command, which logs lines of JSON if it is one of Dagster's."""
+    if command.arguments[1] not in ("dagster_warm_launcher", "dagster_webserver", DAEMON[1]):
+        return command
+    return replace(command, arguments=(*command.arguments, "--log-format", "json"))
 
 
 def _code_server(location: Location, socket: Path) -> Command:
