@@ -229,6 +229,11 @@ def alerts() -> list[str]:
     return list(dict.fromkeys((os.environ.get("DEDP_ALERTS") or "").split()))
 
 
+def sends_traces() -> bool:
+    """Return whether OpenTelemetry's own variables name an endpoint for traces."""
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT"))
+
+
 def alerts_daemon_seconds() -> float:
     """Return how long a daemon may give no sign of life before somebody is alerted, in s.
 

@@ -99,7 +99,14 @@ def running(
         log.parent.mkdir(exist_ok=True)
         found = locations(workspace)
         folder = cleanup.enter_context(sockets(home))
-        started = commands(found, folder, write_workspace(folder, found), port, bool(settings.alerts()))
+        started = commands(
+            found,
+            folder,
+            write_workspace(folder, found),
+            port,
+            has_alerts=bool(settings.alerts()),
+            has_traces=settings.sends_traces(),
+        )
         if settings.logs_json():
             started = [with_json_logs(command) for command in started]
         with open(log, "ab", buffering=0) as output:

@@ -1,4 +1,5 @@
-"""`dedp doctor`, what is wrong with this installation; `dedp metrics`, its figures; `dedp logs`, what its runs say."""
+"""`dedp doctor`, what is wrong with this installation; `dedp metrics`, its figures; `dedp logs` and
+`dedp traces`, what its runs say and how long they take."""
 
 import json
 import os
@@ -17,7 +18,7 @@ import yaml
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import local_stack, settings
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.notifications.resource import notifier_for
 from dedp_assets.observability import doctor as checks
 from dedp_assets.observability.doctor import Finding
@@ -264,6 +265,43 @@ def logs(since: float, follow: bool) -> None:
                 raise
             click.echo(str(error), err=True)
             time.sleep(5)
+
+
+@click.command()
+@click.option("--since", default=3600.0, show_default=True, help="Begin with runs that ended so long ago, in s.")
+@click.option("--every", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How often to look, in s.")
+@click.option("--once", is_flag=True, help="Send what there is, and end.")
+def traces(since: float, every: float, once: bool) -> None:
+    """Send the traces of finished runs by OTLP over HTTP, to OTEL_EXPORTER_OTLP_ENDPOINT.
+
+    A run is a trace; its wait and each attempt of its steps are spans of it. All variables of OpenTelemetry are in
+    force, such as OTEL_EXPORTER_OTLP_HEADERS. `dedp up` starts this if the endpoint is set.
+    """
+    if not settings.sends_traces():
+        raise SettingError("OTEL_EXPORTER_OTLP_ENDPOINT is not set; expected a URL such as http://localhost:4318")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        from dedp_assets.observability.traces import Sender
+    except ImportError as error:
+        raise SettingError(f"{error}; install OpenTelemetry: pip install 'dedp-assets[otel]'") from None
+    from dedp_assets.observability.dagster_tables import connected_to_dagster
+    from dedp_assets.resources.postgres import DatabaseUnavailable
+
+    storage = _storage(database_dsn())
+    sender = Sender(OTLPSpanExporter(), time.time() - since)
+    while True:
+        try:
+            with connected_to_dagster(storage) as dagster:
+                while sent := sender.send(dagster):
+                    click.echo(f"{sent} traces sent", err=True)
+        except DatabaseUnavailable as error:
+            if once:
+                raise
+            click.echo(str(error), err=True)
+        if once:
+            return
+        time.sleep(every)
 
 
 def _storage(dsn: str) -> str:
