@@ -21,7 +21,7 @@ from dedp_assets.client_uploads.cli import uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
-from dedp_assets.observability.cli import doctor, metrics
+from dedp_assets.observability.cli import doctor, logs, metrics, traces
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres_programs import connection_of
@@ -72,12 +72,14 @@ dedp.add_command(backup)
 dedp.add_command(generate)
 dedp.add_command(generate_promotions)
 dedp.add_command(late)
+dedp.add_command(logs)
 dedp.add_command(uploads)
 dedp.add_command(metrics)
 dedp.add_command(purge)
 dedp.add_command(restore)
 dedp.add_command(runs)
 dedp.add_command(serve_users)
+dedp.add_command(traces)
 
 
 @dedp.command()

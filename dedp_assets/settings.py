@@ -15,6 +15,7 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_SPARK_MEMORY`    | `1g`                            | the Java heap of an embedded Spark server            |
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
+| `DEDP_LOG_FORMAT`      | `text`                          | `json`: Dagster's processes log lines of JSON        |
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
 | `DEDP_ALERTS`          | none: nobody is alerted         | where alerts go: targets, separated by spaces        |
 | `DEDP_ALERTS_DAEMON_SECONDS` | `180`                     | a daemon that is silent for so long has stopped      |
@@ -263,6 +264,18 @@ def _seconds(name: str, default: float, at_least: float) -> float:
     return seconds
 
 
+def logs_json() -> bool:
+    """Return whether the processes of `dedp up` log lines of JSON.
+
+    Raises:
+        SettingError: the value is neither `text` nor `json`.
+    """
+    value = os.environ.get("DEDP_LOG_FORMAT") or "text"
+    if value not in ("text", "json"):
+        raise SettingError(f"DEDP_LOG_FORMAT is {value!r}; expected text or json")
+    return value == "json"
+
+
 def notify() -> str:
     """Return the target of notifications, as `notifications.notifier_for` takes it. May hold a token: never log it."""
     return os.environ.get("DEDP_NOTIFY") or "log"
@@ -271,6 +284,11 @@ def notify() -> str:
 def alerts() -> list[str]:
     """Return the targets of alerts, as `notifications.notifier_for` takes them. They may hold tokens: never log."""
     return list(dict.fromkeys((os.environ.get("DEDP_ALERTS") or "").split()))
+
+
+def sends_traces() -> bool:
+    """Return whether OpenTelemetry's own variables name an endpoint for traces."""
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT"))
 
 
 def alerts_daemon_seconds() -> float:

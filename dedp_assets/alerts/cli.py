@@ -1,5 +1,6 @@
 """`dedp alerts`: the process that tells people what is wrong."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from dedp_assets.notifications.notification import Notification
 from dedp_assets.notifications.resource import address_of, notifier_for
 
 _TARGETS = "DEDP_ALERTS"
+
+_log = logging.getLogger("dedp.alerts")
 
 
 @click.command()
@@ -48,8 +51,8 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
     with local_stack.environment() as shared:
         local_stack.create_instance_schema(shared)
         os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
-        with logging_to_stderr():
-            click.echo(f"Looking every {every:g} s; telling {', '.join(map(address_of, targets))}.", err=True)
+        with logging_to_stderr(settings.logs_json()):
+            _log.info("looking every %g s; telling %s", every, ", ".join(map(address_of, targets)))
             run(
                 World(
                     shared["DEDP_POSTGRES_DSN"],

@@ -22,6 +22,7 @@ from dedp_assets.alerts.store import ensure_tables, look, read_incidents
 from dedp_assets.errors import DedpError
 from dedp_assets.notifications.notification import Notification, Notifier
 from dedp_assets.observability.dagster_tables import connected_to_dagster
+from dedp_assets.observability.json_logs import JsonLines
 from dedp_assets.resources.postgres import DatabaseUnavailable, connect
 
 EVERY_SECONDS = 15.0
@@ -148,10 +149,10 @@ def _not_sent(world: World, waiting: Sequence[tuple[str, Message]]) -> Iterator[
 
 
 @contextmanager
-def logging_to_stderr() -> Iterator[None]:
-    """Show what the process does."""
+def logging_to_stderr(as_json: bool) -> Iterator[None]:
+    """Show what the process does, as text or as lines of JSON."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     try:

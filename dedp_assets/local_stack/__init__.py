@@ -21,7 +21,7 @@ from dedp_assets.local_stack.environment import (
 )
 from dedp_assets.local_stack.errors import StackError
 from dedp_assets.local_stack.lock import lock_of_system, running_pid, stop_running
-from dedp_assets.local_stack.processes import HOST, commands
+from dedp_assets.local_stack.processes import HOST, commands, with_json_logs
 from dedp_assets.local_stack.readiness import log_tail, wait_until_ready
 from dedp_assets.local_stack.supervision import Supervision
 from dedp_assets.local_stack.workspace import locations, sockets, write_workspace
@@ -99,7 +99,16 @@ def running(
         log.parent.mkdir(exist_ok=True)
         found = locations(workspace)
         folder = cleanup.enter_context(sockets(home))
-        started = commands(found, folder, write_workspace(folder, found), port, bool(settings.alerts()))
+        started = commands(
+            found,
+            folder,
+            write_workspace(folder, found),
+            port,
+            has_alerts=bool(settings.alerts()),
+            has_traces=settings.sends_traces(),
+        )
+        if settings.logs_json():
+            started = [with_json_logs(command) for command in started]
         with open(log, "ab", buffering=0) as output:
             directory = str(workspace.resolve().parent)
             supervision = cleanup.enter_context(

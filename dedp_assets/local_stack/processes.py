@@ -1,7 +1,7 @@
 """The processes of a system, as commands: a code server for each location, Dagster's daemon, and its web server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dagster_warm_launcher.forks import SHARED_IMPORTS
@@ -15,6 +15,9 @@ DAEMON = ("-m", "dedp_assets.doorbell")
 
 # Tells people what is wrong, if the settings say whom.
 ALERTS = ("-m", "dedp_assets.alerts")
+
+# Sends the traces of finished runs, if the settings say where.
+TRACES = ("-m", "dedp_assets.observability")
 
 # What several of the processes import. It happens once, in a process that they are forks of. Nothing of ours is here,
 # because it would stay as it was when somebody changes it.
@@ -50,7 +53,12 @@ class Command:
 
 
 def commands(
-    locations: Sequence[Location], sockets: Path, workspace: Path, port: int, has_alerts: bool = False
+    locations: Sequence[Location],
+    sockets: Path,
+    workspace: Path,
+    port: int,
+    has_alerts: bool = False,
+    has_traces: bool = False,
 ) -> list[Command]:
     """Return the commands of a system.
 
@@ -60,6 +68,7 @@ def commands(
         workspace: the workspace.yaml that names these.
         port: the port of the UI, on 127.0.0.1.
         has_alerts: whether somebody is to be told what is wrong.
+        has_traces: whether the traces of runs are to be sent somewhere.
     """
     found = [_code_server(location, socket_of(sockets, location)) for location in locations]
     web = ("-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace))
@@ -69,7 +78,15 @@ def commands(
         Command("daemon", (*DAEMON, "-w", str(workspace))),
         Command("web server", web),
         *([Command("alerts", (*ALERTS, "-w", str(workspace)))] if has_alerts else []),
+        *([Command("traces", TRACES)] if has_traces else []),
     ]
+
+
+def with_json_logs(command: Command) -> Command:
+    """The same command, which logs lines of JSON if it is one of Dagster's."""
+    if command.arguments[1] not in ("dagster_warm_launcher", "dagster_webserver", DAEMON[1]):
+        return command
+    return replace(command, arguments=(*command.arguments, "--log-format", "json"))
 
 
 def _code_server(location: Location, socket: Path) -> Command:

@@ -1,9 +1,11 @@
-"""`dedp doctor`, what is wrong with this installation; and `dedp metrics`, its figures for Prometheus."""
+"""`dedp doctor`, what is wrong with this installation; `dedp metrics`, its figures; `dedp logs` and
+`dedp traces`, what its runs say and how long they take."""
 
 import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from importlib import metadata
@@ -16,7 +18,7 @@ import yaml
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import local_stack, settings
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.notifications.resource import notifier_for
 from dedp_assets.observability import doctor as checks
 from dedp_assets.observability.doctor import Finding
@@ -193,6 +195,7 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_SETTLE_SECONDS": settings.settle_seconds,
     "DEDP_DOORBELL": settings.doorbell_is_on,
     "DEDP_DOORBELL_NET_SECONDS": settings.doorbell_net_seconds,
+    "DEDP_LOG_FORMAT": settings.logs_json,
     "DEDP_SMTP_USER": settings.smtp_login,
     "DEDP_NOTIFY": lambda: notifier_for(settings.notify(), settings.smtp_login()),
     "DEDP_ALERTS": _targets,
@@ -231,6 +234,80 @@ def metrics(serve: bool, host: str, port: int) -> None:
         thread.join(1)
 
 
+@click.command()
+@click.option("--since", default=3600.0, show_default=True, help="How far back to begin, in s.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+def logs(since: float, follow: bool) -> None:
+    """Print what all runs log, as JSON lines.
+
+    A line has `timestamp`, `level` and `event` (the text), and as far as there are such: `type` (of Dagster's events),
+    `location`, `job`, `run_id`, `step`, `asset`, `partition`, `error`. It comes from Dagster's event log.
+    """
+    from dedp_assets.observability import run_logs
+    from dedp_assets.observability.dagster_tables import connected_to_dagster
+    from dedp_assets.resources.postgres import DatabaseUnavailable
+
+    storage = _storage(database_dsn())
+    place: run_logs.Place | None = None
+    while True:
+        try:
+            with connected_to_dagster(storage) as dagster:
+                place = place or run_logs.place_before(dagster, since)
+                while True:
+                    lines, place = run_logs.read_on(dagster, place)
+                    click.echo("".join(f"{line}\n" for line in lines), nl=False)
+                    if not lines and not follow:
+                        return
+                    if not lines:
+                        time.sleep(1)
+        except DatabaseUnavailable as error:
+            if not follow:
+                raise
+            click.echo(str(error), err=True)
+            time.sleep(5)
+
+
+@click.command()
+@click.option("--since", default=3600.0, show_default=True, help="Begin with runs that ended so long ago, in s.")
+@click.option("--every", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How often to look, in s.")
+@click.option("--once", is_flag=True, help="Send what there is, and end.")
+def traces(since: float, every: float, once: bool) -> None:
+    """Send the traces of finished runs by OTLP over HTTP, to OTEL_EXPORTER_OTLP_ENDPOINT.
+
+    A run is a trace; its wait and each attempt of its steps are spans of it. All variables of OpenTelemetry are in
+    force, such as OTEL_EXPORTER_OTLP_HEADERS. `dedp up` starts this if the endpoint is set.
+    """
+    if not settings.sends_traces():
+        raise SettingError("OTEL_EXPORTER_OTLP_ENDPOINT is not set; expected a URL such as http://localhost:4318")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        from dedp_assets.observability.traces import Sender
+    except ImportError as error:
+        raise SettingError(f"{error}; install OpenTelemetry: pip install 'dedp-assets[otel]'") from None
+    from dedp_assets.observability.dagster_tables import connected_to_dagster
+    from dedp_assets.resources.postgres import DatabaseUnavailable
+
+    storage = _storage(database_dsn())
+    sender = Sender(OTLPSpanExporter(), time.time() - since)
+    while True:
+        try:
+            with connected_to_dagster(storage) as dagster:
+                while sent := sender.send(dagster):
+                    click.echo(f"{sent} traces sent", err=True)
+        except DatabaseUnavailable as error:
+            if once:
+                raise
+            click.echo(str(error), err=True)
+        if once:
+            return
+        time.sleep(every)
+
+
+def _storage(dsn: str) -> str:
+    return os.environ.get("DEDP_DAGSTER_STORAGE") or local_stack.in_dagster_schema(dsn)
+
+
 def all_metrics(dsn: str) -> "Iterator[Metric]":
     """All figures of the system. Raises DatabaseUnavailable if PostgreSQL does not answer."""
     from dedp_assets.client_uploads.figures import read_arrivals, read_overview
@@ -245,6 +322,5 @@ def all_metrics(dsn: str) -> "Iterator[Metric]":
         overview = read_overview(connection)
         arrivals = {window: read_arrivals(connection, seconds) for window, seconds in WINDOWS.items()}
         yield from upload_metrics(overview, arrivals)
-    storage = os.environ.get("DEDP_DAGSTER_STORAGE") or local_stack.in_dagster_schema(dsn)
-    with connected_to_dagster(storage) as dagster:
+    with connected_to_dagster(_storage(dsn)) as dagster:
         yield from system_metrics.of_dagster(dagster)

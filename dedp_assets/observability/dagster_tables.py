@@ -232,10 +232,11 @@ def why_failed(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]
     """What the first failure of each run says: the text of its error, in one line."""
     with connection.cursor() as cursor:
         cursor.execute(_WHY_FAILED, [list(run_ids)])
-        return {run_id: _reason(json.loads(event)) for run_id, event in cursor.fetchall()}
+        return {run_id: event_error(json.loads(event)) for run_id, event in cursor.fetchall()}
 
 
-def _reason(event: Mapping[str, Any]) -> str:
+def event_error(event: Mapping[str, Any]) -> str:
+    """What a stored event says of a failure: the text of the first error in the chain of causes, in one line."""
     failed = event.get("dagster_event") or {}
     data: Mapping[str, Any] = failed.get("event_specific_data") or {}
     described = data.get("user_failure_data") or {}

@@ -50,10 +50,15 @@ _TICKS = """
     WHERE instigators.status <> 'STOPPED'
 """
 
+# Not asset_keys.last_materialization_timestamp: a run that only plans to materialize an asset sets it, too.
 _ASSETS = """
-    SELECT asset_key, extract(epoch FROM last_materialization_timestamp)::double precision
+    SELECT asset_key, extract(epoch FROM last."timestamp")::double precision
     FROM asset_keys
-    WHERE last_materialization_timestamp IS NOT NULL
+    CROSS JOIN LATERAL (
+        SELECT "timestamp" FROM event_logs AS event
+        WHERE event.asset_key = asset_keys.asset_key AND event.dagster_event_type = 'ASSET_MATERIALIZATION'
+        ORDER BY id DESC LIMIT 1
+    ) AS last
 """
 
 _FRESHNESS = """
@@ -219,7 +224,7 @@ def _instigator(body: dict[str, Any]) -> tuple[str, str]:
 def _of_assets(dagster: Connection) -> Iterator[Metric]:
     updated = GaugeMetricFamily(
         "dedp_asset_updated_timestamp_seconds",
-        "When an asset was materialized or observed last, in s since the epoch",
+        "When an asset was materialized last, in s since the epoch",
         labels=["asset"],
     )
     fresh = GaugeMetricFamily(

@@ -1,12 +1,12 @@
 """What is wrong is found in the tables of a real Dagster instance in PostgreSQL, after real runs."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import psycopg2
 import pytest
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.alerts.incidents import Incident
@@ -14,23 +14,13 @@ from dedp_assets.alerts.judging import Limits
 from dedp_assets.alerts.observing import observe
 from dedp_assets.errors import PermanentError
 from dedp_assets.failures import named_failures
-from dedp_assets.local_stack.environment import in_schema
 from dedp_assets.observability.dagster_tables import connected_to_dagster
+from tests.dagster_in_postgres import dagster_in_postgres
 
 pytestmark = pytest.mark.slow
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 BROKEN: set[str] = set()
-
-CONFIG = """
-storage:
-  custom:
-    module: dedp_assets.resources.dagster_storage
-    class: PooledPostgresStorage
-    config: {{postgres_url: "{url}"}}
-run_retries: {{enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}}
-telemetry: {{enabled: false}}
-"""
 
 
 def _work(context: dg.AssetExecutionContext) -> None:
@@ -96,13 +86,8 @@ class System:
 
 @pytest.fixture(scope="module")
 def module_system(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    home = tmp_path_factory.mktemp("instance")
     database = psycopg2.connect(module_dsn)
-    with database, database.cursor() as cursor:
-        cursor.execute("CREATE SCHEMA dagster")
-    url = in_schema(module_dsn, "dagster")
-    (home / "dagster.yaml").write_text(CONFIG.format(url=url))
-    with dg.DagsterInstance.from_config(os.fspath(home)) as instance:
+    with dagster_in_postgres(module_dsn, tmp_path_factory.mktemp("instance")) as (instance, url):
         yield System(instance, url, database)
     database.close()
 
@@ -214,6 +199,21 @@ def test_lines_in_quarantine_are_a_problem_of_their_pipeline(system: System) -> 
     with system.database, system.database.cursor() as cursor:
         cursor.execute("DROP TABLE dedp.upload_files")
     assert "Of the 1,000 lines of the last hour, 400 are in quarantine (40%)" in problem.what
+
+
+def test_an_asset_that_is_out_of_date_by_its_policy_is_a_problem(system: System) -> None:
+    system.materialize(report)
+
+    def becomes(state: FreshnessState) -> None:
+        change = FreshnessStateChange(
+            key=report.key, previous_state=FreshnessState.UNKNOWN, new_state=state, state_change_timestamp=0.0
+        )
+        system.instance._report_runless_asset_event(change)  # as Dagster's freshness daemon does
+
+    becomes(FreshnessState.FAIL)
+    assert [problem.key for problem in system.problems("freshness")] == ["freshness/report"]
+    becomes(FreshnessState.PASS)
+    assert system.problems("freshness") == []
 
 
 def test_a_damaged_record_of_one_kind_hides_no_other_problem(system: System) -> None:

@@ -125,6 +125,7 @@ def system(module_dsn: str, receiver: Receiver, tmp_path_factory: pytest.TempPat
             "DEDP_POSTGRES_DSN": module_dsn,
             "DEDP_SPARK_REMOTE": "sc://localhost:1",
             "DEDP_ALERTS": f"http://127.0.0.1:{receiver.server_port}/hook",
+            "DEDP_LOG_FORMAT": "json",
             "NO_PROXY": "127.0.0.1",
         }.items():
             patch.setenv(name, value)
@@ -165,6 +166,14 @@ def test_messages_come_in_the_end_although_the_receiver_was_down_and_the_process
     wait_until(lambda: subjects <= {message["subject"] for message in receiver.messages}, "the messages")
     keys = [message["key"] for message in receiver.messages]
     assert len(keys) == len(set(keys))
+
+
+def test_the_processes_log_json_if_they_are_asked_to(system: System) -> None:
+    def loggers() -> set[str]:
+        lines = [line for line in system.stack.log.read_text().splitlines() if line.startswith('{"')]
+        return {json.loads(line)["logger"].partition(".")[0] for line in lines}
+
+    wait_until(lambda: {"dedp", "dagster", "dagster-webserver"} <= loggers(), "lines of JSON")
 
 
 def test_a_daemon_that_does_nothing_any_more_is_seen(system: System) -> None:
