@@ -1,5 +1,6 @@
 """What a backup and a restore refuse before they change anything, and that a dump holds up no load."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -62,7 +63,7 @@ def test_a_damaged_file_is_named_and_nothing_is_written(backup: Path, places: Pl
 def test_no_space_is_found_out_before(
     backup: Path, places: Places, tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = backing_up.shutil.disk_usage(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=3))
     with pytest.raises(BackupError, match="3 bytes are free"):
         restoring.restore(backup, places, never, places.home / "mark")
