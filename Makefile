@@ -1,6 +1,6 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-cluster check bench bench-airflow format clean
+.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-cluster check audit bench bench-airflow format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -62,6 +62,9 @@ check: setup ## formatting, lint, types, and that every code location loads
 	@said=$$(env -u DAGSTER_HOME $(BIN)/dagster definitions validate --workspace workspace.yaml 2>&1) \
 	    || { echo "$$said"; exit 1; }; \
 	    echo "$$said" | sed -n 's/.*\(Validation successful for code location [A-Za-z0-9_.]*\)\..*/\1/p'
+
+audit: setup ## known vulnerabilities of the pinned packages, if a database of them answers
+	@$(BIN)/python scripts/audit.py
 
 bench: setup ## the measured claims of benchmarks/README.md
 	@for script in load_rows refresh_totals import_locations uploads_tick uploads_memory promotions_deliveries \

@@ -98,7 +98,7 @@ def from_json(text: str | None) -> dict[str, Waiting]:
     """The stored cursor; an empty one if there is none, or if it is not ours."""
     try:
         return {partition: Waiting(*stored) for partition, stored in json.loads(text or "{}").items()}
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         return {}
 
 

@@ -43,11 +43,11 @@ def restore(
     _check_space(places, manifest)
     say(f"reading all of {source}: {manifest.files} files, {size(manifest.bytes)}")
     verify(source)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch(exist_ok=False)
     with database_of() as dsn:
         database.check_version(dsn, manifest.versions["postgres"])
         database.check_is_empty(dsn, manifest.schemas)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch(exist_ok=False)
         say("the files")
         _restore_files(source, places)
         say("the database")

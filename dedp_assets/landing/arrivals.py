@@ -126,7 +126,7 @@ class Cursor:
             failing = {client: Failing(*each) for client, each in stored["failing"].items()}
             lists = {name: tuple(map(str, stored[name])) for name in ("timed_out", "told")}
             return cls(**{**stored, **lists, "waiting": waiting, "failing": failing}), ""
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             return cls(), f"the cursor can't be read ({type(error).__name__}: {error})"
 
 

@@ -193,7 +193,7 @@ class Cursor:
                 told=tuple(map(str, stored["told"])),
             )
             return cursor, ""
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             return cls(), f"the cursor can't be read ({type(error).__name__}: {error})"
 
 

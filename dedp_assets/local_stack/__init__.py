@@ -97,6 +97,7 @@ def running(
         settings.landing().mkdir(parents=True, exist_ok=True)
         log = home / "logs" / "dagster.log"
         log.parent.mkdir(exist_ok=True)
+        log.parent.chmod(0o700)
         found = locations(workspace)
         folder = cleanup.enter_context(sockets(home))
         started = commands(

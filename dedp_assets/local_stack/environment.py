@@ -88,6 +88,8 @@ def _instance_folder(home: Path) -> Path:
     chosen = os.environ.get("DAGSTER_HOME")
     folder = Path(chosen).resolve() if chosen else home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
+    if not chosen:
+        folder.chmod(0o700)  # the output of runs is in it
     if not chosen or not (folder / "dagster.yaml").exists():
         shutil.copyfile(INSTANCE_CONFIG, folder / "dagster.yaml")
     return folder

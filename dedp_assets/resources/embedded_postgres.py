@@ -9,6 +9,7 @@ next process that uses it ends.
 import atexit
 import fcntl
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -177,7 +178,15 @@ def _library() -> Any:
     first user can open.
     """
     runtime = Path(tempfile.gettempdir()) / f"dedp-{os.getuid()}"
-    runtime.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        runtime.mkdir(mode=0o700)
+    status = runtime.lstat()
+    # Everybody can make a folder of this name before us, and could then change what is in it.
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise PostgresNotStarted(
+            f"the folder for sockets and locks of the embedded PostgreSQL server, {runtime}, belongs to somebody else "
+            "or is a link; have it removed, or set TMPDIR to a folder of your own"
+        )
     runtime.chmod(0o700)  # the library takes no other mode
     (runtime / "python_PostgresServer").mkdir(exist_ok=True)
     before = os.environ.get("XDG_RUNTIME_DIR")

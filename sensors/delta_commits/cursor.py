@@ -51,5 +51,5 @@ class Cursor:
                 waiting={str(name): int(version) for name, version in stored["waiting"].items()},
                 touched=frozenset(str(name) for name in touched),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             return None

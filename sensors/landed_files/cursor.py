@@ -55,7 +55,7 @@ class Cursor:
             undated = _version(stored["undated"]) if stored["undated"] else None
             waiting = {day: Waiting(str(i), int(n), float(due)) for day, (i, n, due) in stored["waiting"].items()}
             return cls(**{**stored, "seen": seen, "asked": asked, "undated": undated, "waiting": waiting})
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             return cls()
 
 

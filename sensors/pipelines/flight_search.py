@@ -70,7 +70,7 @@ class Cursor:
                 for name, [*version, since] in stored.get("seen", {}).items()
             }
             return cls(**{**stored, "seen": seen})
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             return cls()
 
 

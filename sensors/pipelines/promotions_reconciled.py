@@ -59,7 +59,7 @@ class Progress:
             stored = json.loads(text or "{}")
             waiting = {key: Waiting(*each) for key, each in stored.get("waiting", {}).items()}
             return cls(int(stored.get("compared", 0)), int(stored.get("turn", 0)), waiting)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             return cls()
 
 
