@@ -24,6 +24,7 @@ from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.runs.cli import runs
 from dedp_assets.servers_from_settings import database_dsn
+from dedp_assets.sign_in.cli import audit_log, users, webserver
 from dedp_assets.user_intake.cli import serve_users
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ dedp.add_command(uploads)
 dedp.add_command(metrics)
 dedp.add_command(runs)
 dedp.add_command(serve_users)
+dedp.add_command(users)
+dedp.add_command(audit_log)
+dedp.add_command(webserver)
 
 
 @dedp.command()
@@ -88,6 +92,8 @@ def up(port: int) -> None:
             f"""
 Dagster is up: {stack.url}   (log: {stack.log})
 
+{_who_may_sign_in(stack)}
+
 Try, in another terminal:
   dedp generate {_example("devices_50.yaml")} --output-path {devices}
       writes a file of 50 devices; a sensor finds it, and runs load it for each of the last days
@@ -98,6 +104,16 @@ Try, in another terminal:
         )
         while True:
             time.sleep(3600)
+
+
+def _who_may_sign_in(stack: local_stack.Stack) -> str:
+    if not stack.has_local_user:
+        return "Sign in as one of its users: `dedp users list` shows them."
+    return """\
+  *****************************************************************************
+  *  Sign in with the name dedp and the password dedp: from this machine only *
+  *  Everybody knows this password. `dedp users password dedp` sets another.  *
+  *****************************************************************************"""
 
 
 def _first_line(error: str) -> str:

@@ -17,6 +17,8 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
 | `DEDP_USERS_API`       | none: users are not fetched     | the endpoint of the users: `https://host/api/`       |
 | `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
+| `DEDP_ADMIN_PASSWORD`  | none                            | of the user `admin`, who is made if there is no user |
+| `DEDP_ADMIN_PASSWORD_FILE` | none                        | a file with that password                            |
 | `DEDP_DOORBELL`        | `on`                            | `off`: the daemon polls only, as Dagster's own does  |
 | `DEDP_DOORBELL_NET_SECONDS` | `30`                       | how often to look where notifications come           |
 """
@@ -198,6 +200,32 @@ def _seconds(name: str, default: float, at_least: float) -> float:
     if not at_least <= seconds < float("inf"):
         raise SettingError(f"{name} is {value!r}; expected a number of seconds, {at_least:g} or more")
     return seconds
+
+
+def admin_password() -> str | None:
+    """Return the password of the first user of the web server, or None if no setting has it. Never log it.
+
+    Raises:
+        SettingError: the file can't be read, or both settings are there.
+    """
+    value, file = (os.environ.get(f"DEDP_ADMIN_PASSWORD{suffix}") or None for suffix in ("", "_FILE"))
+    if value and file:
+        raise SettingError("DEDP_ADMIN_PASSWORD and DEDP_ADMIN_PASSWORD_FILE are both set; set one of them")
+    if file is None:
+        return value
+    try:
+        return Path(file).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingError(f"DEDP_ADMIN_PASSWORD_FILE is {file!r}, which can't be read: {what}") from None
+
+
+def dagster_storage() -> str | None:
+    """Return the address of the database with Dagster's own tables, or None for that of the project's database.
+
+    It may hold a password: never log it.
+    """
+    return os.environ.get("DEDP_DAGSTER_STORAGE") or None
 
 
 def notify() -> str:
