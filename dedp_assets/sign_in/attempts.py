@@ -10,16 +10,15 @@ from dedp_assets.sign_in import passwords, users
 from dedp_assets.sign_in.throttling import Bucket
 from dedp_assets.sign_in.users import User
 
-# It is filled before the password is compared. So attempts at the same time are not more than those in a row.
+# It is filled before the password is compared: attempts at the same time are not more than those in a row. What finds
+# no room does not fill: however many come, one is taken each so many seconds.
 _FILL = """
     INSERT INTO dedp_sign_in.wrong_passwords AS before (bucket, level) VALUES (%(bucket)s, 1)
-    ON CONFLICT (bucket) DO UPDATE SET
-        at = now(),
-        level = least(
-            %(size)s + 1,
-            greatest(0, before.level - extract(epoch FROM now() - before.at) / %(seconds)s) + 1
-        )
-    RETURNING level
+    ON CONFLICT (bucket) DO UPDATE SET (at, level, is_taken) = (
+        SELECT now(), CASE WHEN drained + 1 <= %(size)s THEN drained + 1 ELSE drained END, drained + 1 <= %(size)s
+        FROM greatest(0, before.level - extract(epoch FROM now() - before.at) / %(seconds)s) AS drained
+    )
+    RETURNING is_taken, level
 """
 _GIVE_BACK = "UPDATE dedp_sign_in.wrong_passwords SET level = greatest(0, level - 1) WHERE bucket = ANY(%s)"
 
@@ -88,6 +87,6 @@ class Attempts:
 
 def _fill(cursor: Cursor, bucket: Bucket) -> None:
     cursor.execute(_FILL, {"bucket": bucket.name, "size": bucket.size, "seconds": bucket.seconds})
-    ((level,),) = cursor.fetchall()
-    if level > bucket.size:
-        raise TooManyAttempts(bucket.seconds * (level - bucket.size))
+    ((is_taken, level),) = cursor.fetchall()
+    if not is_taken:
+        raise TooManyAttempts(bucket.seconds * (level + 1 - bucket.size))

@@ -38,7 +38,12 @@ def web_server(home: Path, database: str, *locations: str) -> Iterator[tuple[str
     with connected(database) as cursor:
         users.add_local(cursor)
     command = [sys.executable, "-m", "dedp_assets.sign_in", "-h", "127.0.0.1", "-p", str(port), *locations]
-    server = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "DEDP_DAGSTER_STORAGE": database})
+    server = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "DEDP_DAGSTER_STORAGE": database},
+        preexec_fn=local_stack.react_to_interrupts,
+    )
     try:
         wait_for(lambda: _answers(url, server), "the web server does not answer")
         with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -99,7 +99,13 @@ def serving(home: Path, database: str, *options: str, add_users: bool = True, **
     environment = {**os.environ, "DAGSTER_HOME": str(home), "DEDP_DAGSTER_STORAGE": dsn, **settings}
     command = [sys.executable, "-m", "dedp_assets.sign_in", "-h", "127.0.0.1", "-p", str(port), "-f", str(WORLD)]
     with open(log, "wb") as output:
-        server = subprocess.Popen([*command, *options], stdout=output, stderr=output, env=environment)
+        server = subprocess.Popen(
+            [*command, *options],
+            stdout=output,
+            stderr=output,
+            env=environment,
+            preexec_fn=local_stack.react_to_interrupts,
+        )
     try:
         give_up = time.monotonic() + 300
         while not _is_up(f"{url}/healthz"):
@@ -119,8 +125,8 @@ def _instance() -> Mapping[str, Any]:
     storage = {"module": "dedp_assets.resources.dagster_storage", "class": "PooledPostgresStorage"}
     return {
         "storage": {"custom": {**storage, "config": {"postgres_url": {"env": "DEDP_DAGSTER_STORAGE"}}}},
-        # There is no daemon: a run starts as soon as it is launched.
-        "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
+        # There is no daemon: a run that is launched waits in the queue. That is enough here.
+        "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "QueuedRunCoordinator"},
         "telemetry": {"enabled": False},
     }
 

@@ -39,9 +39,10 @@ CREATE INDEX ON dedp_sign_in.known_browsers (user_name);
 
 -- Leaky buckets: wrong passwords fill them, time empties them.
 CREATE TABLE dedp_sign_in.wrong_passwords (
-    bucket text             PRIMARY KEY,
-    level  double precision NOT NULL,
-    at     timestamptz      NOT NULL DEFAULT now()
+    bucket   text             PRIMARY KEY,
+    level    double precision NOT NULL,                -- at that time
+    at       timestamptz      NOT NULL DEFAULT now(),
+    is_taken boolean          NOT NULL DEFAULT true    -- whether the latest attempt still had room
 );
 
 -- The name is no reference: what somebody did stays when the user is removed.
