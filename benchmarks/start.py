@@ -7,6 +7,7 @@ and has loaded every code location. Memory is proportional (PSS), of all process
 CPU time until ready depends less on what else runs on the machine than the seconds do.
 """
 
+import base64
 import os
 import signal
 import statistics
@@ -25,6 +26,8 @@ from dedp_assets import local_stack
 from dedp_assets.local_stack.readiness import wait_until_ready
 
 SETTLE_SECONDS = 15
+# Of `dedp up`. `dagster dev` asks for nobody.
+LOCAL_USER = f"Basic {base64.b64encode(b'dedp:dedp').decode()}"
 
 
 class Figures(NamedTuple):
@@ -98,7 +101,7 @@ def measure(start: Callable[[Path, int], list[str]], idle_seconds: float) -> Fig
             log.touch()
             began = time.monotonic()
             with running(start(home, port), shared) as process:
-                wait_until_ready(f"http://127.0.0.1:{port}", log, dict)
+                wait_until_ready(f"http://127.0.0.1:{port}", LOCAL_USER, log, dict)
                 ready, ready_cpu = time.monotonic() - began, cpu_seconds(process.pid)
                 time.sleep(SETTLE_SECONDS)
                 before = cpu_seconds(process.pid)

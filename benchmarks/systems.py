@@ -284,6 +284,6 @@ def _graphql(url: str, query: str, variables: Mapping[str, object]) -> dict[str,
     with requests.Session() as session:
         session.trust_env = False  # no proxy for an address on this machine
         body = {"query": query, "variables": variables}
-        answer = session.post(f"{url}/graphql", json=body, timeout=60).json()
+        answer = session.post(f"{url}/graphql", json=body, auth=("dedp", "dedp"), timeout=60).json()
     data: dict[str, Any] = answer["data"]
     return data

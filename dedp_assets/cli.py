@@ -28,6 +28,7 @@ from dedp_assets.resources.postgres_programs import connection_of
 from dedp_assets.retention.cli import purge
 from dedp_assets.runs.cli import runs
 from dedp_assets.servers_from_settings import database_dsn
+from dedp_assets.sign_in.cli import audit_log, users, webserver
 from dedp_assets.user_intake.cli import serve_users
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ dedp.add_command(restore)
 dedp.add_command(runs)
 dedp.add_command(serve_users)
 dedp.add_command(traces)
+dedp.add_command(users)
+dedp.add_command(audit_log)
+dedp.add_command(webserver)
 
 
 @dedp.command()
@@ -99,6 +103,8 @@ def up(port: int) -> None:
             f"""
 Dagster is up: {stack.url}   (log: {stack.log})
 
+{_who_may_sign_in(stack)}
+
 Try, in another terminal:
   dedp generate {_example("devices_50.yaml")} --output-path {devices}
       writes a file of 50 devices; a sensor finds it, and runs load it for each of the last days
@@ -109,6 +115,16 @@ Try, in another terminal:
         )
         while True:
             time.sleep(3600)
+
+
+def _who_may_sign_in(stack: local_stack.Stack) -> str:
+    if not stack.has_local_user:
+        return "Sign in as one of its users: `dedp users list` shows them."
+    return """\
+  *****************************************************************************
+  *  Sign in with the name dedp and the password dedp: from this machine only *
+  *  Everybody knows this password. `dedp users password dedp` sets another.  *
+  *****************************************************************************"""
 
 
 def _first_line(error: str) -> str:

@@ -5,7 +5,7 @@ It needs this module, `errors`, `origin` and `request_ids`, and the address of D
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pydantic
@@ -51,7 +51,7 @@ _CLASS = re.compile(r"^(\w+\.)+\w+: ")
 
 
 class LaunchRefused(PermanentError):
-    """The request is wrong: an unknown job or partition, or a parameter that is not valid. There is no run."""
+    """The request is wrong: an unknown user, job or partition, or a parameter that is not valid. There is no run."""
 
 
 class WebServerUnavailable(TransientError):
@@ -64,6 +64,7 @@ class Job:
 
     Attributes:
         url: The address of the web server, such as `http://127.0.0.1:3000`.
+        sign_in: An API token of `dedp users token`, or a name and a password. The user needs the role launcher.
         location: The code location, such as `jobs.client_uploads`.
         name: The job. By default the one that has all assets of the location.
         assets: The keys of the assets to materialize, such as `uploads/report`. Without them, all assets of the job.
@@ -75,6 +76,7 @@ class Job:
     name: str = "__ASSET_JOB"
     assets: Sequence[str] = ()
     partition: str | None = None
+    sign_in: str | tuple[str, str] | None = field(default=None, repr=False)
 
 
 class Launched(NamedTuple):
@@ -110,10 +112,11 @@ def launch(
         timeout_seconds: How long to wait for each answer.
 
     Raises:
-        LaunchRefused: The job or the partition does not exist, or the config is not valid.
+        LaunchRefused: The web server does not know the user, or the user may not launch; the job or the partition does
+            not exist; or the config is not valid.
         WebServerUnavailable: There is no answer. A run may have been started nevertheless; the same id finds it.
     """
-    server = _Server(job.url, timeout_seconds)
+    server = _Server(job.url, job.sign_in, timeout_seconds)
     before = _run_of(server, request_id)
     if before:
         return Launched(before, False)
@@ -192,6 +195,7 @@ def _run_of(server: "_Server", request_id: str) -> str | None:
 
 class _Server(NamedTuple):
     url: str
+    sign_in: str | tuple[str, str] | None
     timeout_seconds: float
 
     def ask(self, query: str, **variables: Any) -> Mapping[str, Any]:
@@ -201,7 +205,10 @@ class _Server(NamedTuple):
                 f"{self.url.rstrip('/')}/graphql",
                 json={"query": query, "variables": variables},
                 timeout=self.timeout_seconds,
+                **self._credentials(),
             )
+            if response.status_code == 401:
+                raise LaunchRefused(f"the web server at {self.url} asks who you are; give the Job a `sign_in` it knows")
             answer = response.json()
         except (requests.RequestException, ValueError) as error:
             raise WebServerUnavailable(
@@ -211,3 +218,8 @@ class _Server(NamedTuple):
         if answer.get("errors") or not isinstance(answer.get("data"), dict):
             raise WebServerUnavailable(f"{self.url} answered {response.status_code}: {answer.get('errors')}")
         return dict(answer["data"])
+
+    def _credentials(self) -> Mapping[str, Any]:
+        if isinstance(self.sign_in, str):
+            return {"headers": {"Authorization": f"Bearer {self.sign_in}"}}
+        return {"auth": self.sign_in} if self.sign_in else {}

@@ -5,6 +5,10 @@ from typing import Literal, get_args
 
 ORIGIN_TAG = "dedp/origin"
 
+# Dagster's own tag: who has launched the run, repeated it, or launched its backfill. The web server puts the name of
+# the signed-in user there, and replaces any other. A retry has it from the run that failed.
+USER_TAG = "user"
+
 # `file` and `rule` are sensors that say more about themselves. `http` is another system, by a call.
 Origin = Literal["schedule", "sensor", "automation", "backfill", "by hand", "http", "file", "rule"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)

@@ -25,6 +25,8 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_SMTP_PASSWORD`, `DEDP_SMTP_PASSWORD_FILE` | none   | the password, or a file that has it                  |
 | `DEDP_USERS_API`       | none: users are not fetched     | the endpoint of the users: `https://host/api/`       |
 | `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
+| `DEDP_ADMIN_PASSWORD`  | none                            | of the user `admin`, who is made if there is no user |
+| `DEDP_ADMIN_PASSWORD_FILE` | none                        | a file with that password                            |
 | `DEDP_DOORBELL`        | `on`                            | `off`: the daemon polls only, as Dagster's own does  |
 | `DEDP_DOORBELL_NET_SECONDS` | `30`                       | how often to look where notifications come           |
 """
@@ -132,6 +134,14 @@ def postgres_password() -> str | None:
         SettingError: the file can't be read, or has no text.
     """
     return _secret_in_file("DEDP_POSTGRES_PASSWORD_FILE", "the password of PostgreSQL")
+
+
+def _secret(variable: str, what: str) -> str | None:
+    """The value of a variable, or the text of the file that the variable with _FILE names. None if there is neither."""
+    value = os.environ.get(variable) or None
+    if value and os.environ.get(f"{variable}_FILE"):
+        raise SettingError(f"{variable} and {variable}_FILE are both set; set one of them")
+    return value or _secret_in_file(f"{variable}_FILE", what)
 
 
 def _secret_in_file(variable: str, what: str) -> str | None:
@@ -276,6 +286,15 @@ def logs_json() -> bool:
     return value == "json"
 
 
+def admin_password() -> str | None:
+    """Return the password of the first user of the web server, or None if no setting has it. Never log it.
+
+    Raises:
+        SettingError: the file can't be read, or both settings are there.
+    """
+    return _secret("DEDP_ADMIN_PASSWORD", "the password of the user admin")
+
+
 def notify() -> str:
     """Return the target of notifications, as `notifications.notifier_for` takes it. May hold a token: never log it."""
     return os.environ.get("DEDP_NOTIFY") or "log"
@@ -327,12 +346,7 @@ def smtp_login() -> tuple[str, str] | None:
     user = os.environ.get("DEDP_SMTP_USER")
     if not user:
         return None
-    password, file = os.environ.get("DEDP_SMTP_PASSWORD"), os.environ.get("DEDP_SMTP_PASSWORD_FILE")
-    if file:
-        try:
-            password = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise SettingError(f"DEDP_SMTP_PASSWORD_FILE is {file!r}, which can't be read ({error})") from None
+    password = _secret("DEDP_SMTP_PASSWORD", "the password at the SMTP server")
     if not password:
         raise SettingError(
             "DEDP_SMTP_USER is set; expected a password in DEDP_SMTP_PASSWORD or DEDP_SMTP_PASSWORD_FILE"

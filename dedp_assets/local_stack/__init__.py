@@ -24,6 +24,7 @@ from dedp_assets.local_stack.lock import lock_of_system, running_pid, stop_runni
 from dedp_assets.local_stack.processes import HOST, commands, with_json_logs
 from dedp_assets.local_stack.readiness import log_tail, wait_until_ready
 from dedp_assets.local_stack.supervision import Supervision
+from dedp_assets.local_stack.users import users_of
 from dedp_assets.local_stack.workspace import locations, sockets, write_workspace
 from dedp_assets.resources.shared_spark import shared_server
 from dedp_assets.servers_from_settings import spark_size
@@ -55,6 +56,7 @@ class Stack:
         url: the address of its UI.
         environment: the environment variables of its processes.
         log: the file with the output of its processes.
+        has_local_user: whether the user dedp with the password dedp may sign in, on this machine.
         broken: the errors of code locations that can't be loaded, by name. The others run.
         supervision: its processes.
     """
@@ -62,6 +64,7 @@ class Stack:
     url: str
     environment: dict[str, str]
     log: Path
+    has_local_user: bool = False
     broken: Mapping[str, str] = field(default_factory=dict)
     supervision: Supervision | None = None
 
@@ -112,12 +115,13 @@ def running(
             started = [with_json_logs(command) for command in started]
         with open(log, "ab", buffering=0) as output:
             directory = str(workspace.resolve().parent)
-            supervision = cleanup.enter_context(
-                _supervision(Supervision(started, shared, directory, output.fileno(), say))
-            )
             url = f"http://{HOST}:{port}"
-            broken = wait_until_ready(url, log, supervision.deaths)
-            yield Stack(url, shared, log, broken, supervision)
+            with users_of(shared) as (has_local_user, authorization):
+                supervision = cleanup.enter_context(
+                    _supervision(Supervision(started, shared, directory, output.fileno(), say))
+                )
+                broken = wait_until_ready(url, authorization, log, supervision.deaths)
+            yield Stack(url, shared, log, has_local_user, broken, supervision)
 
 
 def _has_a_lake() -> bool:

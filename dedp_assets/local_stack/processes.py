@@ -71,7 +71,7 @@ def commands(
         has_traces: whether the traces of runs are to be sent somewhere.
     """
     found = [_code_server(location, socket_of(sockets, location)) for location in locations]
-    web = ("-m", "dagster_webserver", "-h", HOST, "-p", str(port), "-w", str(workspace))
+    web = ("-m", "dedp_assets.sign_in", "-h", HOST, "-p", str(port), "-w", str(workspace))
     return [
         Command("making of Dagster's tables", ("-m", "dedp_assets.local_stack.tables"), is_first=True),
         *found,

@@ -20,11 +20,12 @@ _LOCATIONS = """
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
-def wait_until_ready(url: str, log: Path, deaths: Callable[[], dict[str, int]]) -> dict[str, str]:
+def wait_until_ready(url: str, authorization: str, log: Path, deaths: Callable[[], dict[str, int]]) -> dict[str, str]:
     """Wait until the web server answers, and has loaded the code locations.
 
     Args:
         url: the address of the web server.
+        authorization: the HTTP header of that name, with a user of the web server.
         log: the log of the system.
         deaths: returns how often which process has died.
 
@@ -39,7 +40,7 @@ def wait_until_ready(url: str, log: Path, deaths: Callable[[], dict[str, int]]) 
         for name, times in deaths().items():
             if times >= 2 or name in ("daemon", "web server"):
                 raise StackError(f"the {name} does not start.\n{log_tail(log)}")
-        entries = _location_entries(url)
+        entries = _location_entries(url, authorization)
         if entries and all(entry["loadStatus"] == "LOADED" for entry in entries):
             return {
                 entry["name"]: entry["locationOrLoadError"]["message"]
@@ -50,11 +51,10 @@ def wait_until_ready(url: str, log: Path, deaths: Callable[[], dict[str, int]]) 
     raise StackError(f"Dagster is not ready after {_READY_SECONDS} s.\n{log_tail(log)}")
 
 
-def _location_entries(url: str) -> list[dict[str, Any]]:
+def _location_entries(url: str, authorization: str) -> list[dict[str, Any]]:
     """Ask the web server for its code locations; return an empty list while it does not answer."""
-    asked = urllib.request.Request(
-        f"{url}/graphql", json.dumps({"query": _LOCATIONS}).encode(), {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json", "Authorization": authorization}
+    asked = urllib.request.Request(f"{url}/graphql", json.dumps({"query": _LOCATIONS}).encode(), headers)
     try:
         with _open(asked, timeout=5) as response:
             answer = json.load(response)

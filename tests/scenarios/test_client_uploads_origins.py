@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,11 @@ from pathlib import Path
 import dagster as dg
 import psycopg2
 import pytest
-import requests
 from dagster_scenario import Scenario
 
 import dedp_assets
-from dedp_assets import local_stack
 from dedp_assets.client_uploads import contract
+from tests.scenarios.webserver import web_server
 
 REPOSITORY = Path(dedp_assets.__file__).parent.parent
 WORKFLOW = "uploads_workflow"
@@ -107,44 +105,12 @@ def test_people_who_could_not_be_told_are_told_later_and_there_is_one_run(
 
 
 @pytest.fixture
-def webserver(dsn: str, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, dg.DagsterInstance]]:
-    """The port of a real web server with the code location of the uploads, and its instance."""
+def webserver(dsn: str, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dg.DagsterInstance]]:
+    """The address of a real web server with the code location of the uploads, and its instance."""
     monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
     monkeypatch.setenv("DAGSTER_HOME", str(own_home))
-    coordinator = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
-    (own_home / "dagster.yaml").write_text(
-        json.dumps(
-            {"telemetry": {"enabled": False}, "run_coordinator": coordinator}
-        )  # there is no daemon to run a queue
-    )
-    port = local_stack.free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "dagster_webserver",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-        "-m",
-        "jobs.client_uploads",
-    ]
-    server = subprocess.Popen(command, cwd=REPOSITORY)
-    try:
-        give_up = time.monotonic() + 120
-        while True:
-            try:
-                requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5).raise_for_status()
-                break
-            except requests.RequestException:
-                assert server.poll() is None
-                assert time.monotonic() < give_up, "the web server does not answer"
-                time.sleep(0.5)
-        with dg.DagsterInstance.from_config(str(own_home)) as instance:
-            yield port, instance
-    finally:
-        server.terminate()
-        server.wait(60)
+    with web_server(own_home, dsn, "-m", "jobs.client_uploads") as running:
+        yield running
 
 
 def call(command: str, instance: dg.DagsterInstance) -> dg.DagsterRun:
@@ -162,14 +128,14 @@ def call(command: str, instance: dg.DagsterInstance) -> dg.DagsterRun:
 @pytest.mark.skipif(not shutil.which("curl"), reason="the documented command needs curl")
 @pytest.mark.slow
 def test_the_documented_http_call_takes_the_files_of_a_client_and_another_one_makes_the_report(
-    webserver: tuple[int, dg.DagsterInstance], upload: Callable[..., None], dsn: str
+    webserver: tuple[str, dg.DagsterInstance], upload: Callable[..., None], dsn: str
 ) -> None:
-    port, instance = webserver
+    url, instance = webserver
     upload("north")
     instance.add_dynamic_partitions("upload_clients", ["north"])
     documented = (REPOSITORY / "docs" / "client_uploads.md").read_text()
     (command,) = re.findall(r"```\n(curl .*?)\n```", documented, re.DOTALL)
-    command = command.replace("127.0.0.1:3000", f"127.0.0.1:{port}")
+    command = command.replace("http://127.0.0.1:3000", url)
     call(command, instance)
     assert origins(instance, contract.RECORDS) == ["http"]
     connection = psycopg2.connect(dsn)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ class System(NamedTuple):
 
     @property
     def job(self) -> Job:
-        return Job(self.url, "jobs.promotions", "refresh_supermarket")
+        return Job(self.url, "jobs.promotions", "refresh_supermarket", sign_in=("dedp", "dedp"))
 
     def taken(self) -> list[str | None]:
         """The deliveries that the runs have taken, in their order, one for each run."""
@@ -98,7 +99,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"DAGSTER_HOME": str(home), "DEDP_HOME": str(home), "DEDP_POSTGRES_DSN": module_dsn}.items():
             patch.setenv(name, value)
-        with web_server(home, "-m", "jobs.promotions") as (url, instance):
+        with web_server(home, module_dsn, "-m", "jobs.promotions") as (url, instance):
             yield System(url, instance, module_dsn)
 
 
@@ -142,7 +143,7 @@ def test_a_parameter_that_is_not_valid_gets_a_reason_and_no_run(
 
 def test_a_partition_of_an_unknown_supplier_or_day_is_refused_by_the_client_and_has_no_run(system: System) -> None:
     def take(partition: str) -> str:
-        job = Job(system.url, "jobs.promotions", assets=["promotions/raw"], partition=partition)
+        job = replace(system.job, name="__ASSET_JOB", assets=["promotions/raw"], partition=partition)
         with pytest.raises(LaunchRefused) as refused:
             launch(job, request_id="order 1", timeout_seconds=120)
         return str(refused.value)
@@ -156,7 +157,16 @@ def test_a_partition_of_an_unknown_supplier_or_day_is_refused_by_the_client_and_
 
 def test_a_job_that_does_not_exist_is_refused(system: System) -> None:
     with pytest.raises(LaunchRefused, match="no_such_job"):
-        launch(Job(system.url, system.job.location, "no_such_job"), request_id="order 1")
+        launch(replace(system.job, name="no_such_job"), request_id="order 1")
+    assert system.instance.get_runs() == []
+
+
+@pytest.mark.parametrize("sign_in", [None, "dedp_no_such_token", ("dedp", "another password")])
+def test_a_program_that_the_web_server_does_not_know_is_told_so(
+    system: System, sign_in: str | tuple[str, str] | None
+) -> None:
+    with pytest.raises(LaunchRefused, match="asks who you are"):
+        launch(replace(system.job, sign_in=sign_in), request_id="order 1")
     assert system.instance.get_runs() == []
 
 

@@ -1,5 +1,6 @@
 """The running system with small code locations of a test: what is started, what dies, and what is loaded again."""
 
+import base64
 import json
 import os
 import signal
@@ -76,7 +77,9 @@ class System:
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.stack.url}/graphql", body, {"Content-Type": "application/json"})
+        login = base64.b64encode(b"dedp:dedp").decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
+        request = urllib.request.Request(f"{self.stack.url}/graphql", body, headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
             return dict(json.load(answer)["data"])
 
