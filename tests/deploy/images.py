@@ -9,10 +9,8 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass, field
+from importlib import util
 from pathlib import Path
-
-import dagster_warm_launcher
-import pyspark
 
 from dedp_assets import settings
 from dedp_assets.resources import embedded_postgres
@@ -70,7 +68,7 @@ def of_dagster() -> Image:
     image.environment["PYTHONPATH"] = "/opt/installed"
     for package in ("dedp_assets", "sensors", "jobs"):
         image.contents[f"/opt/installed/{package}"] = settings.REPOSITORY / package
-    image.contents["/opt/installed/dagster_warm_launcher"] = Path(dagster_warm_launcher.__file__).parent
+    image.contents["/opt/installed/dagster_warm_launcher"] = _package("dagster_warm_launcher")
     # What links of a checkout lead to, and a wheel contains.
     image.contents["/opt/installed/workspace.yaml"] = settings.REPOSITORY / "workspace.yaml"
     image.contents["/opt/installed/docker/dagster.yaml"] = DOCKER / "dagster.yaml"
@@ -92,7 +90,7 @@ def of_postgres() -> Image:
 
 def of_spark(java_home: Path) -> Image:
     """The image of the Apache project, as far as compose.yaml relies on it."""
-    pyspark_home = Path(pyspark.__file__).parent
+    pyspark_home = _package("pyspark")
     return Image(
         user="185",
         environment={"SPARK_HOME": "/opt/spark", "JAVA_HOME": str(java_home), "PATH": f"{java_home}/bin:/usr/bin:/bin"},
@@ -107,6 +105,14 @@ def _last_stage(dockerfile: str) -> list[tuple[str, str]]:
     instructions = [(line.split()[0], line.split(maxsplit=1)[1].strip()) for line in lines if line.strip()]
     last = max(number for number, (instruction, _) in enumerate(instructions) if instruction == "FROM")
     return instructions[last + 1 :]
+
+
+def _package(name: str) -> Path:
+    """The folder of a package, which may take long to import."""
+    found = util.find_spec(name)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 def _python(virtual_environment: str) -> dict[str, Path]:

@@ -285,7 +285,9 @@ def test_a_file_that_lands_is_in_the_table_and_the_page_shows_what_its_runs_prin
 @pytest.mark.xfail(not SIGN_IN, reason="the web server asks for no password yet", strict=True)
 def test_who_has_not_signed_in_gets_nothing(deployment: Deployment) -> None:
     with deployment.page(None) as (session, url):
-        assert "/sign-in" in session.get(url, timeout=60).url
+        page = session.get(url, headers={"Accept": "text/html"}, timeout=60)
+        assert page.url.startswith(f"{url}/sign-in")
+        assert page.status_code == 200
         assert session.post(f"{url}/graphql", json={"query": "{ version }"}, timeout=60).status_code == 401
     with deployment.page("wrong") as (session, url):
         assert session.post(f"{url}/graphql", json={"query": "{ version }"}, timeout=60).status_code == 401
