@@ -27,6 +27,7 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_SUPPLIERS`       | `supermarket1,...,supermarket4` | the suppliers of promotions, separated by commas     |
 | `DEDP_ADMIN_PASSWORD`  | none                            | of the user `admin`, who is made if there is no user |
 | `DEDP_ADMIN_PASSWORD_FILE` | none                        | a file with that password                            |
+| `DEDP_RUN_CONFIG_ADDRESSES` | `on`                      | `off`: who launches a run can't name other servers   |
 | `DEDP_DOORBELL`        | `on`                            | `off`: the daemon polls only, as Dagster's own does  |
 | `DEDP_DOORBELL_NET_SECONDS` | `30`                       | how often to look where notifications come           |
 """
@@ -246,9 +247,22 @@ def doorbell_is_on() -> bool:
     Raises:
         SettingError: the value is neither `on` nor `off`.
     """
-    value = os.environ.get("DEDP_DOORBELL") or "on"
+    return _is_on("DEDP_DOORBELL")
+
+
+def run_config_may_have_addresses() -> bool:
+    """Return whether run config may name another database, lake, Spark server or target of notifications.
+
+    Raises:
+        SettingError: the value is neither `on` nor `off`.
+    """
+    return _is_on("DEDP_RUN_CONFIG_ADDRESSES")
+
+
+def _is_on(name: str) -> bool:
+    value = os.environ.get(name) or "on"
     if value not in ("on", "off"):
-        raise SettingError(f"DEDP_DOORBELL is {value!r}; expected on or off")
+        raise SettingError(f"{name} is {value!r}; expected on or off")
     return value == "on"
 
 

@@ -8,7 +8,9 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from dedp_assets import resources_from_settings
 from dedp_assets.client_uploads.arrival import Arrival
+from dedp_assets.errors import SettingError
 from dedp_assets.isolated_sequencer import contract
 from dedp_assets.landing.copying import NotCopied
 from dedp_assets.landing.dated import DatedFolder
@@ -99,3 +101,26 @@ def test_names_of_a_delivery_lead_out_of_no_folder(change: dict[str, Any]) -> No
     ToTake(**delivery)
     with pytest.raises(ValidationError):
         ToTake(**{**delivery, **change})
+
+
+@pytest.mark.parametrize(
+    ("resource", "field"),
+    [
+        (resources_from_settings.PostgresFromSettings, "dsn"),
+        (resources_from_settings.SparkFromSettings, "remote"),
+        (resources_from_settings.LakeFromSettings, "uri"),
+        (resources_from_settings.NotifierFromSettings, "target"),
+    ],
+)
+def test_a_config_names_no_other_server_where_that_is_switched_off(
+    resource: type[Any], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = resource(**{field: "file:/root/.profile?word"})
+    assert chosen.address() == "file:/root/.profile?word"
+    monkeypatch.setenv("DEDP_RUN_CONFIG_ADDRESSES", "off")
+    with pytest.raises(SettingError, match=rf"\.{field}, and DEDP_RUN_CONFIG_ADDRESSES is off") as error:
+        chosen.address()
+    assert "word" not in str(error.value)
+    for name, value in (("POSTGRES_DSN", "postgresql://h/d"), ("SPARK_REMOTE", "sc://h:1"), ("NOTIFY", "log")):
+        monkeypatch.setenv(f"DEDP_{name}", value)
+    assert resource().address()
