@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from PIL import Image
@@ -102,7 +102,7 @@ def photograph(request: pytest.FixtureRequest) -> Photograph:
     def write(shown: "Page | Locator", name: str) -> None:
         if folder:
             # Nothing is hovered over, nothing has the focus.
-            page = getattr(shown, "page", shown)
+            page: Any = getattr(shown, "page", shown)
             page.mouse.move(0, 0)
             page.evaluate("document.activeElement?.blur()")
             _write_small(shown.screenshot(animations="disabled"), Path(folder) / f"{name}.png")
