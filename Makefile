@@ -1,6 +1,6 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-cluster check audit bench bench-airflow format clean
+.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-browser test-cluster screenshots docs wheels check audit bench bench-airflow format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -21,6 +21,9 @@ $(INSTALLED): requirements.txt pyproject.toml packages/dagster-warm-launcher/pyp
 
 $(TOOLS): $(INSTALLED) requirements-dev.txt packages/dagster-scenario/pyproject.toml
 	@./scripts/setup.sh dev
+
+$(VENV)/.installed-%: requirements-%.txt $(TOOLS)
+	@./scripts/setup.sh $*
 
 demo: $(INSTALLED) ## the pipelines end to end, with their results checked
 	@$(BIN)/dedp demo
@@ -44,6 +47,19 @@ test-slow: setup ## what takes minutes: runs killed at every step, the demo, bur
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow --ignore tests/cluster --ignore tests/model tests $(HARNESS)/tests
 	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m slow tests
 	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 MODEL_LOADS=200 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
+
+test-browser: $(VENV)/.installed-browser ## the UI in a headless Chromium: sign in, look, launch a partition (needs chromium)
+	@$(BIN)/python -m pytest tests/browser
+
+screenshots: $(VENV)/.installed-browser ## write the pictures of the documentation again, into docs/images
+	@$(BIN)/python -m pytest tests/browser --screenshots docs/images
+
+docs: $(VENV)/.installed-docs ## the documentation as a site, with the API reference, in site/; nothing may be amiss
+	@$(BIN)/python -m pytest tests/docs --site site
+
+wheels: setup ## the wheels and source archives of the three distributions, in dist/
+	@rm -rf dist
+	@for folder in . $(HARNESS) $(LAUNCHER); do (cd $$folder && $(CURDIR)/$(BIN)/hatchling build -d $(CURDIR)/dist) || exit 1; done
 
 test-model: setup ## 10,000 schedules of each model (of promotions 2,000): commits, files, ticks, runs, crashes, outages
 	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 MODEL_LOADS=2000 PROMOTION_SCHEDULES=2000 $(BIN)/python -m pytest --numprocesses 2 tests/model
@@ -86,4 +102,4 @@ format: setup ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: down ## remove .venv and the default state folder
-	rm -rf $(VENV) .dedp
+	rm -rf $(VENV) .dedp site dist

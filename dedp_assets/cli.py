@@ -63,6 +63,7 @@ def _message(error: DedpError | OSError | psycopg2.Error) -> str:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dedp-assets", message="%(prog)s %(version)s")
 def dedp() -> None:
     """Event-driven pipelines as a Dagster asset graph. State lives under DEDP_HOME, by default .dedp/."""
 

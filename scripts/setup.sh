@@ -1,6 +1,7 @@
 #!/bin/sh
 # `setup.sh` makes .venv with this project and with the packages of requirements.txt, which the product needs.
-# `setup.sh dev` adds the packages of requirements-dev.txt, which tests and checks need. `make` calls this script.
+# `setup.sh dev` adds the packages of requirements-dev.txt, which tests and checks need; `setup.sh browser` and `setup.sh docs`
+# add those of requirements-browser.txt and requirements-docs.txt. `make` calls this script.
 # uv, which is pinned too, needs seconds where pip needs minutes. If uv is not available or fails, pip installs.
 # PYTHON=... chooses the interpreter.
 set -eu
@@ -79,13 +80,15 @@ trap 'exit 130' INT TERM
 # The options with which setuptools builds pyspark, the one package that comes as source.
 export DIST_EXTRA_CONFIG="${DIST_EXTRA_CONFIG:-$PWD/scripts/build.cfg}"
 
-if [ "${1:-}" = dev ]; then
-    echo "[setup] what tests and checks need, of requirements-dev.txt"
+if [ $# -gt 0 ]; then
+    echo "[setup] the packages of requirements-$1.txt"
     uv=$(find_uv)
-    install_packages requirements-dev.txt
-    install --no-build-isolation --editable packages/dagster-scenario || fail \
-        "the test harness could not be installed." "See the message above."
-    touch .venv/.installed-dev
+    install_packages "requirements-$1.txt"
+    if [ "$1" = dev ]; then
+        install --no-build-isolation --editable packages/dagster-scenario || fail \
+            "the test harness could not be installed." "See the message above."
+    fi
+    touch ".venv/.installed-$1"
     exit
 fi
 

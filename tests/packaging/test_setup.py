@@ -55,13 +55,23 @@ def _needed(requirement: Requirement) -> set[str]:
     return {name for name, _ in found}
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("file", sorted(path.name for path in ROOT.glob("requirements*.txt")))
 def test_requirements_are_exact_versions_and_no_addresses(file: str) -> None:
     assert [line for line in _pins(file) if not PIN.fullmatch(line)] == []
 
 
 def test_the_tests_run_with_the_versions_that_the_product_is_installed_with() -> None:
     assert set(_pins("requirements.txt")) - set(_pins("requirements-dev.txt")) == set()
+
+
+@pytest.mark.parametrize("tools", ["browser", "docs"])
+def test_tools_of_one_target_change_no_version_of_the_tests(tools: str) -> None:
+    versions = dict(line.split("==") for line in _pins("requirements-dev.txt") if ";" not in line)
+    assert [
+        line
+        for line in _pins(f"requirements-{tools}.txt")
+        if versions.get(line.partition("==")[0]) not in (None, line.partition("==")[2])
+    ] == []
 
 
 def test_all_that_the_product_needs_is_pinned() -> None:

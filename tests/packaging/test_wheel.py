@@ -1,40 +1,181 @@
-"""The project works as a wheel, in a place without a checkout."""
+"""The project and its two packages work as wheels, in a place without a checkout."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
+import yaml
+from packaging.metadata import Metadata
+from trove_classifiers import classifiers
 
 from dedp_assets import local_stack, settings
 from tests.scenarios.system import temporary_home
 
+ROOT = settings.REPOSITORY
+# The folder of each distribution, and where each of its packages is in it.
+DISTRIBUTIONS = {
+    "dedp-assets": (ROOT, ("dedp_assets", "sensors", "jobs")),
+    "dagster-scenario": (ROOT / "packages" / "dagster-scenario", ("src/dagster_scenario",)),
+    "dagster-warm-launcher": (ROOT / "packages" / "dagster-warm-launcher", ("src/dagster_warm_launcher",)),
+}
+PYTHONS = [f"3.{minor}" for minor in range(10, 14)]
+
+Wheels: TypeAlias = dict[str, Path]
+
+each_distribution = pytest.mark.parametrize("name", DISTRIBUTIONS)
+
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(command, cwd=settings.REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
+    """The wheel of each distribution, by its name."""
+    folder = tmp_path_factory.mktemp("wheels")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d"]
+    builds = {
+        name: subprocess.Popen(
+            [*command, str(folder / name)], cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for name, (source, _) in DISTRIBUTIONS.items()
+    }
+    for build in builds.values():
+        said, _ = build.communicate()
+        assert build.returncode == 0, said
+    return {name: next((folder / name).glob("*.whl")) for name in DISTRIBUTIONS}
+
+
+@pytest.fixture(scope="module")
+def wheel(wheels: Wheels) -> Path:
+    """The wheel of the project."""
+    return wheels["dedp-assets"]
+
+
+def _names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def _metadata(wheel: Path) -> Metadata:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Metadata.from_email(archive.read(name))
+
+
+@each_distribution
+def test_a_wheel_holds_every_file_of_its_packages_and_nothing_else(wheels: Wheels, name: str) -> None:
+    source, packages = DISTRIBUTIONS[name]
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *packages]
+    done = subprocess.run(listed, cwd=source, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip("this is no clone, and git can't say which files belong to it")
+    files = {file.removeprefix("src/") for file in done.stdout.splitlines() if (source / file).exists()}
+    described = {file for file in _names(wheels[name]) if ".dist-info/" in file}
+    assert _names(wheels[name]) - described == files
+    licensed = {Path(file).name for file in described}
+    assert (
+        {"METADATA", "RECORD", "WHEEL", "LICENSE"}
+        <= licensed
+        <= {
+            *("METADATA", "RECORD", "WHEEL", "LICENSE"),
+            "entry_points.txt",
+        }
+    )
+    assert [package for package in packages if f"{Path(package).name}/py.typed" not in files] == []
+
+
+@each_distribution
+def test_a_wheel_tells_an_index_what_it_is(wheels: Wheels, name: str) -> None:
+    described = _metadata(wheels[name])  # raises if a field is not as the standard has it
+    assert described.name == name
+    assert described.description_content_type == "text/markdown"
+    assert (described.description or "").startswith("# ")
+    assert described.license_expression == "Apache-2.0"
+    assert described.requires_python == ">=3.10"
+    told = set(described.classifiers or [])
+    assert told - classifiers == set()
+    assert {f"Programming Language :: Python :: {python}" for python in PYTHONS} <= told
+    assert "Typing :: Typed" in told
+
+
+@each_distribution
+def test_a_changelog_has_the_version_of_the_wheel_and_what_is_unreleased(wheels: Wheels, name: str) -> None:
+    changelog = (DISTRIBUTIONS[name][0] / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    assert versions[0] == "[Unreleased]"
+    dated = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", version) for version in versions[1:]]
+    assert all(dated), versions
+    releases = [match.groups() for match in dated if match]
+    assert releases[0][0] == str(_metadata(wheels[name]).version)
+    assert releases == sorted(releases, key=lambda release: [int(part) for part in release[0].split(".")], reverse=True)
+    kinds = set(re.findall(r"^### (.*)$", changelog, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
         for name, original in {
             "dagster.yaml": "dedp_assets/deployment/dagster.yaml",
             "workspace.yaml": "workspace.yaml",
         }.items():
             packed = archive.read(f"dedp_assets/deployment/{name}").decode()
-            assert packed == (settings.REPOSITORY / original).read_text()
-    assert "dedp_assets/generator/examples/devices_50.yaml" in names
-    assert {"jobs/devices_loader.py", "sensors/automation.py"} <= names
-    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+            assert packed == (ROOT / original).read_text()
+
+
+@pytest.mark.slow
+def test_the_three_wheels_and_what_they_ask_for_work_in_an_empty_environment(wheels: Wheels, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DEDP_", "DAGSTER", "PY"))}
+    environment |= {"DEDP_HOME": str(tmp_path / "home")}
+    bin_ = tmp_path / "environment" / "bin"
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    _install(bin_.parent, [f"dedp-assets[testing] @ {wheels['dedp-assets'].as_uri()}"], wheels)
+    version = _metadata(wheels["dedp-assets"]).version
+    assert run(str(bin_ / "dedp"), "--version") == f"dedp {version}\n"
+    assert "Event-driven pipelines" in run(str(bin_ / "dedp"), "--help")
+    where = "import pathlib, dedp_assets; print(pathlib.Path(dedp_assets.__file__).parent)"
+    installed = Path(run(str(bin_ / "python"), "-c", where).strip())
+    assert installed.is_relative_to(tmp_path)
+    example = installed / "generator" / "examples" / "devices_50.yaml"
+    run(str(bin_ / "dedp"), "generate", str(example), "--output-path", str(folder / "devices"))
+    assert len((folder / "devices" / "dataset.csv").read_text().splitlines()) == 51
+    run(str(bin_ / "python"), "-c", "from dagster_warm_launcher import WarmRunLauncher")
+    assert "--scenario-html" in run(str(bin_ / "python"), "-m", "pytest", "--help")
+
+    workspace = installed / "deployment" / "workspace.yaml"
+    locations = [place["python_module"] for place in yaml.safe_load(workspace.read_text())["load_from"]]
+    said = run(str(bin_ / "dagster"), "definitions", "validate", "--workspace", str(workspace), "--log-format", "json")
+    for location in locations:
+        assert f"Validation successful for code location {location}" in said
+
+
+def _install(environment: Path, requirements: list[str], wheels: Wheels) -> None:
+    """Make an environment and install requirements into it, in the pinned versions and from where pip looks."""
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv is None:
+        pytest.skip("there is no uv, which makes the environment")
+    with_pips_settings = [sys.executable, str(ROOT / "scripts" / "uv_with_pip_settings.py"), uv]
+    found = [option for wheel in wheels.values() for option in ("--find-links", str(wheel.parent))]
+    for command in (
+        ["venv", "--quiet", "--python", sys.executable, str(environment)],
+        [
+            *("pip", "install", "--quiet", "--python", str(environment / "bin" / "python")),
+            *("--constraint", str(ROOT / "requirements-dev.txt"), *found, *requirements),
+        ],
+    ):
+        done = subprocess.run([*with_pips_settings, *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

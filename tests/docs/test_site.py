@@ -1,0 +1,92 @@
+"""The documentation as a site: no warning, no link that leads nowhere, and the diagrams and the API reference."""
+
+import os
+import re
+import subprocess
+import sys
+from html import unescape
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import dagster_scenario
+import pytest
+
+from dedp_assets import settings
+
+pytestmark = pytest.mark.slow
+
+DOCS = settings.REPOSITORY / "docs"
+ADDRESSES = re.compile(r'(?:href|src)="([^"]*)"|(?:href|src)=([^\s">]+)')
+ANCHORS = re.compile(r'\b(?:id|name)="?([^"\s>]+)')
+
+
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site. The strict build fails for a link to a file or heading that is not there, and for a bad docstring."""
+    if find_spec("mkdocs") is None:
+        pytest.skip("MkDocs is not installed: make docs")
+    chosen = request.config.getoption("--site", None)
+    folder = Path(chosen).resolve() if chosen else tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "-f",
+        str(DOCS / "mkdocs.yml"),
+        "-d",
+        str(folder),
+    ]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_no_link_of_the_site_leads_nowhere(site: Path) -> None:
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    anchors = {page: {unescape(name) for name in ANCHORS.findall(text)} for page, text in pages.items()}
+    broken = []
+    for page, text in pages.items():
+        if page.name == "404.html":  # its links start at the root of a server
+            continue
+        for found in ADDRESSES.finditer(text):
+            link = urlsplit(unescape(found[1] or found[2]))
+            if link.scheme or link.netloc:
+                continue
+            target = (page.parent / unquote(link.path)).resolve() if link.path else page
+            target = target / "index.html" if target.is_dir() else target
+            if not target.is_file() or (
+                link.fragment and target in anchors and unquote(link.fragment) not in anchors[target]
+            ):
+                broken.append(f"{page.relative_to(site)}: {link.geturl()}")
+    assert broken == []
+
+
+def test_every_document_is_a_page_and_its_diagrams_stay_diagrams(site: Path) -> None:
+    for document in DOCS.glob("*.md"):
+        page = (site / "docs" / document.stem / "index.html").read_text(encoding="utf-8")
+        assert page.count('class="mermaid"') == document.read_text(encoding="utf-8").count("```mermaid"), document
+
+
+def test_the_reference_has_every_public_name_of_the_harness_with_its_methods(site: Path) -> None:
+    page = (site / "docs" / "api" / "scenario" / "index.html").read_text(encoding="utf-8")
+    assert [name for name in dagster_scenario.__all__ if f'id="dagster_scenario.{name}"' not in page] == []
+    methods = [name for name in vars(dagster_scenario.Scenario) if not name.startswith("_")]
+    assert [name for name in methods if f'id="dagster_scenario.Scenario.{name}"' not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("warm_launcher", ["dagster_warm_launcher.launcher.WarmRunLauncher", "dagster_warm_launcher.forks.Zygote"]),
+        ("sensors", ["sensors.landed_files.sensor.landed_files_sensor", "sensors.reconciliation.reconciling_sensor"]),
+        ("pipelines", ["dedp_assets.delimited.format.Format", "dedp_assets.launching.launch"]),
+    ],
+)
+def test_the_reference_has_what_others_build_on(site: Path, page: str, names: list[str]) -> None:
+    text = (site / "docs" / "api" / page / "index.html").read_text(encoding="utf-8")
+    assert [name for name in names if f'id="{name}"' not in text] == []
