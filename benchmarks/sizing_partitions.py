@@ -23,7 +23,7 @@ from dagster._serdes import serialize_value
 from sqlalchemy.engine import Engine
 
 from dedp_assets.partition_runs import AssetResult
-from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources import dagster_storage, embedded_postgres
 from sensors.automation import on_input_change
 
 CHANGED = 10
@@ -77,7 +77,8 @@ class Tick:
         print(
             f"  {name:<44}{result.total_requested:>6} requested {counts['statements']:>5} statements "
             f"cursor {len(serialize_value(result.cursor)):>9,} B  evaluations {sum(evaluations):>9,} B  "
-            f"{self.seconds:7.2f} s"
+            f"{self.seconds:7.2f} s",
+            flush=True,
         )
 
 
@@ -91,7 +92,12 @@ def measure(dsn: str, kind: str, number: int, partitions: dg.PartitionsDefinitio
     assets = graph(partitions)
     keys = partitions.get_partition_keys()
     whole = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-    with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_url": database}}}) as instance:
+    storage = {
+        "module": dagster_storage.__name__,
+        "class": dagster_storage.PooledPostgresStorage.__name__,
+        "config": {"postgres_url": database},
+    }
+    with dg.instance_for_test(overrides={"storage": {"custom": storage}}) as instance:
 
         def rows() -> int:
             with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
@@ -100,7 +106,10 @@ def measure(dsn: str, kind: str, number: int, partitions: dg.PartitionsDefinitio
 
         for asset in assets:
             dg.materialize([asset], instance=instance, tags=whole)
-        print(f"{number:,} {kind}: {rows() / 2 / number:.2f} events for each partition, in a run over all of them")
+        print(
+            f"{number:,} {kind}: {rows() / 2 / number:.2f} events for each partition, in a run over all of them",
+            flush=True,
+        )
         first = Tick("the first tick, or one with a lost cursor", assets, instance, None)
         second = Tick("nothing is new", assets, instance, first.cursor)
         for key in keys[:: max(1, number // CHANGED)][:CHANGED]:

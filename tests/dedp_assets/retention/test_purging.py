@@ -180,7 +180,13 @@ LATEST = """
 
 
 @pytest.mark.parametrize(
-    "cursor", ["lost", "of a daemon that was away", "of the tick before the last update", "up to date"]
+    "cursor",
+    [
+        "lost",
+        pytest.param("of a daemon that was away", marks=pytest.mark.slow),
+        "of the tick before the last update",
+        pytest.param("up to date", marks=pytest.mark.slow),
+    ],
 )
 def test_a_tick_after_a_purge_requests_what_it_would_have_requested_before(
     instance: dg.DagsterInstance, purged: Callable[..., "Counter[str]"], played: tuple[str, Any], cursor: str
@@ -274,6 +280,7 @@ def test_young_runs_keep_all_their_events_and_a_second_purge_finds_nothing(
     assert everything(url) == left
 
 
+@pytest.mark.slow
 def test_a_run_goes_together_with_its_later_attempts_and_never_before_them(
     url: str, instance: dg.DagsterInstance, purged: Callable[..., "Counter[str]"]
 ) -> None:
