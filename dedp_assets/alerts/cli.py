@@ -61,6 +61,7 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
                     targets,
                     lambda target: notifier_for(target, login, _TARGETS),
                     limits,
+                    settings.ui_url(),
                 ),
                 every,
             )

@@ -196,6 +196,7 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_DOORBELL": settings.doorbell_is_on,
     "DEDP_DOORBELL_NET_SECONDS": settings.doorbell_net_seconds,
     "DEDP_LOG_FORMAT": settings.logs_json,
+    "DEDP_UI_URL": settings.ui_url,
     "DEDP_SMTP_USER": settings.smtp_login,
     "DEDP_NOTIFY": lambda: notifier_for(settings.notify(), settings.smtp_login()),
     "DEDP_ALERTS": _targets,

@@ -6,8 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dedp_assets.alerts.incidents import Problem, decide
 from dedp_assets.alerts.judging import Limits
-from dedp_assets.alerts.process import Outage, World, look_once, tell_of_outage
+from dedp_assets.alerts.process import Outage, World, look_once, tell_of_outage, with_links
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, Notifier
 from dedp_assets.notifications.notifiers import FileNotifier
 from dedp_assets.resources.postgres import DatabaseUnavailable
@@ -60,6 +61,14 @@ def test_an_outage_is_told_also_to_a_target_that_was_down_at_first(tmp_path: Pat
     for now in (0, 60, 75, 90, 105):
         tell_of_outage(world, outage, "refused", now)
     assert told(tmp_path) == ["PostgreSQL does not answer"]
+
+
+def test_messages_have_links_to_the_ui_if_its_address_is_known() -> None:
+    problem = Problem("run/a/", "run", "run/a", "a failed", "a failed.", "Read the run in the UI (/runs/1), mend it.")
+    decision = decide([problem], {}, 0.0)
+    (message,) = with_links(decision, "https://ui.example").messages
+    assert "(https://ui.example/runs/1)" in message.text
+    assert with_links(decision, "") == decision
 
 
 def test_a_wrong_target_ends_the_command_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,8 @@ def test_packages_that_are_missing_or_in_other_versions_are_broken() -> None:
         ("DEDP_ALERTS_RUN_SECONDS", "soon"),
         ("DEDP_SMTP_USER", "without a password"),
         ("DEDP_START", "yesterday"),
+        ("DEDP_LOG_FORMAT", "xml"),
+        ("DEDP_UI_URL", "dagster"),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_broken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
