@@ -25,8 +25,6 @@ from dedp_assets.observability.dagster_tables import connected_to_dagster
 from dedp_assets.observability.json_logs import JsonLines
 from dedp_assets.resources.postgres import DatabaseUnavailable, connect
 
-EVERY_SECONDS = 15.0
-
 _log = logging.getLogger("dedp.alerts")
 
 _DATABASE = "database"
@@ -63,8 +61,8 @@ class Outage:
     waiting: list[tuple[str, Message]] = field(default_factory=list)
 
 
-def run(world: World, every: float = EVERY_SECONDS) -> None:
-    """Look every few seconds, for ever."""
+def run(world: World, every: float) -> None:
+    """Look, for ever. `every`: how often, in s."""
     with ExitStack() as open_instances:
         instances: list[dg.DagsterInstance] = []
         outage = Outage()
