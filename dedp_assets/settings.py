@@ -15,12 +15,13 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_SPARK_MEMORY`    | `1g`                            | the Java heap of an embedded Spark server            |
 | `DEDP_START`           | 3 days before the home was made | first day that takes the undated `dataset.csv`       |
 | `DEDP_SETTLE_SECONDS`  | `2`                             | a file unchanged for this long is complete           |
-| `DEDP_LOG_FORMAT`      | `text`                          | `json`: Dagster's processes log lines of JSON        |
+| `DEDP_LOG_FORMAT`      | `colored`                       | `json`: Dagster's processes log lines of JSON        |
 | `DEDP_NOTIFY`          | `log`                           | where notifications go: `file:/path`, `https://...`  |
 | `DEDP_ALERTS`          | none: nobody is alerted         | where alerts go: targets, separated by spaces        |
 | `DEDP_ALERTS_DAEMON_SECONDS` | `180`                     | a daemon that is silent for so long has stopped      |
 | `DEDP_ALERTS_RUN_SECONDS`   | `3600`                     | a run that takes longer is a problem                 |
 | `DEDP_ALERTS_QUEUE_SECONDS` | `1800`                     | a run that waits longer for its start is a problem   |
+| `DEDP_UI_URL`          | none: messages have paths       | the address of the UI, for links in messages         |
 | `DEDP_SMTP_USER`       | none: the server asks nobody    | the user at the SMTP server                          |
 | `DEDP_SMTP_PASSWORD`, `DEDP_SMTP_PASSWORD_FILE` | none   | the password, or a file that has it                  |
 | `DEDP_USERS_API`       | none: users are not fetched     | the endpoint of the users: `https://host/api/`       |
@@ -292,11 +293,11 @@ def logs_json() -> bool:
     """Return whether the processes of `dedp up` log lines of JSON.
 
     Raises:
-        SettingError: the value is neither `text` nor `json`.
+        SettingError: the value is neither `colored` nor `json`, which are Dagster's names.
     """
-    value = os.environ.get("DEDP_LOG_FORMAT") or "text"
-    if value not in ("text", "json"):
-        raise SettingError(f"DEDP_LOG_FORMAT is {value!r}; expected text or json")
+    value = os.environ.get("DEDP_LOG_FORMAT") or "colored"
+    if value not in ("colored", "json"):
+        raise SettingError(f"DEDP_LOG_FORMAT is {value!r}; expected colored or json")
     return value == "json"
 
 
@@ -340,6 +341,18 @@ def alerts_run_seconds() -> float:
         SettingError: the value is not a number of seconds, 1 or more.
     """
     return _seconds("DEDP_ALERTS_RUN_SECONDS", default=3600, at_least=1)
+
+
+def ui_url() -> str:
+    """Return the address of the UI for links in messages, without a slash at its end; "" if nobody has named it.
+
+    Raises:
+        SettingError: the value is not such an address.
+    """
+    value = (os.environ.get("DEDP_UI_URL") or "").rstrip("/")
+    if value and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+        raise SettingError(f"DEDP_UI_URL is {value!r}; expected an address such as https://dagster.example.org")
+    return value
 
 
 def alerts_queue_seconds() -> float:

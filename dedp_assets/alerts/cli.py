@@ -8,7 +8,6 @@ import click
 
 from dedp_assets import local_stack, settings
 from dedp_assets.notifications.notification import Notification
-from dedp_assets.notifications.resource import address_of, notifier_for
 
 _TARGETS = "DEDP_ALERTS"
 
@@ -30,6 +29,9 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
     DEDP_ALERTS says whom to tell. `dedp up` starts this if it is set. It needs PostgreSQL alone, and notices a daemon
     that has stopped.
     """
+    # Not at the top, and so below: the other commands need not wait for Dagster's import.
+    from dedp_assets.notifications.resource import address_of, notifier_for
+
     targets = settings.alerts() or ["log"]
     login = settings.smtp_login()
     for target in targets:
@@ -39,7 +41,6 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
             notifier_for(target, login, _TARGETS).send(_TEST)
             click.echo(f"Sent to {address_of(target)}.")
         return
-    # Not at the top: the other commands need not wait for Dagster's import.
     from dedp_assets.alerts.judging import Limits
     from dedp_assets.alerts.process import World, logging_to_stderr, run
 
@@ -61,6 +62,7 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
                     targets,
                     lambda target: notifier_for(target, login, _TARGETS),
                     limits,
+                    settings.ui_url(),
                 ),
                 every,
             )

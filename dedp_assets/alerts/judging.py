@@ -9,6 +9,9 @@ from dedp_assets.observability.accounts import Rows
 from dedp_assets.observability.dagster_tables import TICKS, FailedRun, Heartbeat, RunUnderWay, Tick
 from dedp_assets.wording import counted, duration, printable
 
+# The key of the problem that the daemon, or a part of it, has stopped.
+DAEMON = "daemon"
+
 
 class Limits(NamedTuple):
     """Where a problem begins. Times are in s.
@@ -42,6 +45,17 @@ class Instigator(NamedTuple):
     cursor: str | None = None
 
 
+def is_evaluated(ticks: Sequence[Tick]) -> bool:
+    """Whether somebody still evaluates a sensor or schedule with these ticks, the latest one first.
+
+    One that was removed from the code, or has another name now, keeps its last ticks and its cursor for ever.
+    """
+    if not ticks:
+        return False
+    usual = ticks[1].age - ticks[0].age if len(ticks) > 1 else 0.0
+    return ticks[0].age <= max(3600.0, 2 * usual)
+
+
 def stopped_daemons(beats: Sequence[Heartbeat], required: Collection[str], limits: Limits) -> Iterator[Problem]:
     """Daemons of the instance that give no sign of life, and daemons that say that something is wrong."""
     ages = {beat.daemon: beat.age for beat in beats}
@@ -50,9 +64,9 @@ def stopped_daemons(beats: Sequence[Heartbeat], required: Collection[str], limit
         known = [ages[daemon] for daemon in silent if daemon in ages]
         last = f"The last sign of life came {duration(min(known))} ago." if known else "It has never been seen."
         yield Problem(
+            DAEMON,
             "daemon",
-            "daemon",
-            "daemon",
+            DAEMON,
             "Dagster's daemon has stopped"
             if len(silent) == len(required)
             else "A part of Dagster's daemon has stopped",
@@ -162,7 +176,8 @@ def too_long(runs: Sequence[RunUnderWay], limits: Limits) -> Iterator[Problem]:
 def failing_ticks(instigators: Iterable[Instigator]) -> Iterator[Problem]:
     """Sensors and schedules whose last ticks have all failed."""
     for each in instigators:
-        if len(each.ticks) == TICKS and all(tick.status == "FAILURE" for tick in each.ticks):
+        have_failed = len(each.ticks) == TICKS and all(tick.status == "FAILURE" for tick in each.ticks)
+        if have_failed and is_evaluated(each.ticks):
             yield Problem(
                 f"tick/{each.location}/{each.name}",
                 "tick",
@@ -181,7 +196,7 @@ def reconciled_in_vain(instigators: Iterable[Instigator], limits: Limits) -> Ite
     what (`sensors.reconciliation`).
     """
     for each in instigators:
-        if not each.name.endswith("_reconciled"):
+        if not each.name.endswith("_reconciled") or not is_evaluated(each.ticks):
             continue
         for partition, requests in _requested(each.cursor).items():
             if requests >= limits.requests:

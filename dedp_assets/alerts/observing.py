@@ -76,6 +76,9 @@ def observe(
     for kind, look in looks.items():
         with _looking_at((kind,), seen):
             seen.problems.extend(look())
+    if any(problem.key == judging.DAEMON for problem in seen.problems):
+        # Nobody evaluates a sensor now, so nothing that its ticks say is over.
+        seen.unseen.update(dict.fromkeys(("tick", "reconciliation"), "the daemon has stopped"))
     return seen
 
 

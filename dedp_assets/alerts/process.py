@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dagster as dg
@@ -24,8 +24,6 @@ from dedp_assets.notifications.notification import Notification, Notifier
 from dedp_assets.observability.dagster_tables import connected_to_dagster
 from dedp_assets.observability.json_logs import JsonLines
 from dedp_assets.resources.postgres import DatabaseUnavailable, connect
-
-EVERY_SECONDS = 15.0
 
 _log = logging.getLogger("dedp.alerts")
 
@@ -43,6 +41,7 @@ class World:
         targets: where messages go.
         notifier_for: makes the notifier of a target.
         limits: where a problem begins.
+        ui: the address of the UI; "" if nobody has named it.
     """
 
     dsn: str
@@ -51,6 +50,7 @@ class World:
     targets: Sequence[str]
     notifier_for: Callable[[str], Notifier]
     limits: Limits
+    ui: str = ""
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Outage:
     waiting: list[tuple[str, Message]] = field(default_factory=list)
 
 
-def run(world: World, every: float = EVERY_SECONDS) -> None:
-    """Look every few seconds, for ever."""
+def run(world: World, every: float) -> None:
+    """Look, for ever. `every`: how often, in s."""
     with ExitStack() as open_instances:
         instances: list[dg.DagsterInstance] = []
         outage = Outage()
@@ -102,13 +102,19 @@ def look_once(world: World, instance: dg.DagsterInstance) -> Decision:
             database,
             world.targets,
             seen.unseen,
-            lambda incidents: decide(seen.problems, incidents, now, seen.unseen),
+            lambda incidents: with_links(decide(seen.problems, incidents, now, seen.unseen), world.ui),
         )
         for message in decision.messages:
             _log.info("%s (%s)", message.subject, message.key)
         for error in deliver(database, world.targets, world.notifier_for):
             _log.error("%s", error)
     return decision
+
+
+def with_links(decision: Decision, ui: str) -> Decision:
+    """The same decision, whose messages have links to pages of the UI in the place of their paths."""
+    linked = [replace(each, text=each.text.replace("(/runs/", f"({ui}/runs/")) for each in decision.messages]
+    return replace(decision, messages=linked)
 
 
 def _now(database: Connection) -> float:

@@ -19,7 +19,6 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets import local_stack, settings
 from dedp_assets.errors import DedpError, SettingError
-from dedp_assets.notifications.resource import notifier_for
 from dedp_assets.observability import doctor as checks
 from dedp_assets.observability.doctor import Finding
 from dedp_assets.servers_from_settings import database_dsn
@@ -150,7 +149,7 @@ def _database(workspace: Path | None, is_up: bool) -> Iterator[Finding]:
             from dedp_assets.alerts.observing import broken_locations
 
             number = len(yaml.safe_load(served.read_text(encoding="utf-8"))["load_from"])
-            yield from checks.served_locations(broken_locations(served), number)
+            yield from checks.locations(broken_locations(served), number)
 
 
 _ALERTING = """
@@ -180,9 +179,12 @@ def _known_settings() -> set[str]:
     return {*re.findall(r"DEDP_\w+", settings.__doc__ or ""), "DEDP_DAGSTER_STORAGE", "DEDP_UPLOADS"}
 
 
-def _targets() -> None:
-    for target in settings.alerts():
-        notifier_for(target, settings.smtp_login(), "DEDP_ALERTS")
+def _check_targets(targets: Iterable[str], setting: str) -> None:
+    # Not at the top: the other commands need not wait for Dagster's import.
+    from dedp_assets.notifications.resource import notifier_for
+
+    for target in targets:
+        notifier_for(target, settings.smtp_login(), setting)
 
 
 # What reads each setting, and raises an error if it can't be used.
@@ -196,9 +198,10 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_DOORBELL": settings.doorbell_is_on,
     "DEDP_DOORBELL_NET_SECONDS": settings.doorbell_net_seconds,
     "DEDP_LOG_FORMAT": settings.logs_json,
+    "DEDP_UI_URL": settings.ui_url,
     "DEDP_SMTP_USER": settings.smtp_login,
-    "DEDP_NOTIFY": lambda: notifier_for(settings.notify(), settings.smtp_login()),
-    "DEDP_ALERTS": _targets,
+    "DEDP_NOTIFY": lambda: _check_targets([settings.notify()], "DEDP_NOTIFY"),
+    "DEDP_ALERTS": lambda: _check_targets(settings.alerts(), "DEDP_ALERTS"),
     "DEDP_ALERTS_DAEMON_SECONDS": settings.alerts_daemon_seconds,
     "DEDP_ALERTS_RUN_SECONDS": settings.alerts_run_seconds,
     "DEDP_ALERTS_QUEUE_SECONDS": settings.alerts_queue_seconds,

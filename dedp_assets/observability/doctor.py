@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
@@ -19,8 +19,11 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets.errors import DedpError
 from dedp_assets.migrations import Applied, WrongTables, migrations_in, pending
-from dedp_assets.observability.dagster_tables import Heartbeat
 from dedp_assets.wording import counted, duration
+
+if TYPE_CHECKING:
+    # Not at run time: every command would wait for Dagster's import.
+    from dedp_assets.observability.dagster_tables import Heartbeat
 
 Status: TypeAlias = Literal["ok", "warning", "broken"]
 
@@ -322,7 +325,7 @@ def dagster_schema(found: str | None, expected: str | None) -> Iterator[Finding]
 
 
 def daemons(
-    beats: Iterable[Heartbeat], required: Collection[str], *, should_run: bool, limit: float
+    beats: "Iterable[Heartbeat]", required: Collection[str], *, should_run: bool, limit: float
 ) -> Iterator[Finding]:
     """Whether Dagster's daemons live.
 
@@ -360,15 +363,11 @@ def modules(names: Collection[str], environment: Mapping[str, str]) -> Iterator[
     errors = imported.stdout.splitlines()
     if imported.returncode:
         errors.append(f"{', '.join(names)}: the process ended with {imported.returncode}")
-    yield from _locations({line.partition(" ")[0]: line.partition(" ")[2] for line in errors}, len(names))
+    yield from locations({line.partition(" ")[0]: line.partition(" ")[2] for line in errors}, len(names))
 
 
-def served_locations(errors: Mapping[str, str], number: int) -> Iterator[Finding]:
-    """Whether the code servers have loaded their code. `errors`: why not, by location; `number`: of all locations."""
-    yield from _locations(errors, number)
-
-
-def _locations(errors: Mapping[str, str], number: int) -> Iterator[Finding]:
+def locations(errors: Mapping[str, str], number: int) -> Iterator[Finding]:
+    """Whether code locations can be loaded. `errors`: why not, by location; `number`: of all locations."""
     for name, error in errors.items():
         said = " ".join(error.split())[:300]
         yield Finding("broken", f"the code location {name} can't be loaded: {said}", "mend the code or its environment")

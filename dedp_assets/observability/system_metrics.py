@@ -6,7 +6,7 @@ retention, and a counter must not go down.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -317,8 +317,3 @@ def _has(connection: Connection, table: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(_HAS_TABLE, [table])
         return cursor.fetchone() == (True,)
-
-
-def labels_by_metric(metrics: Iterable[Metric]) -> dict[str, set[str]]:
-    """The labels of each metric, also of one that has no value now."""
-    return {metric.name: set(getattr(metric, "_labelnames", ())) for metric in metrics}

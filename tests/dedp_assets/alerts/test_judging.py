@@ -101,11 +101,25 @@ def test_a_sensor_whose_last_ticks_have_all_failed_keeps_failing(ticks: list[Tic
     assert bool(list(judging.failing_ticks([Instigator("jobs.a", "watched", "sensor", ticks)]))) == is_problem
 
 
+@pytest.mark.parametrize(
+    ("ages", "is_problem"),
+    [
+        ((10.0, 40.0, 70.0), True),
+        ((5000.0, 5030.0, 5060.0), False),  # it was evaluated every 30 s, and is no longer
+        ((80_000.0, 166_400.0, 252_800.0), True),  # a schedule, once a day
+        ((180_000.0, 266_400.0, 352_800.0), False),
+    ],
+)
+def test_a_sensor_that_was_removed_from_the_code_is_no_problem(ages: tuple[float, ...], is_problem: bool) -> None:
+    ticks = [Tick("FAILURE", age, "no") for age in ages]
+    assert bool(list(judging.failing_ticks([Instigator("jobs.a", "watched", "sensor", ticks)]))) == is_problem
+
+
 def test_reconciliation_keeps_failing_after_its_third_request() -> None:
     waiting = {"2024-01-02": ["v1", 3, 1.0], "2024-01-03": ["v1", 2, 1.0]}
     for cursor in (json.dumps(waiting), json.dumps({"compared": 4, "turn": 1, "waiting": waiting})):
         problems = list(
-            judging.reconciled_in_vain([Instigator("jobs.a", "raw_reconciled", "sensor", [], cursor)], LIMITS)
+            judging.reconciled_in_vain([Instigator("jobs.a", "raw_reconciled", "sensor", [SKIPPED], cursor)], LIMITS)
         )
         assert [problem.key for problem in problems] == ["reconciliation/raw_reconciled/2024-01-02"]
 
@@ -113,7 +127,8 @@ def test_reconciliation_keeps_failing_after_its_third_request() -> None:
 @pytest.mark.parametrize("cursor", [None, "", "no JSON", "[]", '{"a": 1}', '{"a": ["v1", "x", 1]}'])
 def test_a_cursor_that_is_not_one_of_reconciliation_is_no_problem(cursor: str | None) -> None:
     assert (
-        list(judging.reconciled_in_vain([Instigator("jobs.a", "raw_reconciled", "sensor", [], cursor)], LIMITS)) == []
+        list(judging.reconciled_in_vain([Instigator("jobs.a", "raw_reconciled", "sensor", [SKIPPED], cursor)], LIMITS))
+        == []
     )
 
 

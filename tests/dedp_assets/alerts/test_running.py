@@ -181,6 +181,7 @@ def test_a_daemon_that_does_nothing_any_more_is_seen(system: System) -> None:
     os.kill(daemon, signal.SIGSTOP)
     try:
         wait_until(lambda: "daemon" in system.keys(Limits(daemon=40.0)), "the silence of the daemon")
+        assert system.seen(Limits(daemon=40.0)).unseen.keys() == {"tick", "reconciliation"}
     finally:
         os.kill(daemon, signal.SIGCONT)
     wait_until(lambda: "daemon" not in system.keys(Limits(daemon=40.0)), "the daemon's return")

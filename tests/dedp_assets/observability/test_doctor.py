@@ -3,6 +3,8 @@
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -69,6 +71,8 @@ def test_packages_that_are_missing_or_in_other_versions_are_broken() -> None:
         ("DEDP_ALERTS_RUN_SECONDS", "soon"),
         ("DEDP_SMTP_USER", "without a password"),
         ("DEDP_START", "yesterday"),
+        ("DEDP_LOG_FORMAT", "xml"),
+        ("DEDP_UI_URL", "dagster"),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_broken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,3 +276,9 @@ def test_the_command_says_all_that_it_finds_and_ends_with_1(
         "LATIN1",
     ]
     assert ended.stdout.count("-> ") >= len(broken)
+
+
+def test_no_command_waits_for_dagster_because_of_these() -> None:
+    code = "import sys, dedp_assets.cli; print({'dagster', 'opentelemetry', 'prometheus_client'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

@@ -1,0 +1,87 @@
+"""The process that looks and tells: while PostgreSQL is away, it tells of that, and goes on afterwards."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dedp_assets.alerts.incidents import Problem, decide
+from dedp_assets.alerts.judging import Limits
+from dedp_assets.alerts.process import Outage, World, look_once, tell_of_outage, with_links
+from dedp_assets.notifications.notification import Notification, NotificationNotSent, Notifier
+from dedp_assets.notifications.notifiers import FileNotifier
+from dedp_assets.resources.postgres import DatabaseUnavailable
+from tests.dedp_command import run_dedp
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+class Down:
+    def send(self, notification: Notification) -> None:
+        raise NotificationNotSent("down")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(NOWHERE, NOWHERE, None, ["a"], lambda _: FileNotifier(tmp_path / "told"), Limits())
+
+
+def told(tmp_path: Path) -> list[str]:
+    file = tmp_path / "told"
+    return [json.loads(line)["subject"] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_look_without_a_database_says_that_it_is_away(world: World, instance: dg.DagsterInstance) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        look_once(world, instance)
+
+
+def test_a_database_that_is_away_is_told_once_and_its_return_once(world: World, tmp_path: Path) -> None:
+    outage = Outage()
+    for now in range(0, 600, 15):
+        tell_of_outage(world, outage, "PostgreSQL does not answer: refused", now)
+    assert told(tmp_path) == ["PostgreSQL does not answer"]
+    for now in range(600, 1200, 15):
+        tell_of_outage(world, outage, None, now)
+    assert told(tmp_path) == ["PostgreSQL does not answer", "Over: PostgreSQL does not answer"]
+
+
+def test_a_database_that_was_only_restarted_is_not_told(world: World, tmp_path: Path) -> None:
+    outage = Outage()
+    for now, error in ((0, "refused"), (15, "refused"), (30, None), (45, None)):
+        tell_of_outage(world, outage, error, now)
+    assert told(tmp_path) == []
+
+
+def test_an_outage_is_told_also_to_a_target_that_was_down_at_first(tmp_path: Path) -> None:
+    notifiers: list[Notifier] = [Down(), Down(), FileNotifier(tmp_path / "told")]
+    world = World(NOWHERE, NOWHERE, None, ["a"], lambda _: notifiers.pop(0), Limits())
+    outage = Outage()
+    for now in (0, 60, 75, 90, 105):
+        tell_of_outage(world, outage, "refused", now)
+    assert told(tmp_path) == ["PostgreSQL does not answer"]
+
+
+def test_messages_have_links_to_the_ui_if_its_address_is_known() -> None:
+    problem = Problem("run/a/", "run", "run/a", "a failed", "a failed.", "Read the run in the UI (/runs/1), mend it.")
+    decision = decide([problem], {}, 0.0)
+    (message,) = with_links(decision, "https://ui.example").messages
+    assert "(https://ui.example/runs/1)" in message.text
+    assert with_links(decision, "") == decision
+
+
+def test_a_wrong_target_ends_the_command_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDP_ALERTS", "log pigeon://T0kEn")
+    ended = run_dedp("alerts")
+    assert ended.returncode == 1
+    assert "DEDP_ALERTS is not a place to send notifications to; expected" in ended.stderr
+    assert "T0kEn" not in ended.stderr
+
+
+def test_a_test_message_reaches_every_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DEDP_ALERTS", f"file:{tmp_path}/told file:{tmp_path}/also")
+    ended = run_dedp("alerts", "--test")
+    assert ended.returncode == 0, ended.stderr
+    assert told(tmp_path) == ["This is a test of the alerts"]
+    assert (tmp_path / "also").exists()
