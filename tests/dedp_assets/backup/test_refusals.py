@@ -45,7 +45,23 @@ def test_a_home_that_is_not_empty_is_refused_and_stays_as_it_is(
     assert [path for path in places.home.rglob("*") if path.is_file()] == [tmp_path / there]
 
 
-def test_lake_that_lies_elsewhere_and_is_not_empty_is_refused(tmp_path: Path, backup: Path, places: Places) -> None:
+def test_what_is_left_out_of_a_restore_need_not_be_empty_and_stays(
+    tmp_path: Path, backup: Path, places: Places
+) -> None:
+    (tmp_path / "lake" / "devices").mkdir(parents=True)
+    elsewhere = Places(places.home, places.internal, places.landing, str(tmp_path / "lake"), places.logs)
+
+    class Reached(Exception):
+        pass
+
+    def reached() -> NoReturn:
+        raise Reached
+
+    with pytest.raises(Reached):
+        restoring.restore(backup, elsewhere, reached, places.home / "mark", without=frozenset({"lake"}))
+
+
+def test_a_lake_that_lies_elsewhere_and_is_not_empty_is_refused(tmp_path: Path, backup: Path, places: Places) -> None:
     (tmp_path / "lake" / "devices").mkdir(parents=True)
     elsewhere = Places(places.home, places.internal, places.landing, str(tmp_path / "lake"), places.logs)
     with pytest.raises(BackupError, match=r"the Delta tables \(DEDP_DATA_URI\).*is not empty"):
