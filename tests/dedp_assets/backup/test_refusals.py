@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from dedp_assets.backup import backing_up, database, restoring
 from dedp_assets.backup.archive import Manifest, drafting
@@ -117,6 +118,15 @@ def test_an_older_server_is_refused(dsn: str) -> None:
 def test_two_databases_have_no_common_moment(dsn: str, postgres_server: str) -> None:
     with pytest.raises(BackupError, match="not in the database of DEDP_POSTGRES_DSN"):
         database.describe(dsn, postgres_server)
+
+
+def test_the_storage_of_dagster_may_be_named_without_its_password() -> None:
+    named = database._with_password_of("postgresql://u:word@h/d", "postgresql://u@h/d?options=-csearch_path%3Ddagster")
+    assert parse_dsn(named)["password"] == "word"
+    assert parse_dsn(named)["options"] == "-csearch_path=dagster"
+    own = "postgresql://v:other@h/d"
+    assert database._with_password_of("postgresql://u:word@h/d", own) == own
+    assert database._with_password_of("postgresql://u@h/d", "postgresql://u@h/d") == "postgresql://u@h/d"
 
 
 def test_a_dump_that_fails_says_why(dsn: str, tmp_path: Path) -> None:
