@@ -1,5 +1,6 @@
 """The commands `dedp backup` and `dedp restore`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 from dedp_assets import local_stack, settings
 from dedp_assets.backup import backing_up, restoring
 from dedp_assets.backup.archive import check_is_empty
+from dedp_assets.backup.errors import BackupError
 from dedp_assets.backup.places import LAKE, LANDING, Places
 from dedp_assets.resources import embedded_postgres
 
@@ -27,10 +29,9 @@ def backup(folder: Path, without: tuple[str, ...], with_logs: bool) -> None:
 
     DIR gets its name when everything is on the disk: a folder with this name is a whole backup.
     """
-    if not (settings.home() / "created").exists():
-        raise click.ClickException(f"there is no system in {settings.home()}; is DEDP_HOME right?")
-    with local_stack.environment() as shared:
-        local_stack.create_instance_schema(shared)
+    if not settings.home().is_dir():
+        raise BackupError(f"there is no system in {settings.home()}; is DEDP_HOME right?")
+    with _environment() as shared:
         done = backing_up.back_up(
             folder,
             _places(shared["DAGSTER_HOME"]),
@@ -48,7 +49,13 @@ def backup(folder: Path, without: tuple[str, ...], with_logs: bool) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
-def restore(folder: Path) -> None:
+@click.option(
+    "--without",
+    type=click.Choice([LAKE, LANDING]),
+    multiple=True,
+    help="Leave the Delta tables, or the landing folder, as they are. May be given twice.",
+)
+def restore(folder: Path, without: tuple[str, ...]) -> None:
     """Restore the backup in DIR into an empty DEDP_HOME, and an empty database if DEDP_POSTGRES_DSN names one.
 
     Nothing is written before every file of the backup has been read and found sound.
@@ -60,11 +67,24 @@ def restore(folder: Path) -> None:
         _places(str(home / "dagster")),
         _database,
         settings.unfinished_restore(),
+        without=frozenset(without),
         say=lambda text: click.echo(f"  {text}"),
     )
-    with local_stack.environment() as shared:
+    with _environment() as shared:
         restoring.end_interrupted_runs(shared)
     click.echo(f"{home} is as it was at {done.made_at}. Start it with `{settings.to_run('up')}`.")
+
+
+@contextmanager
+def _environment() -> Iterator[dict[str, str]]:
+    """The environment variables of a process of this system. A deployment names Dagster's storage itself."""
+    own = os.environ.get("DEDP_DAGSTER_STORAGE")
+    with local_stack.environment() as shared:
+        if own:
+            shared["DEDP_DAGSTER_STORAGE"] = own
+        else:
+            local_stack.create_instance_schema(shared)
+        yield shared
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
+import psycopg2.extensions
 
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.resources import embedded_postgres
@@ -55,7 +56,7 @@ def describe(dsn: str, storage_dsn: str) -> Described:
     Raises:
         BackupError: Dagster's storage is another database. Two databases have no common moment.
     """
-    with closing(psycopg2.connect(storage_dsn)) as storage:
+    with closing(psycopg2.connect(_with_password_of(dsn, storage_dsn))) as storage:
         place, instance_schema = _one(storage, _SERVER), _one(storage, "SELECT current_schema()")[0]
     with closing(psycopg2.connect(dsn)) as connection:
         if _one(connection, _SERVER) != place:
@@ -71,6 +72,14 @@ def describe(dsn: str, storage_dsn: str) -> Described:
                 found.setdefault(pipeline, []).append(f"{number:04}_{name}.sql")
         (size,) = _one(connection, "SELECT pg_database_size(current_database())")
         return Described(schemas, found, size, connection.info.server_version)
+
+
+def _with_password_of(dsn: str, storage_dsn: str) -> str:
+    """The second address, which a deployment may give without the password that the first one has."""
+    password = psycopg2.extensions.parse_dsn(dsn).get("password")
+    if password is None or "password" in psycopg2.extensions.parse_dsn(storage_dsn):
+        return storage_dsn
+    return psycopg2.extensions.make_dsn(storage_dsn, password=password)
 
 
 def dump(dsn: str, schemas: Sequence[str], server_version: int, target: Path) -> None:

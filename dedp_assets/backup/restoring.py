@@ -23,6 +23,8 @@ def restore(
     places: Places,
     database_of: Callable[[], AbstractContextManager[str]],
     mark: Path,
+    *,
+    without: frozenset[str] = frozenset(),
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Restore a backup. Nothing is changed before the whole backup has been read and found sound.
@@ -32,6 +34,7 @@ def restore(
         places: where the parts of the system are to be. All of them must be empty, or not be there.
         database_of: gives the address of the database while its block lasts. It must be empty, too.
         mark: a file that exists while a restore is under way, or was not completed.
+        without: `LAKE` or `LANDING`, to leave these parts as they are.
         say: is told how it goes.
 
     Raises:
@@ -39,7 +42,8 @@ def restore(
     """
     manifest = read_manifest(source)
     check_is_not_newer(manifest.versions, manifest.migrations, installed_versions(), known_migrations())
-    _check_is_empty(places, manifest)
+    parts = set(manifest.parts) - without
+    _check_is_empty(places, parts)
     _check_space(places, manifest)
     say(f"reading all of {source}: {manifest.files} files, {size(manifest.bytes)}")
     verify(source)
@@ -49,7 +53,7 @@ def restore(
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch(exist_ok=False)
         say("the files")
-        _restore_files(source, places)
+        _restore_files(source, places, parts)
         say("the database")
         database.load(dsn, source / DUMP)
     os.sync()
@@ -72,13 +76,13 @@ def end_interrupted_runs(environment: Mapping[str, str]) -> None:
         )
 
 
-def _check_is_empty(places: Places, manifest: Manifest) -> None:
+def _check_is_empty(places: Places, parts: set[str]) -> None:
     check_is_empty(places.home, "the home (DEDP_HOME)")
-    if INTERNAL in manifest.parts:
+    if INTERNAL in parts:
         check_is_empty(places.internal, "the folder for our copies (DEDP_INTERNAL)")
-    if LANDING in manifest.parts:
+    if LANDING in parts:
         check_is_empty(places.landing, "the landing folder (DEDP_LANDING)")
-    if LAKE in manifest.parts:
+    if LAKE in parts:
         if not object_store.is_object_store(places.lake):
             check_is_empty(Path(places.lake), "the folder for the Delta tables (DEDP_DATA_URI)")
         elif next(lake.lake_at(places.lake).files(), None) is not None:
@@ -92,12 +96,14 @@ def _check_space(places: Places, manifest: Manifest) -> None:
         raise BackupError(f"the restore may need {size(needed)}, and {size(free)} are free in {there}")
 
 
-def _restore_files(source: Path, places: Places) -> None:
+def _restore_files(source: Path, places: Places, parts: set[str]) -> None:
     roots = {HOME: places.home, INTERNAL: places.internal, LANDING: places.landing, LOGS: places.logs}
     into = lake.lake_at(places.lake)
     for is_log in (False, True):  # who reads a table meanwhile finds all of it, or none
         for entry in entries(source):
             part, _, path = entry.path.partition("/")
+            if part not in parts:
+                continue
             if part == LAKE and (f"/{LOG}/" in path) == is_log:
                 into.put(path, source / entry.path)
             elif part in roots and not is_log:

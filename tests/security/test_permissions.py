@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -69,3 +70,10 @@ def test_a_runtime_folder_that_somebody_else_has_made_is_not_used(
         os.chown(runtime, STRANGER, STRANGER)
     with pytest.raises(embedded_postgres.PostgresNotStarted, match=f"{runtime}, belongs to somebody else or is a link"):
         embedded_postgres.binary("psql")
+
+
+def test_nobody_else_can_reach_the_socket_of_the_embedded_database(postgres_server: str) -> None:
+    host = parse_qs(urlsplit(postgres_server).query)["host"][0]
+    (socket,) = Path(host).glob(".s.PGSQL.*[0-9]")
+    closed = [folder for folder in socket.parents if not folder.stat().st_mode & stat.S_IXOTH]
+    assert closed, [f"{folder} {oct(mode(folder))}" for folder in socket.parents]

@@ -114,6 +114,7 @@ print(line.rejection.detail)
 """
 
 
+@pytest.mark.slow
 def test_a_line_of_10_gib_is_set_aside_in_little_memory() -> None:
     memory = 1 << 30  # of addresses; the interpreter and the libraries have most of them
     done = subprocess.run([sys.executable, "-c", ENDLESS, str(memory)], capture_output=True, text=True)

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,29 +81,55 @@ def test_a_copy_and_its_record_are_copied_together_while_they_are_replaced(root:
         assert b"before" not in found["devices/20240101/source.json"]
 
 
-def test_a_landed_file_that_is_being_written_is_waited_for(root: Path, draft: Draft) -> None:
+class Clock:
+    """Time passes only while somebody sleeps, and then something happens."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.now, self.happens = time.time() + 100, happens
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.happens()
+
+
+def change_at(path: Path, clock: Clock, content: str) -> None:
+    """Write a file at the time of the clock. Nobody can set the time of change; it is earlier."""
+    path.write_text(content)
+    os.utime(path, (clock.now, clock.now))
+
+
+def test_a_landed_file_that_is_being_written_is_waited_for(
+    root: Path, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = iter(["half", "half and", "half and half"])
+
+    def write_on() -> None:
+        for content in contents:
+            change_at(root / "growing", clock, content)
+            return
+
+    clock = Clock(write_on)
+    monkeypatch.setattr("dedp_assets.backup.folders.time", clock)
     write(root / "whole")
-    time.sleep(SETTLE_SECONDS)
-    write(root / "growing", "half")
-
-    def finish() -> None:
-        time.sleep(SETTLE_SECONDS / 2)
-        write(root / "growing", "half and half")
-
-    writer = threading.Thread(target=finish)
-    writer.start()
+    write_on()
     copy_landed(root, "landing", draft, SETTLE_SECONDS)
-    writer.join()
     assert copied(draft, "landing") == {"whole": b"content", "growing": b"half and half"}
     assert draft.left_out == []
 
 
-def test_a_landed_file_that_does_not_come_to_rest_is_left_out_and_named(root: Path, draft: Draft) -> None:
+def test_a_landed_file_that_does_not_come_to_rest_is_left_out_and_named(
+    root: Path, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(lambda: change_at(root / "growing", clock, "half"))
+    monkeypatch.setattr("dedp_assets.backup.folders.time", clock)
     write(root / "whole")
-    os.utime(root / "whole", (1, 1))
-    time.sleep(SETTLE_SECONDS)
-    write(root / "growing")
-    copy_landed(root, "landing", draft, settle_seconds=SETTLE_SECONDS, patience_seconds=0)
+    change_at(root / "growing", clock, "half")
+    copy_landed(root, "landing", draft, SETTLE_SECONDS, patience_seconds=2)
     assert copied(draft, "landing") == {"whole": b"content"}
     assert draft.left_out == [f"{root}/growing: it is still being written; deliver it again after a restore"]
     assert draft.files == 1

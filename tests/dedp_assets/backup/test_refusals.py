@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from dedp_assets.backup import backing_up, database, restoring
 from dedp_assets.backup.archive import Manifest, drafting
@@ -45,7 +46,23 @@ def test_a_home_that_is_not_empty_is_refused_and_stays_as_it_is(
     assert [path for path in places.home.rglob("*") if path.is_file()] == [tmp_path / there]
 
 
-def test_lake_that_lies_elsewhere_and_is_not_empty_is_refused(tmp_path: Path, backup: Path, places: Places) -> None:
+def test_what_is_left_out_of_a_restore_need_not_be_empty_and_stays(
+    tmp_path: Path, backup: Path, places: Places
+) -> None:
+    (tmp_path / "lake" / "devices").mkdir(parents=True)
+    elsewhere = Places(places.home, places.internal, places.landing, str(tmp_path / "lake"), places.logs)
+
+    class Reached(Exception):
+        pass
+
+    def reached() -> NoReturn:
+        raise Reached
+
+    with pytest.raises(Reached):
+        restoring.restore(backup, elsewhere, reached, places.home / "mark", without=frozenset({"lake"}))
+
+
+def test_a_lake_that_lies_elsewhere_and_is_not_empty_is_refused(tmp_path: Path, backup: Path, places: Places) -> None:
     (tmp_path / "lake" / "devices").mkdir(parents=True)
     elsewhere = Places(places.home, places.internal, places.landing, str(tmp_path / "lake"), places.logs)
     with pytest.raises(BackupError, match=r"the Delta tables \(DEDP_DATA_URI\).*is not empty"):
@@ -101,6 +118,15 @@ def test_an_older_server_is_refused(dsn: str) -> None:
 def test_two_databases_have_no_common_moment(dsn: str, postgres_server: str) -> None:
     with pytest.raises(BackupError, match="not in the database of DEDP_POSTGRES_DSN"):
         database.describe(dsn, postgres_server)
+
+
+def test_the_storage_of_dagster_may_be_named_without_its_password() -> None:
+    named = database._with_password_of("postgresql://u:word@h/d", "postgresql://u@h/d?options=-csearch_path%3Ddagster")
+    assert parse_dsn(named)["password"] == "word"
+    assert parse_dsn(named)["options"] == "-csearch_path=dagster"
+    own = "postgresql://v:other@h/d"
+    assert database._with_password_of("postgresql://u:word@h/d", own) == own
+    assert database._with_password_of("postgresql://u@h/d", "postgresql://u@h/d") == "postgresql://u@h/d"
 
 
 def test_a_dump_that_fails_says_why(dsn: str, tmp_path: Path) -> None:
