@@ -24,7 +24,7 @@ from dedp_assets.local_stack.lock import lock_of_system, running_pid, stop_runni
 from dedp_assets.local_stack.processes import HOST, commands, with_json_logs
 from dedp_assets.local_stack.readiness import log_tail, wait_until_ready
 from dedp_assets.local_stack.supervision import Supervision
-from dedp_assets.local_stack.users import users_of
+from dedp_assets.local_stack.users import users_of, without_passwords
 from dedp_assets.local_stack.workspace import locations, sockets, write_workspace
 from dedp_assets.resources.shared_spark import shared_server
 from dedp_assets.servers_from_settings import spark_size
@@ -118,7 +118,7 @@ def running(
             url = f"http://{HOST}:{port}"
             with users_of(shared) as (has_local_user, authorization):
                 supervision = cleanup.enter_context(
-                    _supervision(Supervision(started, shared, directory, output.fileno(), say))
+                    _supervision(Supervision(started, without_passwords(shared), directory, output.fileno(), say))
                 )
                 broken = wait_until_ready(url, authorization, log, supervision.deaths)
             yield Stack(url, shared, log, has_local_user, broken, supervision)

@@ -28,3 +28,8 @@ def users_of(shared: Mapping[str, str]) -> Iterator[tuple[bool, str]]:
     finally:
         with connected(dsn) as cursor:
             sessions.end_api_token(cursor, token)
+
+
+def without_passwords(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables without the password of the first user: it is made, and runs need not read it."""
+    return {name: value for name, value in environment.items() if not name.startswith("DEDP_ADMIN_PASSWORD")}

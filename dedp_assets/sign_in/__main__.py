@@ -16,12 +16,10 @@ from dedp_assets.sign_in.gate import Gate
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the process is ended. DEDP_DAGSTER_STORAGE says where the users are: beside Dagster's own tables."""
-    storage = settings.dagster_storage()
-    if storage is None:
-        raise SettingError(
-            "DEDP_DAGSTER_STORAGE is not set; expected the database with Dagster's tables. `dedp webserver` sets it"
-        )
-    database = Database(storage)
+    dsn = settings.dagster_storage()
+    if dsn is None:
+        raise SettingError("DEDP_DAGSTER_STORAGE is not set; `dedp webserver` sets it, or name the database of Dagster")
+    database = Database(dsn)
     with database.cursor() as cursor:
         if users.add_first(cursor, settings.admin_password()):
             print(f"The first user is {users.ADMIN}, with the password of the settings.", flush=True)

@@ -132,7 +132,7 @@ class _WebServer(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
             outcome = "done" if response.status_code == 200 else f"refused: {response.status_code}"
             return response
         finally:
-            await run_in_threadpool(_end, self._database, number, outcome, ())
+            await run_in_threadpool(_end, self._database, number, outcome)
 
     def index_html_endpoint(self, request: Request) -> Response:
         response = cast(HTMLResponse, super().index_html_endpoint(request))
@@ -182,7 +182,7 @@ class _Guarded:
             raise
         if isawaitable(result):
             return self._finish(number, result)
-        self._end(number, _outcome(result), list(_runs(result)))
+        self._end(number, _outcome(result), result)
         return result
 
     async def _finish(self, number: int | None, result: Awaitable[Any]) -> Any:
@@ -191,12 +191,12 @@ class _Guarded:
         except Exception as error:
             self._end(number, f"error: {type(error).__name__}")
             raise
-        self._end(number, _outcome(value), list(_runs(value)))
+        self._end(number, _outcome(value), value)
         return value
 
-    def _end(self, number: int | None, outcome: str, runs: Sequence[str] = ()) -> None:
+    def _end(self, number: int | None, outcome: str, result: Any = None) -> None:
         if number is not None:
-            _end(self._database, number, outcome, runs)
+            _end(self._database, number, outcome, result)
 
 
 def _refusal(info: GraphQLResolveInfo, reason: str) -> GraphQLError:
@@ -214,10 +214,10 @@ def _begin(database: Database, visitor: Visitor, action: str, about: Mapping[str
         return audit.begin(cursor, visitor.user.name, visitor.user.role.name, visitor.address, action, about)
 
 
-def _end(database: Database, number: int, outcome: str, runs: Sequence[str]) -> None:
+def _end(database: Database, number: int, outcome: str, result: Any = None) -> None:
     try:
         with database.cursor() as cursor:
-            audit.end(cursor, number, outcome, runs)
+            audit.end(cursor, number, outcome, list(_runs(result)), dict(_told(result)))
     except psycopg2.Error:  # it has happened, and its beginning is in the log
         logging.getLogger("dagster-webserver").exception("The end of entry %d is missing in the audit log", number)
 
@@ -252,6 +252,16 @@ def _runs(result: Any) -> Iterator[str]:
         for each in getattr(result, several, None) or ():
             yield from _runs(each)
     yield from getattr(result, "launched_run_ids", None) or ()
+
+
+def _told(result: Any) -> Iterator[tuple[str, str]]:
+    """What an answer names beside runs: the backfill, or the sensor or schedule of which the request had only an id."""
+    backfill = getattr(result, "backfill_id", None)
+    if isinstance(backfill, str):
+        yield "backfill", backfill
+    state = getattr(getattr(result, "scheduleState", result), "_instigator_state", None)
+    if state is not None:
+        yield "name", state.instigator_name
 
 
 def _reported(request: Request, body: bytes) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _LONGEST_LIST, _LONGEST_TEXT = 50, 300
 _BEGIN = """
     INSERT INTO dedp_sign_in.audit (user_name, role, address, action, about) VALUES (%s, %s, %s, %s, %s) RETURNING id
 """
-_END = "UPDATE dedp_sign_in.audit SET outcome = %s, run_ids = %s WHERE id = %s"
+_END = "UPDATE dedp_sign_in.audit SET outcome = %s, run_ids = %s, about = about || %s WHERE id = %s"
 _ENTRIES = """
     SELECT at::timestamptz(0), user_name, coalesce(role, ''), address, action, about, coalesce(outcome, '?'), run_ids
     FROM dedp_sign_in.audit
@@ -69,16 +69,29 @@ class Entry(NamedTuple):
 
 def begin(cursor: Cursor, user: str, role: str | None, address: str, action: str, about: Mapping[str, Any]) -> int:
     """Record that something begins. Returns the number of the entry."""
-    # A name of others may have a NUL, which PostgreSQL refuses.
-    text = json.dumps(about).replace("\\u0000", "\\ufffd")
-    cursor.execute(_BEGIN, [user, role, address, action, text])
+    cursor.execute(_BEGIN, [user, role, address, action, _json(about)])
     ((number,),) = cursor.fetchall()
     return int(number)
 
 
-def end(cursor: Cursor, number: int, outcome: str, run_ids: Sequence[str] = ()) -> None:
-    """Record how it has ended."""
-    cursor.execute(_END, [outcome, list(run_ids), number])
+def end(
+    cursor: Cursor, number: int, outcome: str, run_ids: Sequence[str] = (), about: Mapping[str, Any] | None = None
+) -> None:
+    """Record how it has ended.
+
+    Args:
+        cursor: To the database.
+        number: Of the entry.
+        outcome: What the answer was.
+        run_ids: The runs that were launched, or ended.
+        about: What else the answer says about it.
+    """
+    cursor.execute(_END, [outcome, list(run_ids), _json(about or {}), number])
+
+
+def _json(about: Mapping[str, Any]) -> str:
+    # A name of others may have a NUL, which PostgreSQL refuses.
+    return json.dumps(about).replace("\\u0000", "\\ufffd")
 
 
 def record(

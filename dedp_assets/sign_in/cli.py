@@ -132,14 +132,13 @@ def audit_log(user: str | None, run: str | None, days: int | None, limit: int, a
         click.echo("There are no such entries.")
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def webserver(arguments: tuple[str, ...]) -> None:
     """Run Dagster's web server behind the sign-in, with all options of `dagster-webserver`: -h HOST -p PORT -w FILE."""
-    # In this process' place: a web server gets the signals itself.
     command = [sys.executable, "-m", "dedp_assets.sign_in", *arguments]
     if settings.dagster_storage():
-        os.execv(sys.executable, command)
+        os.execv(sys.executable, command)  # in the place of this process, so that it gets the signals itself
     with local_stack.environment() as shared:
         local_stack.create_instance_schema(shared)
         sys.exit(subprocess.run(command, env=shared).returncode)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, quote
 
 import psycopg2
 from anyio import to_thread
+from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
@@ -303,7 +304,7 @@ class Gate:
         return f"{beginning}dedp_browser{http_rules.cookie_suffix(scope['scheme'], headers)}"
 
 
-def _end_session(cursor: Any, token: str, address: str) -> None:
+def _end_session(cursor: Cursor, token: str, address: str) -> None:
     user = sessions.user_of(cursor, token)
     sessions.end(cursor, token)
     if user:

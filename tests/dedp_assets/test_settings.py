@@ -13,6 +13,7 @@ import pytest
 
 from dedp_assets import settings
 from dedp_assets.errors import SettingError
+from dedp_assets.local_stack.users import without_passwords
 
 
 def test_without_any_setting_the_state_is_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,3 +225,23 @@ def test_the_size_of_an_embedded_spark_server_is_what_the_settings_say(monkeypat
     monkeypatch.setenv("DEDP_SPARK_CORES", "3")
     monkeypatch.setenv("DEDP_SPARK_MEMORY", "2G")
     assert (settings.spark_cores(), settings.spark_memory()) == (3, "2g")
+
+
+def test_the_password_of_the_first_user_is_in_a_setting_or_in_a_file_and_is_never_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert settings.admin_password() is None
+    (tmp_path / "password").write_text("a secret \n")
+    monkeypatch.setenv("DEDP_ADMIN_PASSWORD_FILE", str(tmp_path / "password"))
+    assert settings.admin_password() == "a secret "
+    monkeypatch.setenv("DEDP_ADMIN_PASSWORD", "another secret")
+    with pytest.raises(SettingError, match="are both set; set one of them") as refused:
+        settings.admin_password()
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("DEDP_ADMIN_PASSWORD_FILE", "")
+    assert settings.admin_password() == "another secret"
+    monkeypatch.delenv("DEDP_ADMIN_PASSWORD")
+    monkeypatch.setenv("DEDP_ADMIN_PASSWORD_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingError, match=r"nowhere', which can't be read: No such file"):
+        settings.admin_password()
+    assert without_passwords({"DEDP_ADMIN_PASSWORD": "a secret", "DEDP_HOME": "/home"}) == {"DEDP_HOME": "/home"}

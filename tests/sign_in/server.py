@@ -47,6 +47,8 @@ class Server:
         """A browser that has no cookies yet."""
         session = requests.Session()
         session.trust_env = False
+        # After a fault of a request, the server closes its connection. The next one might still be sent on it.
+        session.headers["Connection"] = "close"
         return session
 
     def signed_in(self, name: str, password: str | None = None) -> requests.Session:

@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from dedp_assets.sign_in import sessions
 from dedp_assets.sign_in.database import connected
 from tests.sign_in.server import LAUNCH, PASSWORDS, RUN, Server, serving
 
@@ -355,6 +356,25 @@ def test_the_page_shows_what_was_sent_as_text(server: Server) -> None:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
+
+
+@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"Via": "1.1 proxy"}])
+def test_the_password_that_everybody_knows_opens_nothing_from_elsewhere(server: Server, header: dict[str, str]) -> None:
+    """Not through a proxy, not by a name of others that leads to 127.0.0.1; the same for sessions and API tokens."""
+    server.do("UPDATE dedp_sign_in.users SET is_local = true WHERE name = 'anna'")
+    try:
+        session = server.signed_in("anna")
+        assert session.get(f"{server.url}/server_info", timeout=60).status_code == 200
+        assert session.get(f"{server.url}/server_info", headers=header, timeout=60).status_code == 401
+        with connected(server.dsn) as cursor:
+            bearer = {"Authorization": f"Bearer {sessions.new_api_token(cursor, 'anna', 1)}"}
+        for how in ({"headers": {**header, **bearer}}, {"headers": header, "auth": ("anna", PASSWORDS["anna"])}):
+            assert server.session().get(f"{server.url}/server_info", timeout=60, **how).status_code == 401
+        fresh = server.session()
+        fresh.headers.update(header)
+        assert server.sign_in(fresh, "anna", PASSWORDS["anna"]).status_code == 401
+    finally:
+        server.do("UPDATE dedp_sign_in.users SET is_local = false")
 
 
 def test_sign_out_ends_the_session_and_not_just_the_cookie(server: Server) -> None:

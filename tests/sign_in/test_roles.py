@@ -20,7 +20,7 @@ from dedp_assets.sign_in.database import connected
 from dedp_assets.sign_in.roles import Role, role_for_mutation
 from dedp_assets.sign_in.users import User
 from tests.sign_in.mutations import ARGUMENTS, FOR_ALL, document
-from tests.sign_in.server import LAUNCH, RUN, WORLD, Server, serving
+from tests.sign_in.server import LAUNCH, RUN, SELECTOR, WORLD, Server, serving
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +142,25 @@ def test_a_backfill_carries_the_name_of_who_launched_it_and_the_log_its_partitio
     assert backfill
     assert backfill.tags["user"] == backfill.user == "lars"
     (entry,) = server.log_of(user="lars", limit=1)
-    assert entry.about == {"asset": "tide", "partitionNames": ["2024-01-02", "2024-01-03"]}
+    days = ["2024-01-02", "2024-01-03"]
+    assert entry.about == {"asset": "tide", "partitionNames": days, "backfill": backfill.backfill_id}
+
+
+def test_the_log_names_a_sensor_also_when_the_request_has_only_its_id(server: Server) -> None:
+    admin = server.signed_in("anna")
+    start = """
+        mutation ($sensor: SensorSelector!) {
+            startSensor(sensorSelector: $sensor) { ... on Sensor { sensorState { id } } }
+        }
+    """
+    selector = {**SELECTOR, "sensorName": "doorbell"}
+    state = json.loads(send(server, admin, start, sensor=selector))["data"]["startSensor"]["sensorState"]
+    assert '"errors"' not in send(
+        server, admin, "mutation ($id: String!) { stopSensor(id: $id) { __typename } }", **state
+    )
+    stopped, started = server.log_of(user="anna", limit=2)
+    assert (started.action, started.about["sensorName"]) == ("startSensor", "doorbell")
+    assert (stopped.action, stopped.about["name"]) == ("stopSensor", "doorbell")
 
 
 def test_a_reported_event_carries_the_name_of_who_reported_it(server: Server) -> None:
