@@ -168,6 +168,7 @@ def test_the_asset_graph_has_every_group_of_all_nine_code_locations(
         assert groups
         for group in groups:
             expect(graph.get_by_text(group, exact=True)).to_be_in_viewport()
+    expect(graph.filter(has_text="fetching statuses")).to_have_count(0)
     photograph(operator, "all_locations")
 
 
