@@ -1,6 +1,6 @@
 # Needs Python 3.10+ and make. Everything else is installed into .venv by the first target that needs it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-browser test-cluster screenshots docs wheels check audit bench bench-airflow format clean
+.PHONY: help setup demo up down test test-harness test-launcher test-slow test-model test-browser test-cluster screenshots docs wheels latest-dagster check audit bench bench-airflow format clean
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -60,6 +60,10 @@ docs: $(VENV)/.installed-docs ## the documentation as a site, with the API refer
 wheels: setup ## the wheels and source archives of the three distributions, in dist/
 	@rm -rf dist
 	@for folder in . $(HARNESS) $(LAUNCHER); do (cd $$folder && $(CURDIR)/$(BIN)/hatchling build -d $(CURDIR)/dist) || exit 1; done
+
+latest-dagster: setup ## the newest Dagster that pyproject.toml allows into .venv, in place of the pinned one
+	@$(BIN)/python scripts/uv_with_pip_settings.py $(BIN)/uv pip install --python $(BIN)/python --no-build-isolation \
+	    $$(sed -n 's/^\(dagster[a-z-]*\)==.*/--upgrade-package \1/p' requirements.txt) --editable .
 
 test-model: setup ## 10,000 schedules of each model (of promotions 2,000): commits, files, ticks, runs, crashes, outages
 	@MODEL_INTERLEAVINGS=10000 FILE_SCHEDULES=10000 MODEL_LOADS=2000 PROMOTION_SCHEDULES=2000 $(BIN)/python -m pytest --numprocesses 2 tests/model

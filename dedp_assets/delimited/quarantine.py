@@ -1,7 +1,7 @@
 """Collects the rejected lines of a file, and writes them to a quarantine table."""
 
+import codecs
 import csv
-import io
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -51,8 +51,8 @@ class Quarantine:
 
     def __init__(self, spool: IO[bytes], table: sql.Identifier, key: Mapping[str, str]) -> None:
         self._spool = spool
-        self._text = io.TextIOWrapper(spool, encoding="utf-8", newline="")
-        self._rows = csv.writer(self._text)
+        # In Python 3.10 the spool is no IOBase, and io.TextIOWrapper refuses it.
+        self._rows = csv.writer(codecs.getwriter("utf-8")(spool))
         self._table = table
         self._key = dict(key)
         self.lines = 0
@@ -86,7 +86,6 @@ class Quarantine:
 
     def append(self, cursor: Cursor) -> None:
         """Add these lines to the rows that the table has. Otherwise as `replace`."""
-        self._text.flush()
         self._spool.seek(0)
         key = list(map(sql.Identifier, self._key))
         copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, ENCODING 'UTF8', FORCE_NOT_NULL ({}))").format(

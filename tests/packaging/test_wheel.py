@@ -127,6 +127,20 @@ def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(
 
 
 @pytest.mark.slow
+@each_distribution
+def test_a_source_archive_makes_the_same_wheel(wheels: Wheels, name: str, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path), "-t"]
+    subprocess.run([*build, "sdist"], cwd=DISTRIBUTIONS[name][0], check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path)
+    subprocess.run(
+        [*build, "wheel"], cwd=tmp_path / archive.name.removesuffix(".tar.gz"), check=True, capture_output=True
+    )
+    (again,) = tmp_path.glob("*.whl")
+    assert _names(again) == _names(wheels[name])
+
+
+@pytest.mark.slow
 def test_the_three_wheels_and_what_they_ask_for_work_in_an_empty_environment(wheels: Wheels, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
