@@ -298,12 +298,13 @@ def test_a_run_goes_together_with_its_later_attempts_and_never_before_them(
     assert instance.get_run_by_id(root) is None
 
 
-def test_what_is_under_way_keeps_everything(
+def test_what_is_under_way_or_has_just_ended_keeps_everything(
     url: str, instance: dg.DagsterInstance, purged: Callable[..., "Counter[str]"]
 ) -> None:
     backfill = make_new_backfill_id()
     ended = run(instance, source, "followed", dagster__backfill=backfill).run_id
     started = run(instance, source, "followed").run_id
+    took_100_days = run(instance, source, "followed").run_id
     run(instance, source, "followed")
     instance.add_backfill(
         PartitionBackfill(
@@ -318,9 +319,10 @@ def test_what_is_under_way_keeps_everything(
     grow_old(url)
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute("UPDATE runs SET status = 'STARTED' WHERE run_id = %s", [started])
-    logged = {run_id: len(instance.all_logs(run_id)) for run_id in (ended, started)}
+        cursor.execute("UPDATE runs SET update_timestamp = LOCALTIMESTAMP WHERE run_id = %s", [took_100_days])
+    logged = {run_id: len(instance.all_logs(run_id)) for run_id in (ended, started, took_100_days)}
     assert purged()[purging.RUNS]
-    assert {run_id: len(instance.all_logs(run_id)) for run_id in (ended, started)} == logged
+    assert {run_id: len(instance.all_logs(run_id)) for run_id in (ended, started, took_100_days)} == logged
     assert instance.get_backfill(backfill)
 
 
