@@ -84,7 +84,7 @@ def commands(
 
 def with_json_logs(command: Command) -> Command:
     """The same command, which logs lines of JSON if it is one of Dagster's."""
-    if command.arguments[1] not in ("dagster_warm_launcher", "dagster_webserver", DAEMON[1]):
+    if command.location is None and command.name not in ("daemon", "web server"):
         return command
     return replace(command, arguments=(*command.arguments, "--log-format", "json"))
 
