@@ -202,7 +202,8 @@ def test_requests_that_race_do_the_work_once(system: System) -> None:
 def test_different_requests_for_a_delivery_that_meet_load_it_once(system: System) -> None:
     with ThreadPoolExecutor(2) as pool:
         for number in (5, 6):
-            pool.submit(launch, system.job, Parameters(supermarket_id=4), request_id=f"order {number}")
+            parameters, request_id = Parameters(supermarket_id=4), f"order {number}"
+            pool.submit(launch, system.job, parameters, request_id=request_id, timeout_seconds=120)
     assert system.taken() == ["supermarket4|2024-01-06"] * 2
     cleaned = system.instance.fetch_materializations(dg.AssetKey(["promotions", "cleaned"]), limit=2).records
     metadata = [record.asset_materialization.metadata for record in cleaned if record.asset_materialization]
