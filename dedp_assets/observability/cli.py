@@ -195,6 +195,7 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_SPARK_MEMORY": settings.spark_memory,
     "DEDP_START": lambda: settings.start() if os.environ.get("DEDP_START") else None,
     "DEDP_SETTLE_SECONDS": settings.settle_seconds,
+    "DEDP_ADMIN_PASSWORD": settings.admin_password,
     "DEDP_DOORBELL": settings.doorbell_is_on,
     "DEDP_DOORBELL_NET_SECONDS": settings.doorbell_net_seconds,
     "DEDP_LOG_FORMAT": settings.logs_json,

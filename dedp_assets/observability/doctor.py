@@ -44,6 +44,7 @@ MIGRATIONS = {
     "isolated_sequencer": "isolated_sequencer/aggregator",
     "promotion_reports": "promotions/reports",
     "promotions": "promotions/deliveries",
+    "sign_in": "sign_in",
     "user_intake": "user_intake",
 }
 

@@ -242,6 +242,6 @@ def test_the_password_of_the_first_user_is_in_a_setting_or_in_a_file_and_is_neve
     assert settings.admin_password() == "another secret"
     monkeypatch.delenv("DEDP_ADMIN_PASSWORD")
     monkeypatch.setenv("DEDP_ADMIN_PASSWORD_FILE", str(tmp_path / "nowhere"))
-    with pytest.raises(SettingError, match=r"nowhere', which can't be read: No such file"):
+    with pytest.raises(SettingError, match=r"nowhere, which can't be read: No such file"):
         settings.admin_password()
     assert without_passwords({"DEDP_ADMIN_PASSWORD": "a secret", "DEDP_HOME": "/home"}) == {"DEDP_HOME": "/home"}

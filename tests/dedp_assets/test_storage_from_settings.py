@@ -43,6 +43,7 @@ def test_what_processes_hand_to_each_other_has_no_password(
     assert secret not in serialize_value(InstanceRef.from_dir(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_storage_whose_password_file_is_missing_says_so(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text((settings.REPOSITORY / "docker" / "dagster.yaml").read_text())
     environment = {

@@ -21,7 +21,6 @@ import psycopg2
 import pytest
 import requests
 
-from dedp_assets.cli import dedp
 from tests.cluster.spark_cluster import find_java
 from tests.deploy import images
 from tests.deploy.compose import program, resolved
@@ -32,10 +31,6 @@ pytestmark = pytest.mark.slow
 # Long, because the machine may be slow and busy. Every wait ends as soon as its condition is true.
 PATIENCE_SECONDS = 600
 DISK_MEGABYTES = 700
-
-# Until `dedp` has these commands.
-SIGN_IN = "webserver" in dedp.commands
-MISSING = set() if "alerts" in dedp.commands else {"alerts", "metrics"}  # `dedp metrics --serve` comes with it
 
 # Prints the number of devices that have been counted, for each day.
 COUNTED = """
@@ -77,12 +72,6 @@ class Deployment:
                 "DEDP_SETTLE_SECONDS": "0.5",
             },
         )
-        for name in MISSING:
-            del project["services"][name]
-        if not SIGN_IN:
-            webserver = project["services"]["webserver"]
-            webserver["command"] = ["dagster-webserver", *webserver["command"][2:]]
-            webserver["healthcheck"]["test"] = ["CMD-SHELL", "exec bash -c 'exec 3<>/dev/tcp/127.0.0.1/3000'"]
         ours = images.of_dagster()
         contents = {name: ours for name in project["services"]}
         contents["postgres"] = images.of_postgres()
@@ -282,7 +271,6 @@ def test_a_file_that_lands_is_in_the_table_and_the_page_shows_what_its_runs_prin
     assert "STEP_SUCCESS" in logs
 
 
-@pytest.mark.xfail(not SIGN_IN, reason="the web server asks for no password yet", strict=True)
 def test_who_has_not_signed_in_gets_nothing(deployment: Deployment) -> None:
     with deployment.page(None) as (session, url):
         page = session.get(url, headers={"Accept": "text/html"}, timeout=60)

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ PROJECT: dict[str, Any] = {
 OWNER = """
 import sys, time
 from pathlib import Path
-from tests.deploy.test_engine import IMAGE, PROJECT, Engine
+from tests.deploy.test_engine import IMAGE, PROJECT, Engine, commands_of_first
 engine = Engine(PROJECT, dict.fromkeys(PROJECT["services"], IMAGE), Path(sys.argv[1]), 1)
 engine.make()
 engine.up()
-while not engine.containers["first"].processes():
+while not (commands := commands_of_first(engine)):
     time.sleep(0.05)
-print(engine.containers["first"].processes()[0].pid, flush=True)
+print(commands[0].pid, flush=True)
 time.sleep(3600)
 """
 
@@ -62,6 +63,16 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dedp-engine-") as made:
         Path(made).chmod(0o755)
         yield Path(made)
+
+
+def commands_of_first(engine: Engine) -> list[psutil.Process]:
+    """The processes that are the service itself, and no longer those that make its container."""
+    found = []
+    for process in engine.containers["first"].processes():
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == "sleep":
+                found.append(process)
+    return found
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -78,7 +89,7 @@ def test_a_container_is_contained_starts_again_as_its_policy_says_and_waits_for_
     try:
         engine.make()
         engine.up()
-        wait_until(lambda: engine.containers["first"].processes())
+        wait_until(lambda: commands_of_first(engine))
         contained = engine.run_in(
             "first", ["sh", "-c", "id -u; touch /intruder || echo refused; echo > /tmp/file; ls /tmp"]
         )

@@ -180,6 +180,7 @@ def test_the_image_has_all_that_the_wheel_is_built_from() -> None:
     } <= names
 
 
+@pytest.mark.slow
 def test_what_a_run_and_a_tick_print_in_one_container_another_one_shows(tmp_path: Path, empty_dsn: str) -> None:
     """Two processes have a DAGSTER_HOME each. As with the volume, `storage` is the same folder in both."""
     shared = tmp_path / "volume"

@@ -149,7 +149,8 @@ def test_spark_is_that_of_docker_and_admits_code_locations_and_executors() -> No
     [label] = executors["from"][0]["podSelector"]["matchLabels"].items()
     command = spark["spec"]["containers"][0]["command"]
     assert f"--conf=spark.kubernetes.executor.label.{label[0]}={label[1]}" in command
-    image = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["spark"]["image"]
+    chosen = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["spark"]["image"]
+    image = chosen.removeprefix("${DEDP_SPARK_IMAGE:-").removesuffix("}")
     assert f"--conf=spark.kubernetes.container.image={image}" in command
     assert spark["spec"]["containers"][0]["image"] == image
     url = named("ConfigMap")["dedp"]["data"]["DEDP_SPARK_REMOTE"]

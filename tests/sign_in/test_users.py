@@ -133,6 +133,7 @@ def command(empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+@pytest.mark.slow
 def test_the_commands_make_users_and_the_log_says_so(command: Callable[..., str], empty_dsn: str) -> None:
     assert command("users", "list").startswith("There are no users")
     assert (

@@ -12,6 +12,7 @@ def test_an_age_that_is_none_is_refused_with_what_is_expected(age: str) -> None:
     assert f"'{age}' is not an age; expected a number of days or weeks, such as 90d or 12w" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_new_system_has_nothing_to_purge(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", empty_dsn)
     done = run_dedp("purge", "--older-than", "12w", "--dry-run")
