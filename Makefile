@@ -46,7 +46,7 @@ test-launcher: setup ## the tests of the run launcher, which is a package of its
 test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow --ignore tests/cluster --ignore tests/model tests $(HARNESS)/tests
 	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m slow tests
-	@MODEL_INTERLEAVINGS=400 FILE_SCHEDULES=500 MODEL_LOADS=200 PROMOTION_SCHEDULES=200 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
+	@MODEL_INTERLEAVINGS=200 FILE_SCHEDULES=250 MODEL_LOADS=100 PROMOTION_SCHEDULES=100 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 
 test-browser: $(VENV)/.installed-browser ## the UI in a headless Chromium: sign in, look, launch a partition (needs chromium)
 	@$(BIN)/python -m pytest tests/browser

@@ -37,10 +37,11 @@ from dedp_assets.sign_in.users import User
 # What says nothing about the system is not in the log.
 _NOT_LOGGED = ("logTelemetry", "setNuxSeen")
 
+# Below the last entry of the navigation, where Dagster has nothing.
 _BAR = """
-<a href="{prefix}/sign-in" id="dedp-user" title="Your account" style="position:fixed;right:14px;bottom:12px;z-index:19;
-padding:3px 11px;border-radius:12px;font:12px/1.5 system-ui,sans-serif;color:#fff;background:#24292f;opacity:.82;
-text-decoration:none">{name} &middot; {role}</a>
+<a href="{prefix}/sign-in" id="dedp-user" title="Your account" style="position:fixed;left:14px;bottom:4px;z-index:19;
+max-width:210px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;padding:1px 10px;border-radius:10px;
+font:11px/1.6 system-ui,sans-serif;color:#fff;background:#24292f;opacity:.82;text-decoration:none">{name} &middot; {role}</a>
 """
 
 
