@@ -28,8 +28,7 @@ OVERLAP_SECONDS = 60.0
 _RUNS = f"""
     SELECT
         runs.run_id, pipeline_name, status, partition, start_time, end_time,
-        extract(epoch FROM create_timestamp - localtimestamp)::double precision
-            + extract(epoch FROM now())::double precision,
+        (extract(epoch FROM create_timestamp - localtimestamp) + extract(epoch FROM now()))::double precision,
         coalesce(split_part(tag.value, '@', 2), '')
     FROM runs
     LEFT JOIN run_tags AS tag ON tag.run_id = runs.run_id AND tag.key = '.dagster/repository'

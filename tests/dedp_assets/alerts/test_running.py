@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,12 +115,14 @@ class System:
 
 @pytest.fixture(scope="module")
 def system(module_dsn: str, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    folder, home = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("h")
+    folder = tmp_path_factory.mktemp("project")
     (folder / "tides.py").write_text(TIDES)
     (folder / "wrecked.py").write_text("import no_such_package")
     (folder / "workspace.yaml").write_text("load_from:\n  - python_module: tides\n  - python_module: wrecked\n")
     with ExitStack() as cleanup:
         patch = cleanup.enter_context(pytest.MonkeyPatch.context())
+        # Of a home with a longer path, the sockets would be elsewhere.
+        home = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="dedp-tests-")))
         for name, value in {
             "DEDP_HOME": str(home),
             "DEDP_POSTGRES_DSN": module_dsn,
