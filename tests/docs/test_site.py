@@ -1,10 +1,9 @@
 """The documentation as a site: no warning, no link that leads nowhere, and the diagrams and the API reference."""
 
 import os
-import re
 import subprocess
 import sys
-from html import unescape
+from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,8 +16,23 @@ from dedp_assets import settings
 pytestmark = pytest.mark.slow
 
 DOCS = settings.REPOSITORY / "docs"
-ADDRESSES = re.compile(r'(?:href|src)="([^"]*)"|(?:href|src)=([^\s">]+)')
-ANCHORS = re.compile(r'\b(?:id|name)="?([^"\s>]+)')
+
+
+class Page(HTMLParser):
+    """The addresses that a page links to, and the anchors that it has."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src"):
+                self.addresses.append(value or "")
+            elif name in ("id", "name"):
+                self.anchors.add(value or "")
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +61,19 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_no_link_of_the_site_leads_nowhere(site: Path) -> None:
-    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
-    anchors = {page: {unescape(name) for name in ANCHORS.findall(text)} for page, text in pages.items()}
+    pages = {page: Page(page) for page in site.rglob("*.html")}
     broken = []
-    for page, text in pages.items():
+    for page, content in pages.items():
         if page.name == "404.html":  # its links start at the root of a server
             continue
-        for found in ADDRESSES.finditer(text):
-            link = urlsplit(unescape(found[1] or found[2]))
+        for address in content.addresses:
+            link = urlsplit(address)
             if link.scheme or link.netloc:
                 continue
             target = (page.parent / unquote(link.path)).resolve() if link.path else page
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file() or (
-                link.fragment and target in anchors and unquote(link.fragment) not in anchors[target]
+                link.fragment and target in pages and unquote(link.fragment) not in pages[target].anchors
             ):
                 broken.append(f"{page.relative_to(site)}: {link.geturl()}")
     assert broken == []
