@@ -41,7 +41,8 @@ _NOT_LOGGED = ("logTelemetry", "setNuxSeen")
 _BAR = """
 <a href="{prefix}/sign-in" id="dedp-user" title="Your account" style="position:fixed;left:14px;bottom:4px;z-index:19;
 max-width:210px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;padding:1px 10px;border-radius:10px;
-font:11px/1.6 system-ui,sans-serif;color:#fff;background:#24292f;opacity:.82;text-decoration:none">{name} &middot; {role}</a>
+font:11px/1.6 system-ui,sans-serif;color:#fff;background:#24292f;opacity:.82;
+text-decoration:none">{name} &middot; {role}</a>
 """
 
 
