@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from dedp_assets import local_stack, settings
-from dedp_assets.backup import backing_up, restoring
 from dedp_assets.backup.archive import check_is_empty
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.backup.places import LAKE, LANDING, Places
@@ -29,6 +28,9 @@ def backup(folder: Path, without: tuple[str, ...], with_logs: bool) -> None:
 
     DIR gets its name when everything is on the disk: a folder with this name is a whole backup.
     """
+    # Not at the top: the other commands need not hold Delta and Arrow, `dedp up` least of all.
+    from dedp_assets.backup import backing_up
+
     if not settings.home().is_dir():
         raise BackupError(f"there is no system in {settings.home()}; is DEDP_HOME right?")
     with _environment() as shared:
@@ -60,6 +62,8 @@ def restore(folder: Path, without: tuple[str, ...]) -> None:
 
     Nothing is written before every file of the backup has been read and found sound.
     """
+    from dedp_assets.backup import restoring
+
     home = settings.home()
     check_is_empty(home, "the home (DEDP_HOME)")
     done = restoring.restore(

@@ -279,6 +279,9 @@ def test_the_command_says_all_that_it_finds_and_ends_with_1(
 
 
 def test_no_command_waits_for_dagster_because_of_these() -> None:
-    code = "import sys, dedp_assets.cli; print({'dagster', 'opentelemetry', 'prometheus_client'} & {*sys.modules})"
+    code = (
+        "import sys, dedp_assets.cli; "
+        "print({'dagster', 'deltalake', 'opentelemetry', 'prometheus_client', 'pyarrow'} & {*sys.modules})"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
