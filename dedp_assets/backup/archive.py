@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from dedp_assets.backup.errors import BackupError
+from dedp_assets.landing.copying import sync_folder
 
 # Raised when a restore has to do more than this version knows.
 FORMAT = 1
@@ -177,9 +178,9 @@ def drafting(target: Path) -> Iterator[Draft]:
             try:
                 with open(draft / _LIST, "xb") as listed:
                     yield Draft(draft, listed)
-                _sync_folder(draft)
+                sync_folder(draft)
                 os.rename(draft, target)
-                _sync_folder(target.parent)
+                sync_folder(target.parent)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -301,11 +302,3 @@ def _measure(path: Path) -> tuple[int, str]:
 
 def _damaged(path: Path, why: str) -> BackupError:
     return BackupError(f"the backup is damaged: {path}: {why}. Nothing was restored; use another backup")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

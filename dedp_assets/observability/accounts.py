@@ -9,41 +9,18 @@ from psycopg2.extensions import connection as Connection
 
 _HAS_TABLE = "SELECT to_regclass(%s) IS NOT NULL"
 
-# By pipeline: its table with a row for each load, and the query over the rows of the last seconds.
-_QUERIES = {
-    "sequencer": (
-        "dedp.devices_loads",
-        """
-        SELECT coalesce(sum(rows_loaded), 0)::bigint, coalesce(sum(rows_quarantined), 0)::bigint
-        FROM dedp.devices_loads
-        WHERE loaded_at > now() - %s * interval '1 second'
-        """,
-    ),
-    "client_uploads": (
-        "dedp.upload_files",
-        """
-        SELECT coalesce(sum(rows_loaded), 0)::bigint, coalesce(sum(rows_quarantined), 0)::bigint
-        FROM dedp.upload_files
-        WHERE dealt_with_at > now() - %s * interval '1 second'
-        """,
-    ),
-    "promotions": (
-        "dedp.promotion_deliveries",
-        """
-        SELECT coalesce(sum(rows_loaded), 0)::bigint, coalesce(sum(rows_quarantined), 0)::bigint
-        FROM dedp.promotion_deliveries
-        WHERE loaded_at > now() - %s * interval '1 second'
-        """,
-    ),
-    "user_intake": (
-        "dedp.users_intakes",
-        """
-        SELECT coalesce(sum(stored), 0)::bigint, coalesce(sum(quarantined), 0)::bigint
-        FROM dedp.users_intakes
-        WHERE stored_at > now() - %s * interval '1 second'
-        """,
-    ),
+# By pipeline: its table with a row for each load, the columns of lines that were loaded and set aside, and the time.
+_LOADS = {
+    "sequencer": ("dedp.devices_loads", "rows_loaded", "rows_quarantined", "loaded_at"),
+    "client_uploads": ("dedp.upload_files", "rows_loaded", "rows_quarantined", "dealt_with_at"),
+    "promotions": ("dedp.promotion_deliveries", "rows_loaded", "rows_quarantined", "loaded_at"),
+    "user_intake": ("dedp.users_intakes", "stored", "quarantined", "stored_at"),
 }
+_LATEST = """
+    SELECT coalesce(sum({loaded}), 0)::bigint, coalesce(sum({quarantined}), 0)::bigint
+    FROM {table}
+    WHERE {at} > now() - %s * interval '1 second'
+"""
 
 
 class Rows(NamedTuple):
@@ -62,9 +39,9 @@ def rows_by_pipeline(connection: Connection, seconds: float) -> dict[str, Rows]:
     """The rows of the last `seconds`, by pipeline. Pipelines that have never loaded anything are left out."""
     found = {}
     with connection, connection.cursor() as cursor:
-        for pipeline, (table, query) in _QUERIES.items():
+        for pipeline, (table, loaded, quarantined, at) in _LOADS.items():
             cursor.execute(_HAS_TABLE, [table])
             if cursor.fetchone() == (True,):
-                cursor.execute(query, [seconds])
+                cursor.execute(_LATEST.format(table=table, loaded=loaded, quarantined=quarantined, at=at), [seconds])
                 found[pipeline] = Rows(*(cursor.fetchone() or (0, 0)))
     return found

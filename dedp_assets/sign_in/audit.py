@@ -8,24 +8,49 @@ from typing import Any, NamedTuple
 from psycopg2.extensions import cursor as Cursor
 
 # What a mutation is about. The rest of its arguments is left out: a run config may have a secret in it.
-_TOLD = {
-    *("repositoryLocationName", "repository_location_name", "locationName", "jobName", "pipelineName"),
-    *(
+_TOLD = set(
+    [
+        "allPartitions",
+        "backfillId",
+        "checkName",
+        "componentId",
+        "concurrencyKey",
+        "defsStateKey",
+        "end",
+        "eventType",
+        "id",
+        "jobName",
+        "job_origin_id",
+        "limit",
+        "locationName",
+        "parentRunId",
+        "partitionKey",
+        "partitionKeys",
+        "partitionNames",
+        "partitionSetName",
+        "partitionsDefName",
+        "passed",
+        "path",
+        "paused",
+        "pipelineName",
+        "repositoryLocationName",
+        "repository_location_name",
+        "rootRunId",
         "runId",
         "runIds",
-        "parentRunId",
-        "rootRunId",
-        "backfillId",
+        "scheduleName",
+        "schedule_name",
+        "schedule_origin_id",
+        "sensorName",
+        "sensor_name",
+        "start",
+        "stepKey",
+        "stepKeys",
         "strategy",
         "terminatePolicy",
-        "stepKeys",
-        "stepKey",
-    ),
-    *("partitionNames", "partitionKeys", "partitionKey", "partitionsDefName", "partitionSetName", "start", "end"),
-    *("allPartitions", "wipeMaterializations", "eventType", "checkName", "passed"),
-    *("sensorName", "sensor_name", "scheduleName", "schedule_name", "id", "job_origin_id", "schedule_origin_id"),
-    *("concurrencyKey", "limit", "paused", "componentId", "defsStateKey", "path"),
-}
+        "wipeMaterializations",
+    ]
+)
 _PARTITION_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _LONGEST_LIST, _LONGEST_TEXT = 50, 300
 
@@ -148,5 +173,5 @@ def _collect(arguments: Any, found: dict[str, list[Any]]) -> None:
 def _tell(found: dict[str, list[Any]], name: str, value: Any) -> None:
     values = found.setdefault(name, [])
     short = value if isinstance(value, bool | int) else str(getattr(value, "value", value))[:_LONGEST_TEXT]
-    if short not in values:
-        values.append("..." if len(values) == _LONGEST_LIST else short) if len(values) <= _LONGEST_LIST else None
+    if short not in values and len(values) <= _LONGEST_LIST:
+        values.append("..." if len(values) == _LONGEST_LIST else short)

@@ -4,8 +4,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import pytest
 from dedp_assets import settings
 from tests.deploy.engine import Engine, why_not
 from tests.deploy.images import Image
+from tests.waiting import wait_until
 
-PATIENCE_SECONDS = 60
 IMAGE = Image(user="12345", environment={"PATH": "/usr/bin:/bin"}, folder="/")
 PROJECT: dict[str, Any] = {
     "networks": {"inside": None, "other": None},
@@ -73,13 +72,6 @@ def commands_of_first(engine: Engine) -> list[psutil.Process]:
             if process.name() == "sleep":
                 found.append(process)
     return found
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def test_a_container_is_contained_starts_again_as_its_policy_says_and_waits_for_what_it_depends_on(

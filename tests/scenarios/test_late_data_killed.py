@@ -31,6 +31,7 @@ from sensors.pipelines.late_data_integrator import TARGETS, devices_committed, l
 from tests.lake import Device, count_anew, read_counts, read_states
 from tests.scenarios import killed_run
 from tests.ticks import SensorTicks
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -152,13 +153,6 @@ class Run:
         """Waits for its end; returns what it said."""
         assert self.process.wait(PATIENCE_SECONDS) == 0, self.said
         return self.said
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.05)
 
 
 def materialize(instance: dg.DagsterInstance, day: str) -> None:

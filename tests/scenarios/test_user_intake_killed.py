@@ -8,8 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
@@ -25,11 +24,11 @@ from sensors import reconciliation
 from sensors.pipelines.user_intake import users_reconciled
 from tests.ticks import SensorTicks
 from tests.user_api import Api, user, user_api
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 DAY = "2024-01-05"
-PATIENCE_SECONDS = 120
 
 # Two pages, so that a run can be killed between them. Then one user has moved, one is new, and another one is bad.
 BEFORE = [user(0), *(user(number) for number in range(1, 130)), user(200, email="not an email")]
@@ -157,13 +156,6 @@ def locked(table: str) -> Iterator[None]:
 def wait_for_a_run_at(table: str) -> None:
     """Until a run waits for the lock of the table."""
     wait_until(lambda: query(f"SELECT 1 FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"))
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.1)
 
 
 def test_a_run_killed_while_it_fetches_a_page_leaves_the_old_day_and_the_next_run_fetches_all_pages(

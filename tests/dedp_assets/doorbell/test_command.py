@@ -13,7 +13,7 @@ import pytest
 from dedp_assets import settings
 from dedp_assets.errors import SettingError
 from tests.dedp_assets.doorbell import watched_location
-from tests.dedp_assets.doorbell.waiting import until
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(("value", "is_on"), [("", True), ("on", True), ("off", False)])
@@ -59,11 +59,11 @@ def test_the_command_ticks_on_a_rename_between_two_hours_without_a_tick_and_ends
             return []
 
         try:
-            until(lambda: "the doorbell listens to the directories" in log.read_text() and "nothing" in said())
+            wait_until(lambda: "the doorbell listens to the directories" in log.read_text() and "nothing" in said())
             (own_home / "draft").touch()
             (own_home / "draft").rename(landing / "dataset.csv")
-            until(lambda: "dataset.csv" in said())
+            wait_until(lambda: "dataset.csv" in said())
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
-    until(lambda: not left_running(own_home))
+    wait_until(lambda: not left_running(own_home))

@@ -15,7 +15,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from dedp_assets.doorbell.daemons import Doorbell, ringing
 from tests.dedp_assets.doorbell import watched_location
-from tests.dedp_assets.doorbell.waiting import until
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,8 +106,8 @@ def system(instance: dg.DagsterInstance, landing: Path) -> Iterator[System]:
     with running(instance) as made:
         log = made.doorbell.log
         assert log
-        until(lambda: made.doorbell.folders.hears and log.hears)
-        until(lambda: "nothing" in made.ticks("landed") and made.is_quiet())
+        wait_until(lambda: made.doorbell.folders.hears and log.hears)
+        wait_until(lambda: "nothing" in made.ticks("landed") and made.is_quiet())
         yield made
 
 
@@ -118,7 +118,7 @@ def test_a_renamed_file_has_a_tick_of_dagsters_sensor_daemon_and_no_other_sensor
     draft = landing.parent / "draft"
     draft.touch()
     draft.rename(landing / "dataset.csv")
-    until(lambda: system.ticks("landed")[0] == "dataset.csv")
+    wait_until(lambda: system.ticks("landed")[0] == "dataset.csv")
     assert system.ticks("polled") == before
 
 
@@ -126,9 +126,9 @@ def test_a_materialization_has_a_tick_of_the_automation_sensor_and_its_run_leave
     system: System,
 ) -> None:
     system.instance.report_runless_asset_event(dg.AssetMaterialization("orders"))
-    until(lambda: any(run.asset_selection == {dg.AssetKey("bills")} for run in system.instance.get_runs()))
+    wait_until(lambda: any(run.asset_selection == {dg.AssetKey("bills")} for run in system.instance.get_runs()))
     launched = {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}
-    until(lambda: all(run.status in launched for run in system.instance.get_runs()))
+    wait_until(lambda: all(run.status in launched for run in system.instance.get_runs()))
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_when_nothing_rings_the_sensors_are_still_evaluated_by_polling(
     monkeypatch.setattr("dedp_assets.doorbell.due.POLL_SECONDS", 0.3)
     with running(instance) as system:
         (landing / "late.csv").touch()
-        until(lambda: "late.csv" in system.ticks("landed"))
+        wait_until(lambda: "late.csv" in system.ticks("landed"))
         assert not system.doorbell.folders.hears
 
 

@@ -20,7 +20,7 @@ from dedp_assets.doorbell.sources import Source
 from dedp_assets.doorbell.woken_by import Listener
 from dedp_assets.errors import SettingError
 from dedp_assets.inotify import Inotify
-from tests.dedp_assets.doorbell.waiting import until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sensors are polled")
 
@@ -72,7 +72,7 @@ class Listening:
 
     def start(self) -> None:
         self.source.start()
-        until(lambda: self.source.hears)
+        wait_until(lambda: self.source.hears)
         self.clear()
 
     def clear(self) -> None:
@@ -88,7 +88,7 @@ class Listening:
     def hears(self, act: Callable[[], object], sensor: str = "landed") -> bool:
         self.clear()
         act()
-        until(lambda: sensor in self.bell.rung)
+        wait_until(lambda: sensor in self.bell.rung)
         return True
 
 
@@ -128,7 +128,7 @@ def test_a_file_that_is_written_in_place_rings_and_asks_for_another_look_once_it
     landing: Path, listening: Listening
 ) -> None:
     assert listening.hears(lambda: write(landing / "dataset.csv"))
-    until(lambda: listening.bell.rung["landed"] == 2.0)
+    wait_until(lambda: listening.bell.rung["landed"] == 2.0)
 
 
 def test_while_a_file_is_being_written_its_sensor_is_looked_at_later_and_not_rung_for(
@@ -137,7 +137,7 @@ def test_while_a_file_is_being_written_its_sensor_is_looked_at_later_and_not_run
     with open(landing / "dataset.csv", "wb", buffering=0) as file:
         listening.clear()
         file.write(b"half")
-        until(lambda: "landed" in listening.bell.later)
+        wait_until(lambda: "landed" in listening.bell.later)
         assert not listening.bell.rung
 
 
@@ -150,7 +150,7 @@ def test_a_draft_does_not_ring_and_its_rename_does(landing: Path, tmp_path: Path
     write(landing / ".dataset.csv")
     # The kernel tells in order: what the drafts would ring for has been told before this.
     (tmp_path / "beside" / "mark").touch()
-    until(lambda: "others" in listening.bell.rung)
+    wait_until(lambda: "others" in listening.bell.rung)
     assert "landed" not in listening.bell.rung.keys() | listening.bell.later
     assert listening.hears(lambda: (landing / "dataset.csv.tmp").rename(landing / "dataset.csv"))
     listening.stop()
@@ -166,7 +166,7 @@ def test_deeper_than_said_nothing_rings(landing: Path, listening: Listening) -> 
     listening.clear()
     (landing / "2024-01-05" / "deep" / "file").touch()
     renamed(landing / "mark")
-    until(lambda: bool(listening.bell.rung))
+    wait_until(lambda: bool(listening.bell.rung))
     deep = listening.listener._interests.values()
     assert not any(path.endswith("deep") for interests in deep for path in interests.values())
 
@@ -189,7 +189,7 @@ def test_each_commit_to_a_delta_table_rings_also_the_one_that_creates_it(tmp_pat
     listening.start()
     rows = pa.table({"event_time": ["2024-01-05"]})
     assert listening.hears(lambda: write_deltalake(table, rows, mode="append"))
-    until(lambda: not listening.listener.is_deaf("landed"))
+    wait_until(lambda: not listening.listener.is_deaf("landed"))
     assert listening.hears(lambda: write_deltalake(table, rows, mode="append"))
     listening.stop()
 
@@ -218,7 +218,7 @@ def test_a_file_that_names_the_directories_has_them_named_again(
     new.mkdir()
     OTHERS[:] = [Watch(tmp_path, name="uploads.yaml")]
     listening.listener.wake()
-    until(lambda: "others" in listening.bell.rung)
+    wait_until(lambda: "others" in listening.bell.rung)
     OTHERS.append(Watch(new))
     assert listening.hears(lambda: (tmp_path / "uploads.yaml").write_text("..."), "others")
     assert listening.hears(lambda: renamed(new / "file.csv"), "others")
@@ -242,8 +242,8 @@ def test_where_the_queue_of_the_kernel_overflows_every_directory_is_looked_at(
         late.mkdir()
         listening.bell.rung.clear()
         overflown.set()
-        until(lambda: "landed" in listening.bell.rung)
-        until(lambda: any(str(late) in each.values() for each in listening.listener._interests.values()))
+        wait_until(lambda: "landed" in listening.bell.rung)
+        wait_until(lambda: any(str(late) in each.values() for each in listening.listener._interests.values()))
 
 
 @pytest.mark.slow
@@ -253,7 +253,7 @@ def test_a_thousand_files_in_as_many_directories_ring_and_new_directories_are_wa
     listening.start()
     for number in range(1000):
         write(tmp_path / "clients" / f"client{number}" / "file.csv")
-    until(lambda: len(listening.listener._interests) == 1001)
+    wait_until(lambda: len(listening.listener._interests) == 1001)
     assert listening.hears(lambda: renamed(tmp_path / "clients" / "client999" / "file.csv"))
     listening.stop()
 

@@ -15,7 +15,7 @@ from dedp_assets.doorbell.log import LogEvent, LogListener, told_ids, wakes_queu
 from dedp_assets.doorbell.sources import LONGEST_PAUSE_SECONDS, Source, next_pause
 from dedp_assets.doorbell.woken_by import Listener, listener_from_metadata, woken_by
 from dedp_assets.resources import embedded_postgres
-from tests.dedp_assets.doorbell.waiting import until
+from tests.waiting import wait_until
 
 ORDERS, BILLS = dg.AssetKey("orders"), dg.AssetKey(["shop", "bills"])
 LISTENERS = {
@@ -91,7 +91,7 @@ class Listening:
 
     def start(self) -> None:
         self.source.start()
-        until(lambda: "queue" in self.bell.rung)
+        wait_until(lambda: "queue" in self.bell.rung)
         self.bell.rung.clear()
 
     def stop(self) -> None:
@@ -134,7 +134,7 @@ def materialize(instance: dg.DagsterInstance) -> None:
 
 def test_a_materialization_rings_for_those_that_look_at_the_asset_and_nobody_else(listening: Listening) -> None:
     materialize(listening.instance)
-    until(lambda: bool(listening.bell.rung))
+    wait_until(lambda: bool(listening.bell.rung))
     assert listening.bell.rung == {"follows"}
 
 
@@ -154,7 +154,7 @@ def test_when_the_end_of_a_run_rings_dagster_has_stored_that_the_run_has_ended(l
 
     listening.bell.ring_queue = ring_queue  # type: ignore[method-assign]
     listening.instance.report_run_canceled(run)
-    until(lambda: bool(statuses))
+    wait_until(lambda: bool(statuses))
     assert statuses[0] == dg.DagsterRunStatus.CANCELED
 
 
@@ -165,12 +165,12 @@ def test_a_lost_connection_comes_back_and_then_everything_that_looks_at_the_log_
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE pid <> pg_backend_pid() AND datname = current_database() AND query NOT LIKE '%pg_stat%'"
     )
-    until(lambda: not listening.source.hears or bool(listening.bell.rung))
-    until(lambda: listening.source.hears and "queue" in listening.bell.rung)
+    wait_until(lambda: not listening.source.hears or bool(listening.bell.rung))
+    wait_until(lambda: listening.source.hears and "queue" in listening.bell.rung)
     assert listening.bell.rung == {"follows", "elsewhere", "any run", "queue"}
     listening.bell.rung.clear()
     materialize(listening.instance)
-    until(lambda: "follows" in listening.bell.rung)
+    wait_until(lambda: "follows" in listening.bell.rung)
 
 
 @pytest.mark.slow
@@ -179,24 +179,24 @@ def test_when_postgresql_is_stopped_and_started_again_the_bell_rings_again(tmp_p
         with embedded_postgres.server_lease(Path(folder)) as dsn:
             made = Listening(dsn, instance_in(tmp_path, dsn), net_seconds=3600)
             made.start()
-        until(lambda: not made.source.hears)
+        wait_until(lambda: not made.source.hears)
         with embedded_postgres.server_lease(Path(folder)):
-            until(lambda: made.source.hears and "queue" in made.bell.rung)
+            wait_until(lambda: made.source.hears and "queue" in made.bell.rung)
             made.bell.rung.clear()
             materialize(made.instance)
-            until(lambda: "follows" in made.bell.rung)
+            wait_until(lambda: "follows" in made.bell.rung)
             made.stop()
             made.instance.dispose()
 
 
 def test_a_notification_that_comes_twice_or_late_or_of_nothing_does_no_harm(listening: Listening) -> None:
     materialize(listening.instance)
-    until(lambda: "follows" in listening.bell.rung)
+    wait_until(lambda: "follows" in listening.bell.rung)
     for payload in ("a_1", "a_1", "a_999999999", "", "what"):
         listening.execute(f"NOTIFY run_events, '{payload}'")
     listening.bell.rung.clear()
     listening.instance.report_runless_asset_event(dg.AssetMaterialization(BILLS))
-    until(lambda: "elsewhere" in listening.bell.rung)
+    wait_until(lambda: "elsewhere" in listening.bell.rung)
     assert listening.source.hears
 
 
@@ -208,12 +208,12 @@ def test_an_event_that_nobody_was_told_of_is_found_by_the_net_and_a_trigger_tell
     made = Listening(module_dsn, instance, net_seconds=0.2)
     made.start()
     materialize(instance)
-    until(lambda: "follows" in made.bell.rung)
-    until(lambda: made.listener._has_trigger)
+    wait_until(lambda: "follows" in made.bell.rung)
+    wait_until(lambda: made.listener._has_trigger)
     made.bell.rung.clear()
     made.listener._net_seconds = 3600
     materialize(instance)
-    until(lambda: "follows" in made.bell.rung)
+    wait_until(lambda: "follows" in made.bell.rung)
     assert not made.listener.is_mute
     made.execute("DROP FUNCTION dedp_doorbell CASCADE")
     made.stop()
@@ -229,10 +229,10 @@ def test_where_neither_dagster_nor_a_trigger_can_notify_the_log_is_read_and_the_
     made = Listening(module_dsn, instance, net_seconds=0.2)
     made.start()
     materialize(instance)
-    until(lambda: made.listener.is_mute)
+    wait_until(lambda: made.listener.is_mute)
     made.bell.rung.clear()
     materialize(instance)
-    until(lambda: "follows" in made.bell.rung)
+    wait_until(lambda: "follows" in made.bell.rung)
     made.stop()
 
 
@@ -248,7 +248,7 @@ def test_what_listens_and_fails_says_so_and_starts_again(caplog: pytest.LogCaptu
 
     source = Source("the wire", listen, stopped)
     source.start()
-    until(lambda: len(tries) == 2)
+    wait_until(lambda: len(tries) == 2)
     assert source.hears
     assert "the doorbell hears nothing of the wire: the wire is cut. Sensors are polled every 5 s" in caplog.text
     stopped.set()

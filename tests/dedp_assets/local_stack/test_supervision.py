@@ -6,22 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
 
 from dedp_assets import local_stack
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-T = TypeVar("T")
 LeftRunning = Callable[[Path], list[str]]
 
 TIDES = """
@@ -58,14 +57,6 @@ _ENTRIES = """
         name locationOrLoadError { __typename ... on RepositoryLocation { repositories { jobs { name } } } }
     } } } }
 """
-
-
-def wait_until(found: Callable[[], T], what: str) -> T:
-    give_up = time.monotonic() + 300
-    while not (value := found()):
-        assert time.monotonic() < give_up, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return value
 
 
 class System:
