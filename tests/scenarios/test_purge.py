@@ -63,7 +63,11 @@ def drop(system: System, day: str, name: str) -> None:
 
 
 def totals(system: System) -> set[str]:
+    """The names in the totals; none before the first aggregation has made the table."""
     with closing(system.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('dedp.devices_aggregates')")
+        if cursor.fetchone() == (None,):
+            return set()
         cursor.execute("SELECT full_name FROM dedp.devices_aggregates")
         return {name for (name,) in cursor.fetchall()}
 
