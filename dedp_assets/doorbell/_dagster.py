@@ -21,7 +21,7 @@ from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster._daemon import asset_daemon, controller, sensor
 from dagster._daemon import cli as daemon_cli
 from dagster._daemon.asset_daemon import AssetDaemon
-from dagster._daemon.daemon import DagsterDaemon, IntervalDaemon, SensorDaemon
+from dagster._daemon.daemon import BackfillDaemon, DagsterDaemon, IntervalDaemon, SensorDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._time import get_current_timestamp
 from dagster._utils import return_as_list
@@ -56,6 +56,7 @@ TAKEN: Mapping[tuple[str, str], tuple[str, ...]] = {
     ),
     ("dagster._daemon.daemon", "DagsterDaemon.core_loop"): ("self", "workspace_process_context", "shutdown_event"),
     ("dagster._daemon.daemon", "IntervalDaemon.run_iteration"): ("self", "workspace_process_context"),
+    ("dagster._daemon.daemon", "BackfillDaemon.core_loop"): ("self", "workspace_process_context", "shutdown_event"),
     ("dagster._daemon.controller", "create_daemons_from_instance"): ("instance",),
     ("dagster._daemon.cli", "daemon_controller_from_instance"): (
         "instance",
@@ -75,6 +76,7 @@ WAITS: Mapping[tuple[str, str], str] = {
     ("dagster._daemon.sensor", "execute_sensor_iteration_loop"): "shutdown_event.wait(sleep_time)",
     ("dagster._daemon.sensor", "execute_sensor_iteration"): "elif is_under_min_interval(sensor_state, sensor):",
     ("dagster._daemon.asset_daemon", "AssetDaemon.core_loop"): "shutdown_event.wait(sleep_time)",
+    ("dagster._daemon.backfill", "execute_backfill_iteration_loop"): "shutdown_event.wait(sleep_time)",
     ("dagster._daemon.daemon", "IntervalDaemon.core_loop"): "while time.time() - start_time < interval:",
     ("dagster_postgres.event_log.event_log", "PostgresEventLogStorage.store_event"): "NOTIFY {CHANNEL_NAME}",
 }
@@ -254,6 +256,7 @@ def named(module: str, name: str) -> Any:
 
 __all__ = [
     "AssetDaemon",
+    "BackfillDaemon",
     "CodeLocation",
     "DagsterDaemon",
     "IWorkspaceProcessContext",

@@ -54,6 +54,7 @@ class Bell:
         self._listeners: dict[str, Listener] = {}
         self._deaf: dict[str, Callable[[str], bool]] = {}
         self._queue_rung = False
+        self._backfills_rung = False
         self._is_stopped = False
 
     # What rings.
@@ -86,6 +87,12 @@ class Bell:
         """A run waits in the queue, or a place is free."""
         with self._changed:
             self._queue_rung = True
+            self._changed.notify_all()
+
+    def ring_backfills(self) -> None:
+        """A backfill was launched or canceled, or a run has ended that one may wait for."""
+        with self._changed:
+            self._backfills_rung = True
             self._changed.notify_all()
 
     def set_deaf(self, source: str, is_deaf: Callable[[str], bool]) -> None:
@@ -188,6 +195,18 @@ class Bell:
                     break
                 self._changed.wait(left)
             self._queue_rung = False
+
+    def wait_for_backfills(self, at_least: float, at_most: float) -> None:
+        """Wait until backfills should be looked at, in s. What rings before `at_least` is answered then."""
+        begin = time.monotonic()
+        with self._changed:
+            while not self._is_stopped:
+                waited = time.monotonic() - begin
+                left = (min(at_least, at_most) if self._backfills_rung else at_most) - waited
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._backfills_rung = False
 
     def stop(self) -> None:
         """End every wait, now and from now on."""

@@ -1,6 +1,7 @@
 """Dagster's daemons, with a bell that ends the waits of their loops."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from dagster import DagsterInstance
 
 from dedp_assets.doorbell._dagster import (
     AssetDaemon,
+    BackfillDaemon,
     CodeLocation,
     DagsterDaemon,
     IWorkspaceProcessContext,
@@ -100,6 +102,8 @@ class Doorbell:
     def _woken(self, daemon: DagsterDaemon[Any]) -> DagsterDaemon[Any]:
         if isinstance(daemon, (SensorDaemon, AssetDaemon)):
             _replace(daemon, "core_loop", self._loop_of_sensors(daemon.core_loop, daemon.daemon_type()))
+        elif isinstance(daemon, BackfillDaemon):
+            _replace(daemon, "core_loop", self._loop_of_backfills(daemon.core_loop))
         elif isinstance(daemon, QueuedRunCoordinatorDaemon):
             # Its own wait ends only after its interval, whatever happens. So that is nothing, and ours comes after it.
             interval, daemon.interval_seconds = daemon.interval_seconds, 0
@@ -116,6 +120,21 @@ class Doorbell:
             def wait(at_most: float) -> None:
                 self.refresh(context)
                 self.bell.wait_for_sensors(daemon, at_most)
+
+            yield from stock(context, WokenEvent(shutdown, wait))
+
+        return core_loop
+
+    def _loop_of_backfills(self, stock: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+        def core_loop(context: IWorkspaceProcessContext[Any], shutdown: threading.Event) -> Iterator[Any]:
+            self.stop_with(shutdown)
+            began = time.monotonic()
+
+            def wait(at_most: float) -> None:
+                nonlocal began
+                # A large backfill is looked at for seconds, and its runs end one by one. Half of the time is enough.
+                self.bell.wait_for_backfills(time.monotonic() - began, at_most)
+                began = time.monotonic()
 
             yield from stock(context, WokenEvent(shutdown, wait))
 

@@ -24,6 +24,8 @@ from dedp_assets.doorbell.woken_by import Listener
 
 # dagster-postgres's channel. Its canary test is tests/dedp_assets/doorbell/test_canary.py.
 CHANNEL = "run_events"
+# Our channel. Nothing in the log tells that a backfill was launched or canceled.
+BACKFILLS = "dedp_backfills"
 
 ASSET_EVENTS = frozenset({"ASSET_MATERIALIZATION", "ASSET_OBSERVATION"})
 RUN_ENDS = frozenset({"PIPELINE_SUCCESS", "PIPELINE_FAILURE", "PIPELINE_CANCELED"})
@@ -76,6 +78,28 @@ _TRIGGER = """
 """
 
 
+# Only what somebody asks for. The daemon itself stores the progress of a backfill without another status.
+_BACKFILL_TRIGGER = """
+    CREATE OR REPLACE FUNCTION dedp_backfills() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_notify('dedp_backfills', '');
+        RETURN NULL;
+    END
+    $$;
+    CREATE OR REPLACE TRIGGER dedp_backfill_changed
+        AFTER UPDATE OF status ON bulk_actions
+        FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION dedp_backfills();
+    CREATE OR REPLACE TRIGGER dedp_backfill_launched
+        AFTER INSERT ON bulk_actions
+        FOR EACH STATEMENT EXECUTE FUNCTION dedp_backfills();
+"""
+_HAS_BACKFILL_TRIGGER = """
+    SELECT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = 'bulk_actions'::regclass AND tgname = 'dedp_backfill_launched'
+    )
+"""
+
+
 class LogEvent(NamedTuple):
     """An event in Dagster's log.
 
@@ -117,6 +141,11 @@ def wakes_queue(events: Iterable[LogEvent]) -> bool:
     return any(event.kind == ENQUEUED or event.kind in RUN_ENDS for event in events)
 
 
+def wakes_backfills(events: Iterable[LogEvent]) -> bool:
+    """Whether a run has ended: a backfill may wait for it."""
+    return any(event.kind in RUN_ENDS for event in events)
+
+
 def told_ids(payloads: Iterable[str]) -> set[int]:
     """The ids of events in notifications: dagster-postgres sends `<run id>_<event id>`, and our trigger nothing."""
     found = (payload.rpartition("_")[2] for payload in payloads)
@@ -156,15 +185,17 @@ class LogListener:
             connection.autocommit = True
             _notice_dead_peer(connection)
             with connection.cursor() as sql:
-                sql.execute(f"LISTEN {CHANNEL}")
+                sql.execute(f"LISTEN {CHANNEL}; LISTEN {BACKFILLS}")
                 sql.execute("SELECT COALESCE(max(id), 0) FROM event_logs")
                 (last,) = sql.fetchone() or (0,)
                 # A missing table, or a missing privilege, is an error now and not at the first event.
                 self._events(connection, last, ())
+            self._tell_of_backfills(connection)
             say_hearing()
             # What came while nobody listened.
             listeners = self._bell.listeners
             self._bell.ring(id for id, listener in listeners.items() if listener.listens_to_log)
+            self._bell.ring_backfills()
             self._bell.ring_queue()
             self._follow(connection, last)
 
@@ -188,7 +219,9 @@ class LogListener:
         """The ids of the events that were told within so many seconds; None if nothing was."""
         select.select([connection.fileno(), self._wake_reader], [], [], max(0.0, seconds))
         connection.poll()
-        told = [notify.payload for notify in connection.notifies]
+        told = [notify.payload for notify in connection.notifies if notify.channel == CHANNEL]
+        if len(told) < len(connection.notifies):
+            self._bell.ring_backfills()
         connection.notifies.clear()
         return told_ids(told) if told else None
 
@@ -210,6 +243,8 @@ class LogListener:
             self._bell.ring(woken(events, self._bell.listeners))
             if wakes_queue(events):
                 self._bell.ring_queue()
+            if wakes_backfills(events):
+                self._bell.ring_backfills()
 
     @staticmethod
     def _events(connection: Connection, after: int, told: Collection[int]) -> list[LogEvent]:
@@ -220,6 +255,19 @@ class LogListener:
                 LogEvent(id, kind, asset, location or "", effect is not False)
                 for id, kind, asset, location, effect in sql
             ]
+
+    @staticmethod
+    def _tell_of_backfills(connection: Connection) -> None:
+        """Have a trigger tell of backfills. Without the privilege for that, they are looked at every 30 s."""
+        try:
+            with connection.cursor() as sql:
+                sql.execute(_HAS_BACKFILL_TRIGGER)
+                if sql.fetchone() == (False,):
+                    sql.execute(_BACKFILL_TRIGGER)
+        except psycopg2.DatabaseError as error:
+            if connection.closed:
+                raise
+            logger.warning("no trigger tells of backfills (%s); they are looked at every 30 s", str(error).strip())
 
     def _notify_by_trigger(self, connection: Connection) -> None:
         """Have a trigger of ours notify. If that can't be, or does not help, the log is looked at every 5 s."""

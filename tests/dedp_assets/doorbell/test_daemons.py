@@ -2,12 +2,17 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster import DagsterEventType
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -76,7 +81,7 @@ def running(instance: dg.DagsterInstance) -> Iterator[System]:
         threads = [
             threading.Thread(target=daemon.run_daemon_loop, args=(context, "ours", shutdown, 30, 300), daemon=True)
             for daemon in daemons
-            if daemon.daemon_type() in ("SENSOR", "ASSET", "QUEUED_RUN_COORDINATOR")
+            if daemon.daemon_type() in ("SENSOR", "ASSET", "BACKFILL", "QUEUED_RUN_COORDINATOR")
         ]
         for thread in threads:
             thread.start()
@@ -94,6 +99,7 @@ def landing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "landing"
     folder.mkdir()
     monkeypatch.setenv("DEDP_LANDING", str(folder))
+    monkeypatch.setattr("dagster._daemon.controller.DEFAULT_DAEMON_INTERVAL_SECONDS", HOUR)
     monkeypatch.setattr("dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME", HOUR)
     monkeypatch.setattr("dagster._daemon.asset_daemon.MIN_INTERVAL_LOOP_SECONDS", HOUR)
     monkeypatch.setattr("dedp_assets.doorbell.bell.POLL_SECONDS", HOUR)
@@ -129,6 +135,37 @@ def test_a_materialization_has_a_tick_of_the_automation_sensor_and_its_run_leave
     wait_until(lambda: any(run.asset_selection == {dg.AssetKey("bills")} for run in system.instance.get_runs()))
     launched = {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}
     wait_until(lambda: all(run.status in launched for run in system.instance.get_runs()))
+
+
+def test_a_backfill_begins_when_it_is_launched_and_ends_with_its_last_run(system: System) -> None:
+    shops, graph = dg.AssetKey("shops"), watched_location.defs.resolve_asset_graph()
+    system.instance.add_backfill(
+        PartitionBackfill.from_asset_graph_subset(
+            backfill_id="ofshops",
+            backfill_timestamp=time.time(),
+            tags={},
+            dynamic_partitions_store=system.instance,
+            asset_graph_subset=AssetGraphSubset.from_asset_partition_set(
+                {AssetKeyPartitionKey(shops, name) for name in ("north", "south")}, graph
+            ),
+            title=None,
+            description=None,
+            run_config=None,
+        )
+    )
+    asked = dg.RunsFilter(tags={"dagster/backfill": "ofshops"}, statuses=[dg.DagsterRunStatus.STARTING])
+    wait_until(lambda: len(system.instance.get_runs(asked)) == 2)
+
+    for run in system.instance.get_runs(asked):
+        system.instance.report_dagster_event(
+            dg.DagsterEvent(DagsterEventType.RUN_SUCCESS.value, run.job_name), run.run_id
+        )
+
+    def has_ended() -> bool:
+        found = system.instance.get_backfill("ofshops")
+        return found is not None and found.status in BULK_ACTION_TERMINAL_STATUSES
+
+    wait_until(has_ended)
 
 
 @pytest.mark.slow

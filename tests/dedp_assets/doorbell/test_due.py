@@ -1,5 +1,6 @@
 """When a sensor is due, and that no bell is lost between the bell and a tick: plain values and a clock by hand."""
 
+import time
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -142,6 +143,15 @@ def test_a_sensor_that_was_stopped_keeps_no_loop_awake() -> None:
     daemon.bell.ring(["landed"])
     daemon.now += 100
     daemon.bell.wait_for_sensors("SENSOR", 0.05)  # returns after the 0.05 s, and would have returned at once
+
+
+def test_backfills_that_bells_do_not_leave_alone_are_looked_at_for_half_of_the_time() -> None:
+    bell = Bell()
+    bell.ring_backfills()
+    began = time.monotonic()
+    bell.wait_for_backfills(at_least=0.2, at_most=3600)
+    assert time.monotonic() - began >= 0.2
+    bell.wait_for_backfills(at_least=0, at_most=0.05)  # the bell was answered, so this waits, and not for an hour
 
 
 actions = st.lists(

@@ -8,10 +8,11 @@ from pathlib import Path
 import dagster as dg
 import psycopg2
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from dedp_assets.doorbell._dagster import connect_to_log
 from dedp_assets.doorbell.bell import Bell
-from dedp_assets.doorbell.log import LogEvent, LogListener, told_ids, wakes_queue, woken
+from dedp_assets.doorbell.log import LogEvent, LogListener, told_ids, wakes_backfills, wakes_queue, woken
 from dedp_assets.doorbell.sources import LONGEST_PAUSE_SECONDS, Source, next_pause
 from dedp_assets.doorbell.woken_by import Listener, listener_from_metadata, woken_by
 from dedp_assets.resources import embedded_postgres
@@ -46,6 +47,11 @@ def test_a_run_that_waits_or_ends_wakes_the_queue_and_one_that_starts_does_not()
     assert not wakes_queue([LogEvent(1, "PIPELINE_START"), LogEvent(2, "ASSET_MATERIALIZATION", "[]")])
 
 
+def test_only_the_end_of_a_run_wakes_the_backfills() -> None:
+    assert wakes_backfills([LogEvent(1, "PIPELINE_FAILURE")])
+    assert not wakes_backfills([LogEvent(1, "PIPELINE_ENQUEUED"), LogEvent(2, "ASSET_MATERIALIZATION", "[]")])
+
+
 def test_the_ids_of_events_are_read_from_notifications_also_of_runless_events_and_of_our_trigger() -> None:
     assert told_ids(["6f1c-22_17", "_18", "", "nonsense"]) == {17, 18}
 
@@ -76,6 +82,9 @@ class Heard(Bell):
 
     def ring_queue(self) -> None:
         self.rung.add("queue")
+
+    def ring_backfills(self) -> None:
+        self.rung.add("backfills")
 
 
 class Listening:
@@ -158,6 +167,34 @@ def test_when_the_end_of_a_run_rings_dagster_has_stored_that_the_run_has_ended(l
     assert statuses[0] == dg.DagsterRunStatus.CANCELED
 
 
+def test_a_backfill_that_is_launched_or_canceled_rings_and_its_progress_does_not(listening: Listening) -> None:
+    backfill = PartitionBackfill("b", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=1.0)
+    listening.instance.add_backfill(backfill)
+    wait_until(lambda: listening.bell.rung == {"backfills"})
+
+    listening.bell.rung.clear()
+    listening.instance.update_backfill(backfill._replace(last_submitted_partition_name="2024-01-01"))
+    materialize(listening.instance)
+    wait_until(lambda: "follows" in listening.bell.rung)
+    assert "backfills" not in listening.bell.rung
+
+    listening.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELING))
+    wait_until(lambda: "backfills" in listening.bell.rung)
+
+
+def test_without_the_privilege_for_a_trigger_everything_else_rings(
+    module_dsn: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dedp_assets.doorbell.log._HAS_BACKFILL_TRIGGER", "SELECT false")
+    monkeypatch.setattr("dedp_assets.doorbell.log._BACKFILL_TRIGGER", "CREATE TABLE pg_catalog.forbidden ()")
+    made = Listening(module_dsn, instance, net_seconds=3600)
+    made.start()
+    materialize(instance)
+    wait_until(lambda: "follows" in made.bell.rung)
+    made.stop()
+    assert "they are looked at every 30 s" in caplog.text
+
+
 def test_a_lost_connection_comes_back_and_then_everything_that_looks_at_the_log_is_rung_for(
     listening: Listening,
 ) -> None:
@@ -167,7 +204,7 @@ def test_a_lost_connection_comes_back_and_then_everything_that_looks_at_the_log_
     )
     wait_until(lambda: not listening.source.hears or bool(listening.bell.rung))
     wait_until(lambda: listening.source.hears and "queue" in listening.bell.rung)
-    assert listening.bell.rung == {"follows", "elsewhere", "any run", "queue"}
+    assert listening.bell.rung == {"follows", "elsewhere", "any run", "queue", "backfills"}
     listening.bell.rung.clear()
     materialize(listening.instance)
     wait_until(lambda: "follows" in listening.bell.rung)

@@ -21,6 +21,10 @@ def orders() -> None: ...
 def bills() -> None: ...
 
 
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["north", "south"]))
+def shops() -> None: ...
+
+
 @dg.sensor(
     target="orders",
     minimum_interval_seconds=1,
@@ -43,4 +47,4 @@ by_dagsters_asset_daemon = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=1,
 )
 
-defs = dg.Definitions(assets=[orders, bills], sensors=[landed, polled, by_dagsters_asset_daemon])
+defs = dg.Definitions(assets=[orders, bills, shops], sensors=[landed, polled, by_dagsters_asset_daemon])
