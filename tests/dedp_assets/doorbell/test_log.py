@@ -178,7 +178,7 @@ def test_a_backfill_that_is_launched_or_canceled_rings_and_its_progress_does_not
     wait_until(lambda: "follows" in listening.bell.rung)
     assert "backfills" not in listening.bell.rung
 
-    listening.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELING))
+    listening.instance.update_backfill(backfill._replace(status=BulkActionStatus.CANCELING))
     wait_until(lambda: "backfills" in listening.bell.rung)
 
 
