@@ -61,9 +61,18 @@ _WAITING = """
     JOIN dag_run USING (dag_id, run_id)
     WHERE task_instance.state = 'deferred' AND logical_date = ANY (%s::timestamptz[])
 """
+# Tasks and not runs: Airflow notes the end of a run later than that of its last task, so in the next trial.
 _ENDED = """
-    SELECT count(*) FROM dag_run
-    WHERE dag_id = 'devices_aggregator' AND state = 'success' AND end_date > to_timestamp(%s)
+    SELECT count(*) FROM task_instance
+    WHERE dag_id = 'devices_aggregator' AND task_id = 'refresh_aggregates' AND state = 'success'
+        AND start_date > to_timestamp(%s)
+"""
+_STATES = """
+    SELECT string_agg(format('%s %s %s', number, state, name), ', ')
+    FROM (
+        SELECT count(*) AS number, COALESCE(state, 'waiting') AS state, dag_id || '.' || task_id AS name
+        FROM task_instance GROUP BY state, dag_id, task_id ORDER BY name, state
+    ) AS task
 """
 _BACKFILL = """
     mutation ($backfill: LaunchBackfillParams!) {
@@ -92,6 +101,9 @@ class Sequencer(Protocol):
 
     def backfill(self, first: str, last: str) -> Callable[[], bool]:
         """Start to load days again. Returns what says whether it has ended."""
+
+    def states(self) -> str:
+        """What is done, under way and failed, for a trial that timed out."""
 
     def idle(self, seconds: float) -> list[footprint.Footprint]:
         """What its processes cost at idle, and what those of PostgreSQL do."""
@@ -126,6 +138,9 @@ class Ours:
             raise RuntimeError(f"the backfill does not start: {answer}")
         return lambda: self.has_totals(days, began) and self.is_quiet()
 
+    def states(self) -> str:
+        return self._system.states()
+
     def idle(self, seconds: float) -> list[footprint.Footprint]:
         home, roots = settings.home(), [self._system.process.pid]
         return footprint.idle(
@@ -153,6 +168,9 @@ class InAirflow:
 
     def is_quiet(self) -> bool:
         return self._airflow.is_quiet()
+
+    def states(self) -> str:
+        return self._airflow.text(_STATES)
 
     def idle(self, seconds: float) -> list[footprint.Footprint]:
         pids, data = [process.pid for process in self._airflow.processes], self._lab.postgres_data
@@ -261,7 +279,7 @@ def _timed(sequencer: Sequencer, trial: Callable[[], float]) -> float:
         took = trial()
         systems.wait_until(sequencer.is_quiet, _QUIET_SECONDS, lambda: "runs are still under way", every=0.2)
     except systems.TimedOut as missing:
-        print(f"  {missing}", flush=True)
+        print(f"  {missing}; {sequencer.states()}", flush=True)
         return float("inf")
     return took
 

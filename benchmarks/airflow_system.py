@@ -81,6 +81,12 @@ class Airflow:
         """The number that a query to Airflow's own database returns."""
         return count(self.metadata, query, *values)
 
+    def text(self, query: str) -> str:
+        """The text that a query to Airflow's own database returns."""
+        with self.metadata.cursor() as cursor:
+            cursor.execute(query)
+            return str(cursor.fetchall()[0][0])
+
     def is_quiet(self) -> bool:
         """Whether no task is queued or under way. A deferred task is neither: it waits for its event."""
         return not self.count(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,11 @@ class System:
             *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
         ]
         return self.instance.get_runs_count(dg.RunsFilter(statuses=under_way)) == 0
+
+    def states(self) -> str:
+        """How many of the last runs have which status."""
+        found = Counter(run.status.value for run in self.instance.get_runs(limit=100))
+        return ", ".join(f"{number} runs {status}" for status, number in found.items())
 
     def graphql(self, query: str, **variables: object) -> dict[str, Any]:
         """Ask the web server."""
