@@ -41,11 +41,11 @@ test-harness: setup ## the tests of the harness, which is a package of its own
 	@cd $(HARNESS) && ../../$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
 
 test-launcher: setup ## the tests of the run launcher, which is a package of its own
-	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m "not slow" tests
+	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
 
 test-slow: setup ## what takes minutes: runs killed at every step, the demo, bursts, the harness on other releases
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow --ignore tests/cluster --ignore tests/model tests $(HARNESS)/tests
-	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest -m slow tests
+	@cd $(LAUNCHER) && ../../$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow tests
 	@MODEL_INTERLEAVINGS=200 FILE_SCHEDULES=250 MODEL_LOADS=100 PROMOTION_SCHEDULES=100 $(BIN)/python -m pytest --numprocesses 2 tests/model tests/sensors/delta_commits/test_any_order.py
 
 test-browser: $(VENV)/.installed-browser ## the UI in a headless Chromium: sign in, look, launch a partition (needs chromium)

@@ -29,15 +29,21 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 _TEMPLATE = "dedp_template"
 _numbers = count(1)
 
-# The files that take longest. They run first. Otherwise one of two workers might get them at the end.
+# The files that take longest, with and without the slow tests, the longest first. They run in this order, before all
+# others. Otherwise one of two workers might get one of them at the end, and the other one would have nothing to do.
 _LONGEST = (
-    *("test_sequencer_stories.py", "test_late_data.py", "test_what_it_takes.py", "test_automation.py"),
-    *("test_counting.py", "test_loading.py", "test_cli.py", "test_client_uploads_origins.py"),
+    *("test_releases.py", "test_deployment.py", "test_late_data_killed.py", "test_demo.py", "test_sequencer.py"),
+    *("test_late_data_system.py", "test_wheel.py", "test_backup.py", "test_supervision.py", "test_spark.py"),
+    *("test_running.py", "test_purge.py", "test_late_data.py", "test_sequencer_stories.py", "test_counting.py"),
+    *("test_relations_from_outside.py", "test_uploads_stress.py", "test_shared_spark.py", "test_what_it_takes.py"),
+    *("test_client_uploads_origins.py", "test_earlier_backup.py", "test_devices_pipeline.py", "test_automation.py"),
+    *("test_cli.py", "test_loading.py", "test_definitions.py"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    place = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_collection_finish() -> None:

@@ -15,6 +15,9 @@ from dedp_assets.errors import TransientError
 if TYPE_CHECKING:  # its import takes a second, which a process without Spark assets need not spend
     from pyspark.sql.connect.session import SparkSession
 
+# They take about 8 s. The default takes more than ten minutes, without any message.
+_ATTEMPTS = 6
+
 
 class SparkUnreachable(TransientError):
     """The Spark Connect server can't be used. The message names the endpoint, the reason and what to do."""
@@ -83,8 +86,7 @@ def _opened(remote: str) -> "SparkSession":
     _check_is_first()
     _avoid_proxy(remote)
     session: SparkSession = LazyPySparkResource(spark_config={"spark.remote": remote}).spark_session
-    # About 8 s of attempts. The default is more than ten minutes, without any message.
-    policy = DefaultPolicy(max_retries=6, initial_backoff=50, backoff_multiplier=4, max_backoff=2000, jitter=0)
+    policy = DefaultPolicy(_ATTEMPTS, initial_backoff=50, backoff_multiplier=4, max_backoff=2000, jitter=0)
     session.client.set_retry_policies([policy])
     _lift_deadlines(session)
     atexit.register(_close, session)

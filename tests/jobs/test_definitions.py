@@ -49,6 +49,17 @@ LOCATIONS = {
 }
 # The locations of pipelines. The cookbook has examples, which rest until somebody turns them on.
 PIPELINES = [location for location in LOCATIONS if location != "jobs.cookbook"]
+# A part of what each location must not import.
+OTHERS = {
+    "jobs.devices_loader": "aggregator",
+    "jobs.devices_aggregator": "loader",
+    "jobs.late_data_integrator": "isolated_sequencer",
+    "jobs.client_uploads": "isolated_sequencer",
+    "jobs.promotions": "promotions.reports",
+    "jobs.promotion_reports": "promotions.deliveries",
+    "jobs.user_intake": "client_uploads",
+    "jobs.cookbook": "isolated_sequencer",
+}
 ASSETS = {
     contract.DEVICES_FILE: "jobs.devices_loader",
     contract.DEVICES_RAW: "jobs.devices_aggregator",
@@ -79,28 +90,39 @@ def note(kind, arguments):
 """
 
 
-def after_import(module: str, home: Path) -> tuple[dict[str, Any], str]:
-    """What a new interpreter reports after it has imported one module, and what it prints as errors."""
-    program = f"""
+# Each location is imported by a fork of a process that has imported Dagster, which takes most of the time.
+IMPORT_EACH = f"""
 import json, os, psutil, sys, threading
+import dagster
 {WATCH}
-before = threading.active_count()
-sys.addaudithook(note)
-__import__(sys.argv[1])
-report = dict(events=events, modules=sorted(sys.modules), threads=threading.active_count() - before)
-print(json.dumps(report | dict(children=[child.cmdline() for child in psutil.Process().children(recursive=True)])))
+assert threading.active_count() == 1
+for module in sys.argv[1:]:
+    if os.fork() == 0:
+        sys.addaudithook(note)
+        __import__(module)
+        report = dict(events=events, modules=sorted(sys.modules), threads=threading.active_count() - 1)
+        children = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+        print(json.dumps([module, report | dict(children=children)]), flush=True)
+        sys.exit()
+    assert os.wait()[1] == 0, module
 """
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, Any]], str, Path]:
+    """What a process reports after it has imported a location, by location; their errors; and their home."""
+    home = tmp_path_factory.mktemp("import") / "never made"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEDP_")}
     done = subprocess.run(
         # -B: the interpreter writes no compiled modules.
-        [sys.executable, "-B", "-c", program, module],
+        [sys.executable, "-B", "-c", IMPORT_EACH, *OTHERS],
         cwd=REPOSITORY,
         env={**environment, "DEDP_HOME": str(home)},
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout), done.stderr
+    return dict(map(json.loads, done.stdout.splitlines())), done.stderr, home
 
 
 @pytest.fixture(params=PIPELINES)
@@ -154,24 +176,12 @@ def test_the_picture_and_the_page_of_the_architecture_show_what_is_deployed() ->
         assert names <= shown, f"docs/images/architecture.svg lacks what {location} has"
 
 
-@pytest.mark.parametrize(
-    ("location", "other"),
-    [
-        ("jobs.devices_loader", "aggregator"),
-        ("jobs.devices_aggregator", "loader"),
-        ("jobs.late_data_integrator", "isolated_sequencer"),
-        ("jobs.client_uploads", "isolated_sequencer"),
-        ("jobs.promotions", "promotions.reports"),
-        ("jobs.promotion_reports", "promotions.deliveries"),
-        ("jobs.user_intake", "client_uploads"),
-        ("jobs.cookbook", "isolated_sequencer"),
-    ],
-)
+@pytest.mark.parametrize(("location", "other"), OTHERS.items())
 def test_a_location_loads_nothing_of_the_other_and_starts_and_touches_nothing(
-    tmp_path: Path, location: str, other: str
+    imported: tuple[dict[str, dict[str, Any]], str, Path], location: str, other: str
 ) -> None:
-    home = tmp_path / "never made"
-    report, complaints = after_import(location, home)
+    reports, complaints, home = imported
+    report = reports[location]
     ours = [name for name in report["modules"] if name.split(".")[0] in ("jobs", "sensors", "dedp_assets")]
     assert location in ours
     assert [name for name in ours if other in name] == []

@@ -1,8 +1,6 @@
 """From a landed file to the totals, through Dagster: in this process, and by the commands that a person types."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -21,6 +19,7 @@ from dedp_assets.landing.dated import UNDATED
 from dedp_assets.partition_runs import range_tags
 from dedp_assets.resources import embedded_postgres
 from jobs import devices_aggregator, devices_loader
+from tests import forks
 from tests.landing import put_file
 
 DAYS = ["2024-01-01", "2024-01-02", "2024-01-03"]
@@ -257,17 +256,10 @@ def test_the_command_lines_work_with_nothing_started_and_leave_nothing_running(
     bare_home: Path, tmp_path: Path, left_running: Callable[[Path], list[str]]
 ) -> None:
     def materialize(module: str, selection: str, *partitions: str) -> None:
-        done = subprocess.run(
-            [
-                sys.executable,
-                *("-m", "dagster", "asset", "materialize", "-m", module, "--select", selection),
-                *partitions,
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        said = tmp_path / "said"
+        said.touch()
+        command = ["dagster", "asset", "materialize", "-m", module, "--select", selection, *partitions]
+        assert forks.start("dagster._cli:main", command, said, said, tmp_path).wait() == 0, said.read_text()
         assert left_running(bare_home) == []
 
     drop(landing_folder().file_of(UNDATED))

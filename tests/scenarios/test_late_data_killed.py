@@ -1,12 +1,11 @@
 """Runs of the late-data integrator that die, or meet: what is written is whole, and the next run does what is left.
 
-Each run is a process of its own, as `dagster asset materialize` starts it; real Delta, real Spark.
+Each run is a process of its own, a fork that does what `dagster asset materialize` does; real Delta, real Spark.
 """
 
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from dedp_assets.resources_from_settings import LakeFromSettings
 from jobs.late_data_integrator import defs
 from sensors import reconciliation
 from sensors.pipelines.late_data_integrator import TARGETS, devices_committed, late_data_reconciled
+from tests import forks
 from tests.lake import Device, count_anew, read_counts, read_states
 from tests.scenarios import killed_run
 from tests.ticks import SensorTicks
@@ -35,7 +35,8 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_SECONDS = 300
+# What the process of a run has imported when it starts.
+OF_A_RUN = ("dagster._cli", "jobs.late_data_integrator", "pyspark.sql.connect.dataframe", "pandas")
 
 DAYS = [f"2024-01-0{number}" for number in range(1, 8)]
 DAY = DAYS[1]
@@ -92,11 +93,14 @@ class System:
     def start(self, *partition: str, select: str = SELECTED, stop_at: str = "") -> "Run":
         """`dagster asset materialize`; `partition`: its options for that."""
         mark = self.home / f"there {time.monotonic_ns()}"
-        command = [sys.executable, killed_run.__file__, stop_at, str(mark), "asset", "materialize"]
+        command = ["killed_run.py", stop_at, str(mark), "asset", "materialize"]
         selected = ["-m", "jobs.late_data_integrator", "--select", select, *partition]
-        with open(self.home / f"said {mark.name}", "w+") as said:
-            process = subprocess.Popen([*command, *selected], stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        return Run(process, mark, Path(said.name))
+        said = self.home / f"said {mark.name}"
+        said.touch()
+        # In its home, by which it is found if it is left running.
+        main = f"{killed_run.__name__}:main"
+        process = forks.start(main, [*command, *selected], said, said, self.home, imports=OF_A_RUN)
+        return Run(process, mark, said)
 
     def version(self, key: dg.AssetKey) -> int:
         return DeltaTable(contract.uri(key)).version()
@@ -128,7 +132,7 @@ class System:
 class Run:
     """A run in a process of its own, which stops at a step if it was told to."""
 
-    process: subprocess.Popen[bytes]
+    process: forks.Fork
     mark: Path
     output: Path
 
@@ -143,7 +147,6 @@ class Run:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
         self.mark.unlink(missing_ok=True)  # Spark may go on
 
     def go_on(self) -> None:
@@ -151,7 +154,7 @@ class Run:
 
     def succeeds(self) -> str:
         """Waits for its end; returns what it said."""
-        assert self.process.wait(PATIENCE_SECONDS) == 0, self.said
+        assert self.process.wait() == 0, self.said
         return self.said
 
 
@@ -212,7 +215,6 @@ def test_a_run_killed_with_a_spark_server_of_its_own_leaves_no_java(
     run.wait_until_there()
     assert any("java" in process for process in left_running(system.home))
     run.process.kill()
-    run.process.wait()
     wait_until(lambda: not left_running(system.home))
 
 
@@ -238,7 +240,7 @@ def test_a_run_that_finds_no_spark_server_names_it_and_the_next_run_counts(
     with monkeypatch.context() as gone:
         gone.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
         run = system.start("--partition", DAY)
-    assert run.process.wait(PATIENCE_SECONDS) == 1
+    assert run.process.wait() == 1
     assert "the Spark Connect server at sc://localhost:1 can't be used" in run.said
     assert system.counts(DAY).total() == 100
     system.start("--partition", DAY).succeeds()

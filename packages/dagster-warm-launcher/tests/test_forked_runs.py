@@ -262,16 +262,7 @@ def test_a_killed_step_fails_its_run(deployment: Deployment) -> None:
 
 
 @pytest.mark.slow
-def test_fifty_runs_leave_nothing_behind(deployment: Deployment) -> None:
-    leaves_nothing_behind(deployment, 50)
-
-
-@pytest.mark.slow
 def test_two_hundred_runs_leave_nothing_behind(deployment: Deployment) -> None:
-    leaves_nothing_behind(deployment, 200)
-
-
-def leaves_nothing_behind(deployment: Deployment, runs: int) -> None:
     def use() -> dict[str, float]:
         template, here = psutil.Process(deployment.template()), psutil.Process()
         return {
@@ -288,7 +279,7 @@ def leaves_nothing_behind(deployment: Deployment, runs: int) -> None:
     wait_until(lambda: not psutil.Process(deployment.template()).children(), "the first runs")
     before, template = use(), deployment.template()
 
-    started = [deployment.launch("pass") for _ in range(runs)]
+    started = [deployment.launch("pass") for _ in range(200)]
     assert {deployment.wait(run_id) for run_id in started} == {DagsterRunStatus.SUCCESS}
     wait_until(lambda: not psutil.Process(deployment.template()).children(), "the last run's process")
     after = use()

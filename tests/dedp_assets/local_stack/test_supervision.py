@@ -60,11 +60,34 @@ _ENTRIES = """
 
 
 class System:
-    """The running system, and what it has said."""
+    """The running system, its instance, and what it has said."""
 
-    def __init__(self, stack: local_stack.Stack, instance: dg.DagsterInstance, folder: Path, said: list[str]) -> None:
-        self.stack, self.instance, self.folder, self.said = stack, instance, folder, said
+    def __init__(self, folder: Path, home: Path, dsn: str) -> None:
+        self.folder, self._settings = folder, settings_of(home, dsn)
         self._told = 0
+        self._running, self._attached = ExitStack(), ExitStack()
+        self.up()
+
+    def up(self) -> None:
+        self._attached.close()
+        self.said: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._settings.items():
+                patch.setenv(name, value)
+            running = local_stack.running(local_stack.free_port(), self.said.append, self.folder / "workspace.yaml")
+            self.stack = self._running.enter_context(running)
+            patch.setenv("DEDP_DAGSTER_STORAGE", self.stack.environment["DEDP_DAGSTER_STORAGE"])
+            self.instance = self._attached.enter_context(
+                dg.DagsterInstance.from_config(self.stack.environment["DAGSTER_HOME"])
+            )
+
+    def stop(self) -> None:
+        """Stop it. Its instance is there as before."""
+        self._running.close()
+
+    def close(self) -> None:
+        self._running.close()
+        self._attached.close()
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -104,9 +127,10 @@ class System:
         return self.stack.supervision.pids().get(name)
 
     def cursor(self) -> int:
-        (state,) = [state for state in self.instance.all_instigator_state() if state.name == "counts"]
-        data = state.instigator_data
-        return int(getattr(data, "cursor", None) or 0)
+        """That of the sensor; 0 before its first tick. There is never more than one."""
+        states = [state for state in self.instance.all_instigator_state() if state.name == "counts"]
+        assert len(states) < 2
+        return int(getattr(states[0].instigator_data, "cursor", None) or 0) if states else 0
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +148,9 @@ def settings_of(home: Path, dsn: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def system(folder: Path, module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    said: list[str] = []
-    with ExitStack() as cleanup:
-        patch = cleanup.enter_context(pytest.MonkeyPatch.context())
-        for name, value in settings_of(tmp_path_factory.mktemp("home"), module_dsn).items():
-            patch.setenv(name, value)
-        port = local_stack.free_port()
-        stack = cleanup.enter_context(local_stack.running(port, said.append, folder / "workspace.yaml"))
-        patch.setenv("DEDP_DAGSTER_STORAGE", stack.environment["DEDP_DAGSTER_STORAGE"])
-        instance = cleanup.enter_context(dg.DagsterInstance.from_config(stack.environment["DAGSTER_HOME"]))
-        yield System(stack, instance, folder, said)
+    running = System(folder, tmp_path_factory.mktemp("home"), module_dsn)
+    yield running
+    running.close()
 
 
 def title(pid: int) -> str:
@@ -145,6 +162,46 @@ def test_a_run_is_a_fork_of_the_template_that_shares_the_import_of_the_code_serv
     system.wait_for_success(run_id)
     assert title(parent) == "dagster template tides"
     assert psutil.Process(parent).ppid() == system.pid("code server of tides")
+
+
+def test_cursors_stay_when_dagster_dev_takes_the_home_and_when_the_system_takes_it_again(system: System) -> None:
+    """Dagster finds them by the names of location, repository and sensor, and not by the address of a code server."""
+
+    wait_until(lambda: system.cursor() > 2, "ticks")
+    system.stop()
+    before = system.cursor()
+    with _dagster_dev(system.folder, system.stack.environment):
+        wait_until(lambda: system.cursor() != before, "a tick under `dagster dev`")
+        assert system.cursor() > before, "a lost cursor begins with 1"
+    before = system.cursor()
+    system.up()
+    wait_until(lambda: system.cursor() != before, "a tick of the system")
+    assert system.cursor() > before, "a lost cursor begins with 1"
+
+
+@contextmanager
+def _dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    port = str(local_stack.free_port())
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", port]
+    with open(folder / "dev.log", "ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=local_stack.react_to_interrupts,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_location_that_cannot_be_imported_is_shown_and_the_others_run(system: System) -> None:
@@ -222,54 +279,6 @@ def test_what_dies_is_started_again_and_said_and_a_run_goes_on(system: System, v
     system.wait_for_success(run_id)
     again, *_ = system.run()
     system.wait_for_success(again)
-
-
-def test_cursors_stay_when_dagster_dev_takes_the_home_and_when_the_system_takes_it_again(
-    folder: Path, own_home: Path, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dagster finds them by the names of location, repository and sensor, and not by the address of a code server."""
-    for name, value in settings_of(own_home, empty_dsn).items():
-        monkeypatch.setenv(name, value)
-    with ExitStack() as cleanup:
-        shared = cleanup.enter_context(local_stack.environment())
-        local_stack.create_instance_schema(shared)
-        monkeypatch.setenv("DEDP_DAGSTER_STORAGE", shared["DEDP_DAGSTER_STORAGE"])
-        instance = cleanup.enter_context(dg.DagsterInstance.from_config(shared["DAGSTER_HOME"]))
-        look = System(local_stack.Stack("", {}, folder), instance, folder, [])
-        for supervised in (True, False, True):
-            states = [state for state in instance.all_instigator_state() if state.name == "counts"]
-            before = look.cursor() if states else 0
-            with ExitStack() as system:
-                if supervised:
-                    port = local_stack.free_port()
-                    system.enter_context(local_stack.running(port, workspace=folder / "workspace.yaml"))
-                else:
-                    system.enter_context(_dagster_dev(folder, shared))
-                wait_until(
-                    lambda: [state for state in instance.all_instigator_state() if state.name == "counts"],
-                    "the state of the sensor",
-                )
-                # A lost cursor would begin with 1.
-                wait_until(lambda before=before: look.cursor() > before, "a tick")  # type: ignore[misc]
-            assert look.cursor() > before
-            assert len([state for state in instance.all_instigator_state() if state.name == "counts"]) == 1
-
-
-@contextmanager
-def _dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    port = str(local_stack.free_port())
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", port]
-    with open(folder / "dev.log", "ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 _SUPERVISOR = """

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import time_machine
 
+from dedp_assets.resources import spark
 from dedp_assets.resources.spark import SparkUnreachable
 from dedp_assets.resources_from_settings import SparkFromSettings
 
@@ -92,7 +93,7 @@ def users(*homes: Path, **settings: str) -> Iterator[list[User]]:
 
 
 def has_ended(*processes: psutil.Process) -> bool:
-    return not psutil.wait_procs(processes, timeout=30)[1]
+    return not psutil.wait_procs(processes, timeout=300)[1]
 
 
 @pytest.mark.slow
@@ -163,6 +164,7 @@ def test_a_server_that_does_not_start_says_why_and_where_its_log_is(tmp_path: Pa
 
 
 def test_an_endpoint_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark, "_ATTEMPTS", 1)
     monkeypatch.setenv("DEDP_SPARK_REMOTE", "sc://localhost:1")
     with pytest.raises(SparkUnreachable, match=r"sc://localhost:1 can't be used: .*DEDP_SPARK_REMOTE"):
         _ = SparkFromSettings().session
