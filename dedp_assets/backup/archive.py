@@ -112,8 +112,10 @@ class Draft:
                     stream.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
-        except BaseException:
+        except BaseException as error:
             target.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno and error.filename is None:
+                error.filename = str(target)  # a write does not say to which file
             raise
         self._note(Entry(path, size, digest.hexdigest(), mode, modified_ns))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def test_an_error_while_a_backup_is_written_leaves_nothing(tmp_path: Path) -> No
 
     with pytest.raises(ZeroDivisionError), drafting(tmp_path / "backup") as draft:
         draft.add("home/a", half(), 0o644, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_can_not_be_written_is_named_and_nothing_stays(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # it acts as a full disk does
+    try:
+        with pytest.raises(OSError, match="backup.part/home/large"), drafting(tmp_path / "backup") as draft:
+            draft.add("home/large", [b"x" * 60_000] * 2, 0o644, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 
