@@ -66,7 +66,7 @@ def test_a_file_that_can_not_be_written_is_named_and_nothing_stays(tmp_path: Pat
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # it acts as a full disk does
     try:
-        with pytest.raises(OSError, match="backup.part/home/large"), drafting(tmp_path / "backup") as draft:
+        with pytest.raises(OSError, match=r"backup\.part/home/large"), drafting(tmp_path / "backup") as draft:
             draft.add("home/large", [b"x" * 60_000] * 2, 0o644, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
