@@ -5,10 +5,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from dedp_assets.backup import archive, folders
 from dedp_assets.backup.archive import Draft
 from dedp_assets.backup.folders import copy_landed, copy_own, size_of
 from dedp_assets.landing.copies import CopyRecord, lock_of, replacing
@@ -120,6 +122,41 @@ def test_a_landed_file_that_is_being_written_is_waited_for(
     write_on()
     copy_landed(root, "landing", draft, SETTLE_SECONDS)
     assert copied(draft, "landing") == {"whole": b"content", "growing": b"half and half"}
+    assert draft.left_out == []
+
+
+def rewrite(path: Path) -> None:
+    path.write_text("a new version")
+
+
+def replace(path: Path) -> None:
+    path.with_name("draft").write_text("a new version")
+    path.with_name("draft").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("happens", "in_the_backup"),
+    [(rewrite, {"file": b"a new version"}), (replace, {"file": b"a new version"}), (Path.unlink, {})],
+)
+def test_a_landed_file_that_changes_while_it_is_copied_is_in_the_backup_as_a_whole_or_not_at_all(
+    root: Path,
+    draft: Draft,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Path], None],
+    in_the_backup: dict[str, bytes],
+) -> None:
+    chunks, calls = archive.chunks_of, count()
+
+    def while_it_is_read(path: Path) -> Iterator[bytes]:
+        yield from chunks(path)
+        if next(calls) == 0:
+            happens(path)
+
+    write(root / "file")
+    monkeypatch.setattr(folders, "chunks_of", while_it_is_read)
+    copy_landed(root, "landing", draft, 0)
+    assert copied(draft, "landing") == in_the_backup
+    assert draft.files == len(in_the_backup)
     assert draft.left_out == []
 
 
