@@ -30,6 +30,7 @@ from dedp_assets.runs.cli import runs
 from dedp_assets.servers_from_settings import database_dsn
 from dedp_assets.sign_in.cli import audit_log, users, webserver
 from dedp_assets.user_intake.cli import serve_users
+from dedp_assets.wording import printable
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator import producer
@@ -57,7 +58,7 @@ def _message(error: DedpError | OSError | psycopg2.Error) -> str:
         return str(error)
     if isinstance(error, psycopg2.Error):
         return f"PostgreSQL: {' '.join(str(error).split())}"
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{printable(str(error.filename))}: " if error.filename else ""
     what = error.strerror or " ".join(str(error).split())
     return f"{where}{what}. Check that file or folder: its kind, its permissions, and the space on its disk"
 

@@ -413,10 +413,7 @@ def make_home() -> Path:
             f"the restore of a backup into {folder} is under way, or was not completed; in the second case delete what "
             "is in that folder, and restore again with `dedp restore`"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Of this user alone. Under root, the embedded PostgreSQL server has a user of its own, who passes through.
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700)
+    make_home_folder()
     draft = folder / f".created.{os.getpid()}"
     draft.write_text(datetime.now(timezone.utc).isoformat(timespec="seconds") + "\n", encoding="utf-8")
     # A link fails if the record exists, unlike a rename. If two processes start at once, the first record stays.
@@ -424,6 +421,15 @@ def make_home() -> Path:
         os.link(draft, folder / "created")
     draft.unlink()
     return folder
+
+
+def make_home_folder() -> None:
+    """Create the folder of the home, unless it exists, and nothing in it."""
+    folder = home()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Of this user alone. Under root, the embedded PostgreSQL server has a user of its own, who passes through.
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700)
 
 
 def unfinished_restore() -> Path:

@@ -1,6 +1,7 @@
 """The folder of a backup: its files, a list of them with their SHA-256, and the manifest, which is written last.
 
     manifest.json     what the backup is, and the SHA-256 of the list
+    manifest.sha256   that of manifest.json, as `sha256sum --check` reads it
     files.jsonl       a line for each file
     postgres.dump     the database
     home/ internal/ lake/ landing/ logs/
@@ -16,18 +17,23 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.landing.copying import sync_folder
+from dedp_assets.whole_files import write_whole
+from dedp_assets.wording import printable
 
 # Raised when a restore has to do more than this version knows.
 FORMAT = 1
 
 DUMP = "postgres.dump"
 _MANIFEST, _LIST = "manifest.json", "files.jsonl"
+_SUM = "manifest.sha256"  # missing in backups of version 0.1.0
+# The root of some file systems has this folder, which is nobody's.
+LOST_AND_FOUND = "lost+found"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -106,8 +112,10 @@ class Draft:
                     stream.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
-        except BaseException:
+        except BaseException as error:
             target.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno and error.filename is None:
+                error.filename = str(target)  # a write does not say to which file
             raise
         self._note(Entry(path, size, digest.hexdigest(), mode, modified_ns))
 
@@ -150,10 +158,9 @@ class Draft:
                 "list_sha256": list_sha256,
             }
         )
-        with open(self.folder / _MANIFEST, "x", encoding="utf-8") as stream:
-            json.dump(asdict(complete), stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
+        content = json.dumps(asdict(complete), indent=2).encode()
+        write_whole(self.folder / _SUM, f"{hashlib.sha256(content).hexdigest()}  {_MANIFEST}\n".encode())
+        write_whole(self.folder / _MANIFEST, content)
         return complete
 
 
@@ -167,9 +174,13 @@ def drafting(target: Path) -> Iterator[Draft]:
     Raises:
         BackupError: there is something, or another process is writing a backup there.
     """
-    check_is_empty(target, "the folder of the backup")
+    if target.is_mount():
+        raise BackupError(
+            f"a disk is mounted at {target}, and a backup is renamed when it is whole; name a folder in it"
+        )
     draft = target.with_name(f"{target.name}.part")
     with _lock_beside(target):
+        check_is_empty(target, "the folder of the backup")
         if draft.exists():
             shutil.rmtree(draft)  # of a process that was killed
         before = os.umask(0o077)  # a backup has everything that the database has
@@ -209,15 +220,15 @@ def check_is_empty(folder: Path, what: str) -> None:
     """Raise BackupError if there is something in a folder, or if it is none. It may be missing."""
     try:
         with os.scandir(folder) as found:
-            first = next(found, None)
+            first = next((each for each in found if each.name != LOST_AND_FOUND), None)
     except FileNotFoundError:
         return
     except NotADirectoryError:
         raise BackupError(f"{what}, {folder}, is a file; name a folder that is empty, or does not exist") from None
     if first is not None:
         raise BackupError(
-            f"{what}, {folder}, is not empty: it has {first.name}, for example. Name a folder that is empty, or does "
-            "not exist"
+            f"{what}, {folder}, is not empty: it has {printable(first.name)}, for example. Name a folder that is empty "
+            "or does not exist"
         )
 
 
@@ -228,10 +239,15 @@ def read_manifest(folder: Path) -> Manifest:
         BackupError: the folder is no whole backup, its manifest or its list is damaged, or a newer version has made it.
     """
     try:
-        stored = json.loads((folder / _MANIFEST).read_bytes())
+        content = (folder / _MANIFEST).read_bytes()
     except FileNotFoundError:
         hint = "it was not completed; make another one" if folder.name.endswith(".part") else "name another folder"
         raise BackupError(f"{folder} is no backup: it has no {_MANIFEST}; {hint}") from None
+    sha256 = hashlib.sha256(content).hexdigest().encode()
+    if (folder / _SUM).exists() and not (folder / _SUM).read_bytes().startswith(sha256):
+        raise _damaged(folder / _MANIFEST, f"its SHA-256 is not the one in {_SUM}")
+    try:
+        stored = json.loads(content)
     except ValueError:
         raise _damaged(folder / _MANIFEST, "it is not JSON") from None
     if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
@@ -242,7 +258,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{FORMAT}; update this installation"
         )
     try:
-        manifest = Manifest(**stored)
+        known = {each.name for each in fields(Manifest)}  # a later version may have added some
+        manifest = Manifest(**{name: value for name, value in stored.items() if name in known})
     except TypeError as error:
         raise _damaged(folder / _MANIFEST, str(error)) from None
     if not (folder / _LIST).exists() or _measure(folder / _LIST)[1] != manifest.list_sha256:
@@ -301,4 +318,6 @@ def _measure(path: Path) -> tuple[int, str]:
 
 
 def _damaged(path: Path, why: str) -> BackupError:
-    return BackupError(f"the backup is damaged: {path}: {why}. Nothing was restored; use another backup")
+    return BackupError(
+        f"the backup is damaged: {printable(str(path))}: {why}. Nothing was restored; use another backup"
+    )

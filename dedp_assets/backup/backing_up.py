@@ -41,8 +41,11 @@ def back_up(
         BackupError: the backup can't be made. Nothing of it is left.
     """
     target = target.resolve()
-    if places.is_in_home(target):
-        raise BackupError(f"{target} is in DEDP_HOME, {places.home}; a backup belongs outside of it, on another disk")
+    inside = places.around(target)
+    if inside is not None:
+        raise BackupError(
+            f"{target} is in {inside}, which is part of the system; a backup belongs outside of it, on another disk"
+        )
     parts = [part for part in (LAKE, INTERNAL, HOME, LANDING) if part not in without] + ([LOGS] if with_logs else [])
     if LANDING in parts and not places.is_in_home(places.landing):
         parts.remove(LANDING)

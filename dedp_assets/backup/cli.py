@@ -12,6 +12,7 @@ from dedp_assets.backup.archive import check_is_empty
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.backup.places import LAKE, LANDING, Places
 from dedp_assets.resources import embedded_postgres
+from dedp_assets.wording import printable
 
 
 @click.command()
@@ -45,7 +46,7 @@ def backup(folder: Path, without: tuple[str, ...], with_logs: bool) -> None:
             say=lambda text: click.echo(f"  {text}"),
         )
     for text in done.left_out:
-        click.echo(f"Not in the backup: {text}")
+        click.echo(f"Not in the backup: {printable(text)}")
     click.echo(f"{folder} is a backup: {done.files} files, {backing_up.size(done.bytes)}.")
 
 
@@ -93,6 +94,7 @@ def _environment() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _database() -> Iterator[str]:
+    settings.make_home_folder()
     dsn = settings.postgres_dsn()
     if dsn is not None:
         yield dsn
@@ -112,6 +114,7 @@ def _places(dagster_home: str) -> Places:
         landing=settings.landing(),
         lake=settings.data_uri(),
         logs=Path(dagster_home) / "storage",
+        database=None if settings.postgres_dsn() else settings.home() / "postgres",
         temporary=[flight_search.copies_folder()],
         sources=[flight_search.SEARCHES.path[-1], late_data.DEVICES.path[-1]],
     )

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +15,29 @@ import psycopg2.extensions
 
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources.postgres import connect
 from dedp_assets.resources.postgres_programs import connection_of
 
 # Between the moment that pg_dump sees and its locks, a table may be dropped. Then it ends, and can be asked again.
 _TRIES = 3
+# What the programs say is looked at.
+_ENGLISH = {"LC_ALL": "C"}
+# pg_restore sets transaction_timeout. An older server takes that for an error.
+_FIRST_WITH_TRANSACTION_TIMEOUT = 17
+# Who has signed in: neither a backup nor what is restored from it is a way in.
+_SESSIONS = "dedp_sign_in.sessions"
 
 _SCHEMAS = r"SELECT nspname FROM pg_namespace WHERE nspname ~ '^dedp(_|$)' OR nspname = ANY(%s) ORDER BY nspname"
-_RELATIONS = """
+_FULL = """
     SELECT nspname FROM pg_namespace
     WHERE nspname = ANY(%s) AND EXISTS (SELECT FROM pg_class WHERE relnamespace = pg_namespace.oid)
     ORDER BY nspname
+"""
+_CLOSED = """
+    SELECT name FROM unnest(%s::text[]) AS wanted (name) LEFT JOIN pg_namespace ON nspname = name
+    WHERE NOT CASE WHEN nspname IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+                   ELSE has_schema_privilege(name, 'CREATE') END
+    ORDER BY name
 """
 _MIGRATIONS = "SELECT pipeline, number, name FROM dedp.schema_migrations ORDER BY pipeline, number"
 _SERVER = "SELECT pg_postmaster_start_time(), current_database()"
@@ -88,57 +101,106 @@ def dump(dsn: str, schemas: Sequence[str], server_version: int, target: Path) ->
     Raises:
         BackupError: there is no pg_dump for this server, or it fails.
     """
-    program = _pg_dump(server_version // 10_000)
+    program = _program("pg_dump", server_version // 10_000)
     wanted = [f"--schema={_quoted(name)}" for name in schemas]
     # Roles and their rights belong to a server, and need not exist where the backup is restored.
-    options = ["--format=custom", "--no-owner", "--no-privileges", *wanted, f"--file={target}"]
+    options = ["--format=custom", "--no-owner", "--no-privileges", f"--exclude-table-data={_SESSIONS}"]
     for attempt in range(_TRIES):
-        said = _run(program, options, dsn)
+        said = _run(program, [*options, *wanted, f"--file={target}"], dsn)
         if said is None:
             return
         if attempt == _TRIES - 1 or "does not exist" not in said:
             raise BackupError(f"pg_dump can't copy the database: {said}")
 
 
-def check_is_empty(dsn: str, schemas: Sequence[str]) -> None:
-    """Raise BackupError if one of the schemas has tables."""
-    with closing(psycopg2.connect(dsn)) as connection:
-        full = [name for (name,) in _all(connection, _RELATIONS, [list(schemas)])]
+def check_fits(dsn: str, dumped_from: int, schemas: Sequence[str]) -> None:
+    """See that a dump can be restored into a database.
+
+    Args:
+        dsn: the address of the database.
+        dumped_from: the version of the server of the dump, such as 180004.
+        schemas: the schemas of the dump.
+
+    Raises:
+        BackupError: the server is older, there are tables in one of the schemas, or the role may not make them.
+        UnusableDatabase: the database can't store every text.
+    """
+    with connect(dsn) as connection:
+        needed, found = dumped_from // 10_000, connection.info.server_version // 10_000
+        if found < needed:
+            raise BackupError(
+                f"the backup is of PostgreSQL {needed}, and this server is {found}; use {needed} or later"
+            )
+        database, role = connection.info.dbname, connection.info.user
+        full = [name for (name,) in _all(connection, _FULL, [list(schemas)])]
         if full:
             raise BackupError(
-                f"the database {connection.info.dbname} is not empty: there are tables in the schema {full[0]}. "
+                f"the database {database} is not empty: there are tables in the schema {full[0]}. "
                 "A backup is restored into an empty database; let DEDP_POSTGRES_DSN name one"
+            )
+        closed = [name for (name,) in _all(connection, _CLOSED, [list(schemas)])]
+        if closed:
+            raise BackupError(
+                f"the role {role} may not make the schema {closed[0]}, or not its tables, in the database {database}; "
+                f"GRANT CREATE ON DATABASE {database} TO {role}, or make it the owner of the schema"
             )
 
 
-def check_version(dsn: str, dumped_from: int) -> None:
-    """Raise BackupError if the server is older than the one that was dumped from."""
-    with closing(psycopg2.connect(dsn)) as connection:
-        needed, found = dumped_from // 10_000, connection.info.server_version // 10_000
-    if found < needed:
-        raise BackupError(f"the backup is of PostgreSQL {needed}, and this server is {found}; use {needed} or later")
-
-
-def load(dsn: str, archive: Path) -> None:
+def load(dsn: str, archive: Path, dumped_from: int) -> None:
     """Restore a dump, all of it or nothing.
+
+    Args:
+        dsn: the address of the database.
+        archive: the dump.
+        dumped_from: the version of its server, such as 180004.
 
     Raises:
         BackupError: PostgreSQL refuses it.
     """
-    program = embedded_postgres.binary("pg_restore")
+    program = _program("pg_restore", dumped_from // 10_000)
+    with closing(psycopg2.connect(dsn)) as connection:
+        server = connection.info.server_version // 10_000
     with tempfile.NamedTemporaryFile("w", prefix="dedp-restore-", suffix=".list") as wanted:
         wanted.write(_contents_without_existing_schemas(program, dsn, archive))
         wanted.flush()
-        said = _run(
-            program,
-            ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
-            + [f"--use-list={wanted.name}", str(archive)],
-            dsn,
-        )
+        options = ["--no-owner", "--no-privileges", f"--use-list={wanted.name}", str(archive)]
+        if server < _FIRST_WITH_TRANSACTION_TIMEOUT:
+            said = _load_into_older(program, options, dsn)
+        else:
+            said = _run(program, ["--single-transaction", "--exit-on-error", *options], dsn)
     if said is not None:
         raise BackupError(f"pg_restore can't restore {archive}: {said}. The database is as it was before")
     with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
         cursor.execute("ANALYZE")
+
+
+def _load_into_older(program: Path, options: list[str], dsn: str) -> str | None:
+    """Restore into a server without a setting that pg_restore makes first. Returns what is said if it fails."""
+    address, environment = connection_of(dsn)
+    psql = [str(embedded_postgres.binary("psql")), f"--dbname={address}", "--no-password", "--no-psqlrc", "--quiet"]
+    with tempfile.TemporaryFile() as errors:
+        loading = subprocess.Popen(
+            [*psql, "--set=ON_ERROR_STOP=1", "--output=/dev/null"],
+            env={**os.environ, **environment, **_ENGLISH},
+            stdin=subprocess.PIPE,
+            stderr=errors,
+        )
+        script = subprocess.Popen([str(program), *options, "--file=-"], stdout=subprocess.PIPE, stderr=errors)
+        with suppress(BrokenPipeError), loading, script:  # psql may end early, and says why
+            assert loading.stdin
+            assert script.stdout
+            loading.stdin.write(b"BEGIN;\n")
+            for line in script.stdout:
+                if line == b"SET transaction_timeout = 0;\n":
+                    break
+                loading.stdin.write(line)
+            shutil.copyfileobj(script.stdout, loading.stdin)
+            if script.wait() == 0:
+                loading.stdin.write(b"COMMIT;\n")
+        errors.seek(0)
+        said = _in_a_line(errors.read().decode(errors="replace"))
+    failed = script.returncode or loading.returncode
+    return said or f"it ended with status {failed}" if failed else None
 
 
 def _contents_without_existing_schemas(program: Path, dsn: str, archive: Path) -> str:
@@ -156,16 +218,16 @@ def _contents_without_existing_schemas(program: Path, dsn: str, archive: Path) -
     return "\n".join([*kept, ""])
 
 
-def _pg_dump(server: int) -> Path:
-    """A pg_dump that is not older than the server: the embedded one, or the user's own."""
-    embedded = embedded_postgres.binary("pg_dump")
+def _program(name: str, server: int) -> Path:
+    """A pg_dump or pg_restore that is not older than the server of the data: the embedded one, or the user's own."""
+    embedded = embedded_postgres.binary(name)
     if _major(embedded) >= server:
         return embedded
-    own = shutil.which("pg_dump")
+    own = shutil.which(name)
     if own is not None and _major(Path(own)) >= server:
         return Path(own)
     raise BackupError(
-        f"the server is PostgreSQL {server}, and the pg_dump of this installation is {_major(embedded)}; put a pg_dump "
+        f"the data is of PostgreSQL {server}, and the {name} of this installation is {_major(embedded)}; put a {name} "
         f"of version {server} or later on the PATH"
     )
 
@@ -181,10 +243,11 @@ def _run(program: Path, options: list[str], dsn: str) -> str | None:
     address, environment = connection_of(dsn)
     done = subprocess.run(
         [str(program), f"--dbname={address}", "--no-password", *options],
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, **_ENGLISH},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="replace",
     )
     return _in_a_line(done.stderr) or f"it ended with status {done.returncode}" if done.returncode else None
 

@@ -1,28 +1,60 @@
 """Copies folders into a backup: our own files, which are replaced as a whole, and landed files, which others write."""
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TypeAlias
 
-from dedp_assets.backup.archive import Draft, chunks_of
+from dedp_assets.backup.archive import LOST_AND_FOUND, Draft, chunks_of
 from dedp_assets.landing.copies import lock_of
 from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
+
+IsSkipped: TypeAlias = Callable[[Path], bool]
 
 _LOCK = ".lock"
 # How long to wait for a landed file that is being written, in s.
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
+# A file that others closed to us, or have replaced by a link since it was listed.
+_NOT_OURS_TO_READ = (errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
-def size_of(root: Path, is_skipped: Callable[[Path], bool] = lambda _: False) -> int:
-    """How many bytes the files below a folder have; 0 if it does not exist."""
-    return sum(path.lstat().st_size for folder in _folders(root, is_skipped) for path in _files(folder, is_skipped))
+def _nothing(path: Path) -> bool:
+    return False
 
 
-def copy_own(root: Path, part: str, draft: Draft, is_skipped: Callable[[Path], bool] = lambda _: False) -> None:
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def files_below(
+    root: Path, is_skipped: IsSkipped = _nothing, on_error: Callable[[OSError], None] = _fail
+) -> Iterator[Path]:
+    """The regular files below a folder, without our locks and drafts; none if it does not exist.
+
+    Args:
+        root: the folder.
+        is_skipped: whether to leave out a file, or a folder with all that is in it.
+        on_error: is told of folders that can't be read.
+    """
+    for folder in _folders(root, is_skipped, on_error):
+        yield from _files(folder, is_skipped)
+
+
+def size_of(root: Path, is_skipped: IsSkipped = _nothing) -> int:
+    """How many bytes the files below a folder have, as far as they can be read; 0 if it does not exist."""
+    total = 0
+    for path in files_below(root, is_skipped, lambda _: None):
+        with suppress(FileNotFoundError):  # it was deleted since it was listed
+            total += path.lstat().st_size
+    return total
+
+
+def copy_own(root: Path, part: str, draft: Draft, is_skipped: IsSkipped = _nothing) -> None:
     """Copy a folder of ours. A copy of a landed file and the record beside it are copied under their lock.
 
     Args:
@@ -30,8 +62,11 @@ def copy_own(root: Path, part: str, draft: Draft, is_skipped: Callable[[Path], b
         part: the name of its folder in the backup.
         draft: the backup.
         is_skipped: whether to leave out a file, or a folder with all that is in it.
+
+    Raises:
+        OSError: a file or folder can't be read.
     """
-    for folder in _folders(root, is_skipped):
+    for folder in _folders(root, is_skipped, _fail):
         with ExitStack() as held:
             # Whoever writes here makes the lock first. A folder without it has no content that needs one.
             if (folder / _LOCK).exists():
@@ -49,6 +84,8 @@ def copy_landed(
 ) -> None:
     """Copy a folder that others write to. A file that is being written is waited for, or left out: no half file stays.
 
+    Empty folders are copied, too: whoever delivers into them need not make them.
+
     Args:
         root: the folder; it may not exist.
         part: the name of its folder in the backup.
@@ -56,16 +93,27 @@ def copy_landed(
         settle_seconds: how long a file must not have changed, in s.
         patience_seconds: how long to wait for all such files together, in s.
     """
-    restless = [
-        path
-        for folder in _folders(root, lambda _: False)
-        for path in _files(folder, _is_draft)
-        if not _copy_at_rest(path, root, part, draft, settle_seconds)
-    ]
+
+    def leave_out(error: OSError) -> None:
+        draft.left_out.append(f"{error.filename}: {error.strerror}")
+
+    def is_copied(path: Path) -> bool:
+        try:
+            return _copy_at_rest(path, root, part, draft, settle_seconds)
+        except OSError as error:
+            if error.errno not in _NOT_OURS_TO_READ:
+                raise
+            leave_out(error)
+            return True
+
+    restless = []
+    for folder in _folders(root, _nothing, leave_out):
+        (draft.folder / part / folder.relative_to(root)).mkdir(parents=True, exist_ok=True)
+        restless += [path for path in _files(folder, _is_draft) if not is_copied(path)]
     give_up = time.monotonic() + patience_seconds
     while restless and time.monotonic() < give_up:
         time.sleep(_PAUSE_SECONDS)
-        restless = [path for path in restless if not _copy_at_rest(path, root, part, draft, settle_seconds)]
+        restless = [path for path in restless if not is_copied(path)]
     draft.left_out += [f"{path}: it is still being written; deliver it again after a restore" for path in restless]
 
 
@@ -106,13 +154,19 @@ def _copy(
         pass  # it was deleted, or replaced by another name, since it was listed
 
 
-def _folders(root: Path, is_skipped: Callable[[Path], bool]) -> Iterator[Path]:
-    for folder, below, _ in os.walk(root):  # links are not followed
-        below[:] = sorted(name for name in below if not is_skipped(Path(folder, name)))
+def _folders(root: Path, is_skipped: IsSkipped, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    """A folder and all below it. `on_error` is told of those that can't be read."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # it was deleted since it was listed
+            on_error(error)
+
+    for folder, below, _ in os.walk(root, onerror=failed):  # links are not followed
+        below[:] = sorted(name for name in below if name != LOST_AND_FOUND and not is_skipped(Path(folder, name)))
         yield Path(folder)
 
 
-def _files(folder: Path, is_skipped: Callable[[Path], bool]) -> Iterator[Path]:
+def _files(folder: Path, is_skipped: IsSkipped) -> Iterator[Path]:
     """The regular files in a folder, without our locks and drafts."""
     try:
         with os.scandir(folder) as found:

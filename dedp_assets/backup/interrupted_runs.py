@@ -8,12 +8,16 @@ import dagster as dg
 
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
+
+def end_interrupted_runs(instance: dg.DagsterInstance) -> None:
+    """Report the runs as failed that were under way. What waits in the queue starts as it would have."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, "It was being canceled when the backup was made that is restored here.")
+        else:
+            instance.report_run_failed(run, "It was under way when the backup was made that is restored here.")
+
+
 if __name__ == "__main__":
-    with dg.DagsterInstance.get() as instance:
-        for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
-            if run.status == dg.DagsterRunStatus.CANCELING:
-                instance.report_run_canceled(
-                    run, "It was being canceled when the backup was made that is restored here."
-                )
-            else:
-                instance.report_run_failed(run, "It was under way when the backup was made that is restored here.")
+    with dg.DagsterInstance.get() as restored:
+        end_interrupted_runs(restored)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from dedp_assets.backup.archive import Draft, chunks_of
 from dedp_assets.backup.errors import BackupError
+from dedp_assets.backup.folders import files_below
 from dedp_assets.delta.actions import place_of
 from dedp_assets.delta.log_files import LOG, LogNames
 from dedp_assets.resources import object_store
@@ -49,29 +50,27 @@ class Lake(ABC):
         """The content of a file. Raises FileNotFoundError if it is gone, or is another one now."""
 
     @abstractmethod
-    def put(self, path: str, source: Path) -> None:
-        """Write a file, as a whole."""
+    def put(self, path: str, source: Path, modified_ns: int) -> None:
+        """Write a file, as a whole. `modified_ns` is its time of modification, where others can set that."""
 
 
 class _Folder(Lake):
     def files(self, folder: str = "") -> Iterator[Found]:
-        for above, below, names in os.walk(Path(self.uri, folder)):
-            below.sort()
-            for name in sorted(names):
-                path = Path(above, name)
-                with suppress(FileNotFoundError):
-                    status = path.lstat()
-                    if path.is_file() and not path.is_symlink():
-                        relative = path.relative_to(self.uri).as_posix()
-                        yield Found(relative, status.st_size, status.st_mtime_ns)
+        for path in files_below(Path(self.uri, folder)):
+            with suppress(FileNotFoundError):  # it was deleted since it was listed
+                status = path.lstat()
+                yield Found(path.relative_to(self.uri).as_posix(), status.st_size, status.st_mtime_ns)
 
     def chunks(self, found: Found) -> Iterator[bytes]:
         return chunks_of(Path(self.uri, found.path))
 
-    def put(self, path: str, source: Path) -> None:
+    def put(self, path: str, source: Path, modified_ns: int) -> None:
         target = Path(self.uri, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+        os.utime(
+            target, ns=(modified_ns, modified_ns)
+        )  # without commit information, Delta's times are those of its log
 
 
 class _ObjectStore(Lake):
@@ -97,7 +96,7 @@ class _ObjectStore(Lake):
         except object_store.ObjectChanged as error:
             raise FileNotFoundError(f"{self.uri}/{found.path}") from error
 
-    def put(self, path: str, source: Path) -> None:
+    def put(self, path: str, source: Path, modified_ns: int) -> None:
         object_store.upload(self.uri, path, source)
 
 

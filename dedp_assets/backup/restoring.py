@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -44,18 +45,17 @@ def restore(
     check_is_not_newer(manifest.versions, manifest.migrations, installed_versions(), known_migrations())
     parts = set(manifest.parts) - without
     _check_is_empty(places, parts)
-    _check_space(places, manifest)
+    _check_space(source, places, parts, manifest.database_bytes)
     say(f"reading all of {source}: {manifest.files} files, {size(manifest.bytes)}")
     verify(source)
     with database_of() as dsn:
-        database.check_version(dsn, manifest.versions["postgres"])
-        database.check_is_empty(dsn, manifest.schemas)
+        database.check_fits(dsn, manifest.versions["postgres"], manifest.schemas)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch(exist_ok=False)
         say("the files")
         _restore_files(source, places, parts)
         say("the database")
-        database.load(dsn, source / DUMP)
+        database.load(dsn, source / DUMP, manifest.versions["postgres"])
     os.sync()
     mark.unlink()
     return manifest
@@ -89,25 +89,45 @@ def _check_is_empty(places: Places, parts: set[str]) -> None:
             raise BackupError(f"the place for the Delta tables (DEDP_DATA_URI), {places.lake}, is not empty")
 
 
-def _check_space(places: Places, manifest: Manifest) -> None:
-    there = next(folder for folder in (places.home, *places.home.parents) if folder.is_dir())
-    free, needed = shutil.disk_usage(there).free, manifest.bytes + manifest.database_bytes
-    if free < needed:
-        raise BackupError(f"the restore may need {size(needed)}, and {size(free)} are free in {there}")
+def _check_space(source: Path, places: Places, parts: set[str], database_bytes: int) -> None:
+    """See that each disk has room for what is to be restored to it."""
+    sizes = Counter[str]()
+    for entry in entries(source):
+        sizes[entry.path.partition("/")[0]] += entry.size
+    wanted = [(root, sizes[part]) for part, root in _roots(places).items() if part in parts]
+    if places.database is not None:
+        wanted.append((places.database, database_bytes))
+    needed = Counter[int]()
+    for root, number in wanted:
+        there = next(folder for folder in (root, *root.parents) if folder.is_dir())
+        disk = there.stat().st_dev
+        needed[disk] += number
+        free = shutil.disk_usage(there).free
+        if free < needed[disk]:
+            raise BackupError(f"the restore may need {size(needed[disk])}, and {size(free)} are free in {there}")
+
+
+def _roots(places: Places) -> dict[str, Path]:
+    """The folder of each part that is in a folder."""
+    local = {} if object_store.is_object_store(places.lake) else {LAKE: Path(places.lake)}
+    return {HOME: places.home, INTERNAL: places.internal, LANDING: places.landing, LOGS: places.logs, **local}
 
 
 def _restore_files(source: Path, places: Places, parts: set[str]) -> None:
-    roots = {HOME: places.home, INTERNAL: places.internal, LANDING: places.landing, LOGS: places.logs}
-    into = lake.lake_at(places.lake)
+    roots, into = _roots(places), lake.lake_at(places.lake)
     for is_log in (False, True):  # who reads a table meanwhile finds all of it, or none
         for entry in entries(source):
             part, _, path = entry.path.partition("/")
             if part not in parts:
                 continue
-            if part == LAKE and (f"/{LOG}/" in path) == is_log:
-                into.put(path, source / entry.path)
-            elif part in roots and not is_log:
+            if part == LAKE:
+                if (f"/{LOG}/" in path) == is_log:
+                    into.put(path, source / entry.path, entry.modified_ns)
+            elif not is_log:
                 _restore_file(source / entry.path, roots[part] / path, entry)
+    if LANDING in parts:
+        for folder, _, _ in os.walk(source / LANDING):  # those without a file, too
+            (places.landing / Path(folder).relative_to(source / LANDING)).mkdir(parents=True, exist_ok=True)
 
 
 def _restore_file(source: Path, target: Path, entry: Entry) -> None:

@@ -145,6 +145,8 @@ def test_nobody_sees_anything_before_signing_in(page: "Page", system: System, ph
     page.locator("input[name=username]").fill("dedp")
     page.locator("input[name=password]").fill("wrong")
     page.get_by_role("button", name=re.compile("sign in", re.IGNORECASE)).click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.goto(f"{system.url}/assets/devices_file")
     assert _asks_for_sign_in(page)
 
 
@@ -193,8 +195,11 @@ def test_a_materialization_has_its_metadata_and_a_plot_of_all_loads(
     operator.get_by_role("button", name="Plots").click()
     plot = operator.get_by_text("rows_loaded", exact=True).locator("xpath=following::canvas[1]")
     plot.scroll_into_view_if_needed()
-    # Chart.js says what it has drawn only to who looks at its pixels.
-    is_drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)"
+    # Chart.js says what it has drawn only to who looks at its pixels. Axes are grey, and loads blue.
+    is_drawn = """canvas => {
+        const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return data.some((red, at) => at % 4 == 0 && data[at + 3] > 200 && data[at + 2] - red > 100);
+    }"""
     operator.wait_for_function(is_drawn, arg=plot.element_handle())
     photograph(operator, "plots")
 

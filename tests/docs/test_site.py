@@ -1,6 +1,7 @@
 """The documentation as a site: no warning, no link that leads nowhere, and the diagrams and the API reference."""
 
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -83,6 +84,15 @@ def test_every_document_is_a_page_and_its_diagrams_stay_diagrams(site: Path) -> 
     for document in DOCS.glob("*.md"):
         page = (site / "docs" / document.stem / "index.html").read_text(encoding="utf-8")
         assert page.count('class="mermaid"') == document.read_text(encoding="utf-8").count("```mermaid"), document
+
+
+def test_the_navigation_shows_every_page_by_its_name(site: Path) -> None:
+    """A theme may take a README for the page of the section that it is in, and show it nowhere."""
+    _, _, navigation = (DOCS / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")
+    titles = set(re.findall(r"- (.+?):", navigation))
+    assert {"Docker", "Benchmarks", "dagster-scenario"} <= titles
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert titles - set(re.findall(r'<span class="md-ellipsis">\s*(.*?)\s*<', page)) == set()
 
 
 def test_the_reference_has_every_public_name_of_the_harness_with_its_methods(site: Path) -> None:

@@ -27,6 +27,7 @@ def _read(name: str) -> Any:
         ("custom.github-workflows-require-timeout", "workflows/*.yml"),
         ("vendor.github-issue-forms", "ISSUE_TEMPLATE/[!c]*.yml"),
         ("vendor.github-issue-config", "ISSUE_TEMPLATE/config.yml"),
+        ("vendor.dependabot", "dependabot.yml"),
     ],
 )
 def test_each_file_is_as_its_published_schema_has_it(schema: str, files: str) -> None:
@@ -52,6 +53,13 @@ def test_the_workflow_runs_what_ci_runs_here() -> None:
     assert {"check", "test", "test-slow"} <= here
     workflow = (FORGE / "workflows" / "ci.yml").read_text()
     assert {target for target in here if f"run: make {target}\n" not in workflow} == set()
+
+
+def test_the_workflow_names_each_action_by_its_commit() -> None:
+    """Whoever takes over an action can move its tags."""
+    used = re.findall(r"uses: (.*)", (FORGE / "workflows" / "ci.yml").read_text())
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[0-9.]+", action)] == []
 
 
 def test_the_workflow_tests_each_python_with_the_lowest_and_the_latest_dagster() -> None:

@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from dedp_assets import settings
@@ -62,6 +64,20 @@ def test_requirements_are_exact_versions_and_no_addresses(file: str) -> None:
 
 def test_the_tests_run_with_the_versions_that_the_product_is_installed_with() -> None:
     assert set(_pins("requirements.txt")) - set(_pins("requirements-dev.txt")) == set()
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.14"])
+def test_no_package_is_pinned_for_a_python_that_it_does_not_support(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    wrong = []
+    for pin in map(Requirement, _pins("requirements-dev.txt")):
+        with suppress(metadata.PackageNotFoundError):
+            package = metadata.distribution(pin.name)
+            supported = SpecifierSet(package.metadata["Requires-Python"] or "")
+            is_for_it = pin.marker is None or pin.marker.evaluate(environment)
+            if is_for_it and pin.specifier.contains(package.version) and not supported.contains(f"{python}.0"):
+                wrong.append(f"{pin} needs Python {supported}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize("tools", ["browser", "docs"])

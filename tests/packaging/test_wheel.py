@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ DISTRIBUTIONS = {
     "dagster-scenario": (ROOT / "packages" / "dagster-scenario", ("src/dagster_scenario",)),
     "dagster-warm-launcher": (ROOT / "packages" / "dagster-warm-launcher", ("src/dagster_warm_launcher",)),
 }
-PYTHONS = [f"3.{minor}" for minor in range(10, 14)]
+# Those of the workflow (.github/workflows/ci.yml).
+PYTHONS = [f"3.{minor}" for minor in range(10, 15)]
 
 Wheels: TypeAlias = dict[str, Path]
 
@@ -116,6 +118,14 @@ def test_a_changelog_has_the_version_of_the_wheel_and_what_is_unreleased(wheels:
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
+def test_the_image_of_kubernetes_has_the_version_of_the_wheel_as_its_tag(wheel: Path) -> None:
+    version = str(_metadata(wheel).version)
+    for file in ("docs/kubernetes.md", "docker/kubernetes/dedp.yaml"):
+        assert set(re.findall(r"/dedp-kubernetes:(\S+)", (ROOT / file).read_text())) == {version}, file
+    values = (ROOT / "docker" / "kubernetes" / "values.yaml").read_text()
+    assert set(re.findall(r"/dedp-kubernetes\s+tag: \"(.*)\"", values)) == {version}
+
+
 def test_the_wheel_holds_the_instances_configuration_and_the_workspace_as_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name, original in {
@@ -138,6 +148,11 @@ def test_a_source_archive_makes_the_same_wheel(wheels: Wheels, name: str, tmp_pa
     )
     (again,) = tmp_path.glob("*.whl")
     assert _names(again) == _names(wheels[name])
+    if name == "dedp-assets":  # what a packager needs to test and to document it
+        listed = subprocess.run(["git", "ls-files", ":!dg"], cwd=ROOT, capture_output=True, text=True)
+        with tarfile.open(archive) as source:
+            packed = {member.name.partition("/")[2] for member in source.getmembers()}
+        assert set(listed.stdout.splitlines()) - packed == set()
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """The folder of a backup: whole or not there, and every damage is named."""
 
+import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dedp_assets.backup.archive import Entry, Manifest, drafting, entries, read_manifest, verify
+from dedp_assets.backup.archive import Entry, Manifest, check_is_empty, drafting, entries, read_manifest, verify
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.backup.versions import check_is_not_newer
 
@@ -57,6 +59,17 @@ def test_an_error_while_a_backup_is_written_leaves_nothing(tmp_path: Path) -> No
 
     with pytest.raises(ZeroDivisionError), drafting(tmp_path / "backup") as draft:
         draft.add("home/a", half(), 0o644, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_can_not_be_written_is_named_and_nothing_stays(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # it acts as a full disk does
+    try:
+        with pytest.raises(OSError, match=r"backup\.part/home/large"), drafting(tmp_path / "backup") as draft:
+            draft.add("home/large", [b"x" * 60_000] * 2, 0o644, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,6 +140,38 @@ def test_a_backup_without_a_whole_list_or_manifest_is_refused(
         read_manifest(backup)
 
 
+def test_no_changed_byte_of_the_manifest_is_overlooked(backup: Path) -> None:
+    """One that made another name of a part would have this part left out of a restore, and nobody told."""
+    content = (backup / "manifest.json").read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        (backup / "manifest.json").write_bytes(changed)
+        with pytest.raises(BackupError, match=r"the backup is damaged: .*manifest\.json"):
+            read_manifest(backup)
+    (backup / "manifest.json").write_bytes(content)
+    change_a_byte(backup / "manifest.sha256")
+    with pytest.raises(BackupError, match=r"manifest\.sha256"):
+        read_manifest(backup)
+
+
+def rewrite_manifest(backup: Path, **changes: object) -> None:
+    stored = json.loads((backup / "manifest.json").read_text())
+    content = json.dumps({**stored, **changes}).encode()
+    (backup / "manifest.json").write_bytes(content)
+    (backup / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
+
+
+def test_the_sum_of_the_manifest_is_one_that_sha256sum_checks(backup: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--status", "manifest.sha256"], cwd=backup, check=True)
+
+
+def test_what_a_later_version_has_added_to_the_manifest_without_another_format_is_ignored(backup: Path) -> None:
+    before = read_manifest(backup)
+    rewrite_manifest(backup, new="things")
+    assert read_manifest(backup) == before
+
+
 def test_a_list_cannot_lead_out_of_the_home(tmp_path: Path) -> None:
     for path in ("../outside", "/etc/cron.d/outside", "home/../../outside"):
         target = tmp_path / str(abs(hash(path)))
@@ -140,10 +185,32 @@ def test_a_list_cannot_lead_out_of_the_home(tmp_path: Path) -> None:
 
 
 def test_a_backup_of_another_format_is_refused(backup: Path) -> None:
-    stored = json.loads((backup / "manifest.json").read_text())
-    (backup / "manifest.json").write_text(json.dumps({**stored, "format": 2, "new": "things"}))
+    rewrite_manifest(backup, format=2, new="things")
     with pytest.raises(BackupError, match=r"newer version.*has format 2"):
         read_manifest(backup)
+
+
+def test_a_place_where_a_disk_is_mounted_is_refused_before_anything_is_copied() -> None:
+    """The folder could not be renamed at the end."""
+    with pytest.raises(BackupError, match=r"a disk is mounted at /proc.*name a folder in it"), drafting(Path("/proc")):
+        raise AssertionError
+
+
+def test_a_new_disk_counts_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    check_is_empty(tmp_path, "the home")
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path: Path, backup: Path) -> None:
+    (tmp_path / "other").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "other") + b"/\xff\n")).write_text("")
+    with pytest.raises(BackupError, match=r"is not empty: it has \\udcff\\n") as told:
+        check_is_empty(tmp_path / "other", "the home")
+    str(told.value).encode()
+    (backup / "home" / "b\udcff\n").unlink()
+    with pytest.raises(BackupError, match=r"damaged: .*/home/b\\udcff\\n: No such file") as told:
+        verify(backup)
+    str(told.value).encode()
 
 
 INSTALLED = {"dedp": "1.2.0", "dagster": "1.13.27"}

@@ -1,13 +1,16 @@
 """Copying folders into a backup while others write to them."""
 
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from dedp_assets.backup import archive, folders
 from dedp_assets.backup.archive import Draft
 from dedp_assets.backup.folders import copy_landed, copy_own, size_of
 from dedp_assets.landing.copies import CopyRecord, lock_of, replacing
@@ -122,6 +125,41 @@ def test_a_landed_file_that_is_being_written_is_waited_for(
     assert draft.left_out == []
 
 
+def rewrite(path: Path) -> None:
+    path.write_text("a new version")
+
+
+def replace(path: Path) -> None:
+    path.with_name("draft").write_text("a new version")
+    path.with_name("draft").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("happens", "in_the_backup"),
+    [(rewrite, {"file": b"a new version"}), (replace, {"file": b"a new version"}), (Path.unlink, {})],
+)
+def test_a_landed_file_that_changes_while_it_is_copied_is_in_the_backup_as_a_whole_or_not_at_all(
+    root: Path,
+    draft: Draft,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Path], None],
+    in_the_backup: dict[str, bytes],
+) -> None:
+    chunks, calls = archive.chunks_of, count()
+
+    def while_it_is_read(path: Path) -> Iterator[bytes]:
+        yield from chunks(path)
+        if next(calls) == 0:
+            happens(path)
+
+    write(root / "file")
+    monkeypatch.setattr(folders, "chunks_of", while_it_is_read)
+    copy_landed(root, "landing", draft, 0)
+    assert copied(draft, "landing") == in_the_backup
+    assert draft.files == len(in_the_backup)
+    assert draft.left_out == []
+
+
 def test_a_landed_file_that_does_not_come_to_rest_is_left_out_and_named(
     root: Path, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,3 +171,59 @@ def test_a_landed_file_that_does_not_come_to_rest_is_left_out_and_named(
     assert copied(draft, "landing") == {"whole": b"content"}
     assert draft.left_out == [f"{root}/growing: it is still being written; deliver it again after a restore"]
     assert draft.files == 1
+
+
+def test_a_file_that_is_deleted_while_the_sizes_are_added_up_counts_nothing(root: Path) -> None:
+    write(root / "a")
+    write(root / "b")
+
+    def delete_it(path: Path) -> bool:
+        if path.name == "b":
+            path.unlink()
+        return False
+
+    assert size_of(root, delete_it) == len("content")
+
+
+def test_empty_folders_into_which_others_deliver_are_copied(root: Path, draft: Draft) -> None:
+    (root / "clients" / "acme").mkdir(parents=True)
+    copy_landed(root, "landing", draft, 0)
+    assert (draft.folder / "landing" / "clients" / "acme").is_dir()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that every user can use, and that this test uses as one without privileges."""
+    with tempfile.TemporaryDirectory(prefix="dedp-tests-") as folder:
+        Path(folder).chmod(0o755)
+        for name in ("root", "draft"):
+            Path(folder, name).mkdir(mode=0o777)
+            Path(folder, name).chmod(0o777)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(before)
+            for path in Path(folder).rglob("*"):
+                path.chmod(0o700)
+
+
+def test_what_nobody_lets_us_read_is_named_if_it_landed_and_an_error_if_it_is_ours(shared: Path) -> None:
+    root = shared / "root"
+    for name in ("fine/file", "closed folder/file", "open/closed file"):
+        write(root / name)
+    (root / "closed folder").chmod(0)
+    (root / "open" / "closed file").chmod(0)
+    with open(shared / "draft" / "files.jsonl", "xb") as listed:
+        draft = Draft(shared / "draft", listed)
+        copy_landed(root, "landing", draft, 0)
+        assert copied(draft, "landing") == {"fine/file": b"content"}
+        assert sorted(draft.left_out) == [
+            f"{root}/closed folder: Permission denied",
+            f"{root}/open/closed file: Permission denied",
+        ]
+        for closed in ("closed folder", "open"):
+            with pytest.raises(PermissionError, match=closed):
+                copy_own(root / closed, closed, draft)

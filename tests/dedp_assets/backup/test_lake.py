@@ -58,6 +58,15 @@ def test_a_commit_during_the_copy_is_in_it_wholly_or_not_at_all(lake: Path, draf
     assert not (draft.folder / "lake" / "counts" / "_delta_log" / f"{1:020}.json").exists()
 
 
+def test_a_table_to_which_others_commit_all_the_time_is_copied(lake: Path, draft: Draft) -> None:
+    """The log is copied before the files that it names. The other way round, one of them is always missing."""
+    append(lake / "counts", 1)
+    busy = Meanwhile(lake, ".parquet", lambda: append(lake / "counts", 2), times=100)
+    copy_lake(busy, "lake", draft, [])
+    assert values(draft.folder / "lake" / "counts") == [1]
+    assert busy.times < 100
+
+
 def test_a_checkpoint_and_a_cleaned_log_during_the_copy_do_no_harm(lake: Path, draft: Draft) -> None:
     def checkpoint() -> None:
         append(lake / "counts", 9)

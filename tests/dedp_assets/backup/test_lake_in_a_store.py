@@ -27,7 +27,7 @@ def test_a_lake_in_an_object_store_is_copied_and_restored(s3_bucket: str, draft:
     assert next(other.files(), None) is None
     for path in sorted(copy.rglob("*"), key=lambda path: "_delta_log" in path.parts):
         if path.is_file():
-            other.put(path.relative_to(copy).as_posix(), path)
+            other.put(path.relative_to(copy).as_posix(), path, 0)
     restored = DeltaTable(f"{s3_lake}-restored/counts", storage_options=options)
     assert sorted(restored.to_pyarrow_table()["value"].to_pylist()) == [0, 1, 2]
     assert read_text(f"{s3_lake}-restored/report.json") == "{}"

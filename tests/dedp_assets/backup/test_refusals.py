@@ -1,19 +1,29 @@
-"""What a backup and a restore refuse before they change anything, and that a dump holds up no load."""
+"""What a backup and a restore refuse before they change anything, what a dump has, and that it holds up no load."""
 
+import re
 import shutil
+import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import psycopg2
 import pytest
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from dedp_assets.backup import backing_up, database, restoring
 from dedp_assets.backup.archive import Manifest, drafting
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.backup.places import Places
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from dedp_assets.migrations import migrate
+from dedp_assets.observability.doctor import MIGRATIONS, PACKAGE
+from dedp_assets.resources import embedded_postgres
+from dedp_assets.resources.postgres import UnusableDatabase
+from dedp_assets.sign_in import sessions, users
+from dedp_assets.sign_in.database import connected
+from dedp_assets.sign_in.roles import Role
 from tests.dedp_command import run_dedp
 
 
@@ -90,9 +100,32 @@ def test_no_space_is_found_out_before(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_backup_is_not_written_into_the_home_that_it_is_of(places: Places, dsn: str) -> None:
-    with pytest.raises(BackupError, match="is in DEDP_HOME"):
-        backing_up.back_up(places.home / "backups" / "monday", places, dsn, dsn)
+def test_a_disk_needs_room_for_what_comes_to_it_alone(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lake in an object store, and a database elsewhere, take no room in the home."""
+    with drafting(tmp_path / "backup") as draft:
+        draft.add("home/a", [b"small"], 0o644, 1)
+        draft.add("lake/counts/data", [b"large" * 100], 0o644, 1)
+        draft.finish(Manifest("2024-01-31T08:00:00+00:00", {}, {}, ["dedp"], ["home", "lake"], 10_000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100))
+    parts = {"home", "lake"}
+    restoring._check_space(tmp_path / "backup", replace(places, lake="s3://bucket/lake"), parts, 10_000)
+    restoring._check_space(tmp_path / "backup", places, {"home"}, 10_000)
+    with pytest.raises(BackupError, match="may need 505 bytes, and 100 bytes are free"):
+        restoring._check_space(tmp_path / "backup", places, parts, 10_000)
+    own = replace(places, lake="s3://bucket/lake", database=places.home / "postgres")
+    with pytest.raises(BackupError, match=r"may need 10\.0 kB"):
+        restoring._check_space(tmp_path / "backup", own, parts, 10_000)
+
+
+@pytest.mark.parametrize("place", ["home", "landing", "internal", "lake", "logs"])
+def test_a_backup_is_not_written_into_what_it_is_of(tmp_path: Path, dsn: str, place: str) -> None:
+    home, internal, landing, lake, logs = (tmp_path / name for name in ("home", "internal", "landing", "lake", "logs"))
+    places = Places(home, internal, landing, str(lake), logs)
+    with pytest.raises(BackupError, match=f"is in {tmp_path}/{place}, which is part of the system"):
+        backing_up.back_up(tmp_path / place / "backups" / "monday", places, dsn, dsn)
 
 
 def test_nothing_starts_on_a_home_whose_restore_was_not_completed(
@@ -107,12 +140,95 @@ def test_nothing_starts_on_a_home_whose_restore_was_not_completed(
 
 def test_a_database_with_tables_is_refused(dsn: str) -> None:
     with pytest.raises(BackupError, match="is not empty: there are tables in the schema dedp"):
-        database.check_is_empty(dsn, ["dagster", "dedp"])
+        database.check_fits(dsn, 140_000, ["dagster", "dedp"])
 
 
-def test_an_older_server_is_refused(dsn: str) -> None:
+def test_an_older_server_is_refused(empty_dsn: str) -> None:
     with pytest.raises(BackupError, match="the backup is of PostgreSQL 99"):
-        database.check_version(dsn, 990_001)
+        database.check_fits(empty_dsn, 990_001, ["dedp"])
+
+
+def administer(dsn: str, *statements: str) -> None:
+    with closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True  # CREATE DATABASE runs in no transaction
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+
+def test_a_database_that_can_not_store_every_name_is_refused(empty_dsn: str) -> None:
+    name = f"{parse_dsn(empty_dsn)['dbname']}_latin1"
+    administer(empty_dsn, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(UnusableDatabase, match="has the encoding LATIN1"):
+            database.check_fits(make_dsn(empty_dsn, dbname=name), 140_000, ["dedp"])
+    finally:
+        administer(empty_dsn, f"DROP DATABASE {name}")
+
+
+def test_a_role_that_may_not_make_the_tables_is_refused(empty_dsn: str) -> None:
+    role = f"somebody_{parse_dsn(empty_dsn)['dbname']}"
+    administer(empty_dsn, f"CREATE ROLE {role} LOGIN", "CREATE SCHEMA dedp")
+    as_role = make_dsn(empty_dsn, user=role)
+    try:
+        with pytest.raises(BackupError, match=f"the role {role} may not make the schema dagster.*GRANT CREATE ON"):
+            database.check_fits(as_role, 140_000, ["dagster"])
+        with pytest.raises(BackupError, match=f"the role {role} may not make the schema dedp, or not its tables"):
+            database.check_fits(as_role, 140_000, ["dedp"])
+        administer(empty_dsn, f"GRANT CREATE ON SCHEMA dedp TO {role}")
+        database.check_fits(as_role, 140_000, ["dedp"])
+    finally:
+        administer(empty_dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_every_table_is_in_the_dump_with_its_rows(dsn: str, tmp_path: Path) -> None:
+    with closing(psycopg2.connect(dsn)) as connection:
+        for pipeline, folder in MIGRATIONS.items():
+            migrate(connection, pipeline, PACKAGE / folder / "migrations")
+    administer(dsn, "CREATE SCHEMA dagster", "CREATE TABLE dagster.runs (id integer)")
+    described = database.describe(dsn, make_dsn(dsn, options="-csearch_path=dagster"))
+    database.dump(dsn, described.schemas, described.server_version, tmp_path / "dump")
+    command = [str(embedded_postgres.binary("pg_restore")), "--list", str(tmp_path / "dump")]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nspname || ' ' || relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+            "WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema')"
+        )
+        tables = {name for (name,) in cursor.fetchall()}
+    assert {"dagster runs", "dedp promotions", "dedp_sign_in users"} <= tables
+    dumped = set(re.findall(r"TABLE DATA (\S+ \S+)", listed))
+    # Nobody is signed in after a restore: not even who was signed out since the backup.
+    assert tables - dumped == {"dedp_sign_in sessions"}
+
+
+def test_users_and_tokens_are_restored_and_sessions_are_not(dsn: str, empty_dsn: str, tmp_path: Path) -> None:
+    with connected(dsn) as cursor:
+        users.add(cursor, "ada", "a long password of ada", Role.admin)
+        session = sessions.start(cursor, "ada", "127.0.0.1")
+        token = sessions.new_api_token(cursor, "ada", None)
+        assert sessions.user_of(cursor, session)
+    described = database.describe(dsn, dsn)
+    database.dump(dsn, described.schemas, described.server_version, tmp_path / "dump")
+    database.load(empty_dsn, tmp_path / "dump", described.server_version)
+    with connected(empty_dsn) as cursor:
+        assert users.names(cursor) == ["ada"]
+        assert sessions.user_of_api_token(cursor, token) == users.User("ada", Role.admin)
+        assert sessions.user_of(cursor, session) is None
+
+
+def test_a_restore_that_postgres_refuses_leaves_the_database_as_it_was(
+    dsn: str, empty_dsn: str, tmp_path: Path
+) -> None:
+    described = database.describe(dsn, dsn)
+    database.dump(dsn, described.schemas, described.server_version, tmp_path / "dump")
+    # The last table that is restored: all others are there by then.
+    administer(empty_dsn, "CREATE SCHEMA dedp_loads", "CREATE SCHEMA dedp", "CREATE TABLE dedp.schema_migrations ()")
+    with pytest.raises(BackupError, match=r'"schema_migrations" already exists.*The database is as it was before'):
+        database.load(empty_dsn, tmp_path / "dump", described.server_version)
+    with closing(psycopg2.connect(empty_dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname LIKE 'dedp%'")
+        assert cursor.fetchall() == [("schema_migrations",)]
 
 
 def test_two_databases_have_no_common_moment(dsn: str, postgres_server: str) -> None:
