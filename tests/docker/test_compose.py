@@ -99,7 +99,7 @@ def test_each_code_location_of_the_workspace_is_a_service_that_the_daemon_and_th
         service, port = services[server["host"]], server["port"]
         command = f"dagster-warm-launcher grpc -m {server['location_name']} -h 0.0.0.0 -p {port} "
         assert service["command"].startswith(command)
-        assert service["healthcheck"]["test"] == ["CMD", "python", "docker/healthy.py", "grpc", str(port)]
+        assert service["healthcheck"]["test"][3:] == ["python", "docker/healthy.py", "grpc", str(port)]
         assert f"`{server['host']}`" in README
     for name in ("daemon", "webserver"):
         assert set(services[name]["depends_on"]) == {*modules, "postgres", "migrate"}
