@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dedp_assets import settings
+from dedp_assets.observability.cli import _known_settings
 
 DOCKER = settings.REPOSITORY / "docker"
 README = (DOCKER / "README.md").read_text()
@@ -112,6 +113,11 @@ def test_every_setting_reaches_the_containers_or_the_readme_says_what_it_is_ther
     for name in re.findall(r"^\| .*", table, re.MULTILINE):
         for setting in re.findall(r"DEDP_\w+", name.split("|")[1]):
             assert re.search(rf"\b{setting}\b", compose) or f"`{setting}` is" in README, setting
+
+
+def test_dedp_doctor_takes_no_variable_of_a_container_for_a_misspelt_setting(services: Services) -> None:
+    passed = {name for service in services.values() for name in service.get("environment") or {} if "DEDP_" in name}
+    assert passed - _known_settings() == set()
 
 
 @pytest.mark.parametrize(
