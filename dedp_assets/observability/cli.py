@@ -176,7 +176,12 @@ def _modules(workspace: Path) -> list[str]:
 
 
 def _known_settings() -> set[str]:
-    return {*re.findall(r"DEDP_\w+", settings.__doc__ or ""), "DEDP_DAGSTER_STORAGE", "DEDP_UPLOADS"}
+    return {
+        *re.findall(r"DEDP_\w+", settings.__doc__ or ""),
+        "DEDP_DAGSTER_STORAGE",
+        "DEDP_HUNG_SECONDS",
+        "DEDP_UPLOADS",
+    }
 
 
 def _check_targets(targets: Iterable[str], setting: str) -> None:

@@ -21,36 +21,61 @@ from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from dagster._core.storage.compute_log_manager import ComputeLogManager
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.request_ids import REQUEST_TAG
+from dedp_assets.retention._dagster import (
+    BACKFILLS_UNDER_WAY,
+    ENDED_RUNS,
+    ORIGIN_TAGS,
+    RUN_KEY_TAG,
+    RUNLESS,
+    ComputeLogManager,
+    output_of_ticks,
+)
 
 # What `purge` counts, in the order of its table.
 RUNS, RUN_TAGS, TRIMMED = "runs", "their tags", "runs that stay, without their log"
 EVENTS, EVENT_TAGS, CHECK_RESULTS = "events", "tags of events", "results of checks"
 TICKS, EVALUATIONS, BACKFILLS = "ticks", "evaluations of conditions", "backfills"
-OUTPUTS = "outputs of runs"
-COUNTED = (RUNS, RUN_TAGS, TRIMMED, EVENTS, EVENT_TAGS, CHECK_RESULTS, TICKS, EVALUATIONS, BACKFILLS, OUTPUTS)
+OUTPUTS, TICK_OUTPUTS = "outputs of runs", "files with the output of ticks"
+COUNTED = (
+    RUNS,
+    RUN_TAGS,
+    TRIMMED,
+    EVENTS,
+    EVENT_TAGS,
+    CHECK_RESULTS,
+    TICKS,
+    EVALUATIONS,
+    BACKFILLS,
+    OUTPUTS,
+    TICK_OUTPUTS,
+)
 
 _BATCH_RUNS = 200
 _BATCH_ROWS = 5000
 
-# Dagster's id of a run for events that no run has made: what sensors and other systems report.
-_RUNLESS = ""
 _LARGEST_ID = 2**63 - 1
 
-_KEPT_TAGS = ["dagster/run_key", REQUEST_TAG]
-_ORIGIN_TAGS = ["dagster/parent_run_id", "dagster/root_run_id"]
+# What the statements need besides their own parameters.
+_NAMES = {
+    "runless": RUNLESS,
+    "ended": list(ENDED_RUNS),
+    "under_way": list(BACKFILLS_UNDER_WAY),
+    "kept_tags": [RUN_KEY_TAG, REQUEST_TAG],
+    "origin_tags": list(ORIGIN_TAGS),
+}
 
-_CUTOFF = "SELECT LOCALTIMESTAMP - %s"
+# Dagster's tables have the local time of the server's time zone.
+_CUTOFF = "SELECT LOCALTIMESTAMP - %s, now() - %s"
 
 # The latest first: where a run has a later attempt, that goes first.
 _ENDED_RUNS = """
     SELECT run.id, run.run_id
       FROM runs AS run
      WHERE run.id < %(before_id)s
-       AND run.status IN ('SUCCESS', 'FAILURE', 'CANCELED')
+       AND run.status = ANY(%(ended)s)
        AND run.update_timestamp < %(cutoff)s
        AND NOT EXISTS (SELECT FROM concurrency_slots AS slot WHERE slot.run_id = run.run_id)
        AND NOT EXISTS (SELECT FROM pending_steps AS step WHERE step.run_id = run.run_id)
@@ -58,7 +83,7 @@ _ENDED_RUNS = """
                SELECT
                  FROM bulk_actions AS backfill
                 WHERE backfill.key = run.backfill_id
-                  AND backfill.status IN ('REQUESTED', 'CANCELING', 'FAILING')
+                  AND backfill.status = ANY(%(under_way)s)
            )
      ORDER BY run.id DESC
      LIMIT %(batch)s
@@ -175,7 +200,7 @@ _DELETE_BACKFILLS = """
     WITH gone AS (
         DELETE FROM bulk_actions AS backfill
          WHERE backfill.timestamp < %(cutoff)s
-           AND backfill.status NOT IN ('REQUESTED', 'CANCELING', 'FAILING')
+           AND backfill.status <> ALL(%(under_way)s)
            AND NOT EXISTS (SELECT FROM runs AS run WHERE run.backfill_id = backfill.key)
      RETURNING backfill.key
     ), untagged AS (
@@ -208,10 +233,14 @@ def purge(
         How many were deleted of each kind of `COUNTED`; in a dry run, how many would be.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CUTOFF, [older_than])
-        [[cutoff]] = cursor.fetchall()
+        cursor.execute(_CUTOFF, [older_than, older_than])
+        [[cutoff, moment]] = cursor.fetchall()
     old = _Old(connection, cutoff, None if dry_run else logs)
     counted: Counter[str] = Counter()
+    for file in output_of_ticks(logs, moment):
+        counted[TICK_OUTPUTS] += 1
+        if not dry_run:
+            file.unlink(missing_ok=True)
     for batch in chain(
         _runs(old, batch_runs),
         _reported_events(old, batch_rows),
@@ -243,7 +272,7 @@ class _Old(NamedTuple):
 
     def rows(self, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         with self.connection.cursor() as cursor:
-            cursor.execute(statement, {**parameters, "cutoff": self.cutoff})
+            cursor.execute(statement, {**_NAMES, **parameters, "cutoff": self.cutoff})
             return cursor.fetchall()
 
     def delete_output(self, **place: Sequence[str]) -> None:
@@ -281,7 +310,7 @@ def _delete_runs(old: _Old, run_ids: Sequence[str]) -> tuple[list[str], int]:
     deleted: list[str] = []
     tags = 0
     # Again, because a run may go once its later attempt is gone.
-    while gone := old.rows(_DELETE_RUNS, run_ids=run_ids, kept_tags=_KEPT_TAGS, origin_tags=_ORIGIN_TAGS):
+    while gone := old.rows(_DELETE_RUNS, run_ids=run_ids):
         deleted += [run_id for run_id, _ in gone]
         tags += sum(number for _, number in gone)
     return deleted, tags
@@ -289,9 +318,9 @@ def _delete_runs(old: _Old, run_ids: Sequence[str]) -> tuple[list[str], int]:
 
 def _reported_events(old: _Old, batch: int) -> Iterator[dict[str, int]]:
     after = 0
-    while found := old.rows(_REPORTED_EVENTS, runless=_RUNLESS, after_id=after, batch=batch):
+    while found := old.rows(_REPORTED_EVENTS, after_id=after, batch=batch):
         first, after = found[0][0], found[-1][0]
-        counted, _ = _events(old, [_RUNLESS], first, after)
+        counted, _ = _events(old, [RUNLESS], first, after)
         yield counted
 
 

@@ -34,5 +34,6 @@ def resolved(docker_compose: str, environment: dict[str, str]) -> dict[str, Any]
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    # It writes a dollar as the file has to.
+    found: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
     return found

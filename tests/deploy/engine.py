@@ -1,8 +1,8 @@
 """Runs the services of a compose file as Docker would, with what the Linux kernel offers and without Docker.
 
 Each service has its own root directory, processes, network address, user and privileges: namespaces, as a container
-has. Its command, environment, volumes, secrets, networks, health check and restart policy are those of the file. Only
-what an image contains comes from this machine (images.py), and limits of CPU and memory are not enforced.
+has. Its command, environment, volumes, secrets, networks, health check, restart policy and limits are those of the
+file. Only what an image contains comes from this machine (images.py). Limits need control groups, of version 1 or 2.
 
 Everything ends when this process ends, whatever the signal: the kernel ends the processes, and so the namespaces.
 """
@@ -10,12 +10,13 @@ Everything ends when this process ends, whatever the signal: the kernel ends the
 import ctypes
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ _CLONE_NEWNET = 0x40000000
 _ENDS_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 # What the root directory of each container has of this machine, besides what its image contains.
 _OF_THIS_MACHINE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
+_CONTROL_GROUPS, _GROUP = Path("/sys/fs/cgroup"), "dedp-deploy"
+# A limit of a service, the kernel's controller of it, and its file in version 1 and in version 2 of control groups.
+_LIMITS = (
+    ("memory", "memory", "memory.limit_in_bytes", "memory.max"),
+    ("pids", "pids", "pids.max", "pids.max"),
+    ("cpus", "cpu", "cpu.cfs_quota_us", "cpu.max"),
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 # Process 1: it hands signals on, and takes the end of processes that nobody else waits for, as with `init: true`. It
@@ -88,6 +96,12 @@ class Container:
         return self.folder / "log"
 
     @property
+    def limits(self) -> dict[str, Any]:
+        """What it may take at most: `memory` in bytes, `pids`, `cpus`."""
+        found: dict[str, Any] = self.service.get("deploy", {}).get("resources", {}).get("limits", {})
+        return found
+
+    @property
     def main_process(self) -> int | None:
         """The id of its process 1 as this machine counts, or None if it does not run."""
         if self.process is None or self.process.poll() is not None:
@@ -134,6 +148,7 @@ class Engine:
         self._folder = folder
         self._disk_megabytes = disk_megabytes
         self._holders: list[subprocess.Popen[bytes]] = []
+        self.groups: dict[str, ControlGroup] = {}
         self.containers = {
             name: Container(name, service, images[name], folder / name) for name, service in project["services"].items()
         }
@@ -148,29 +163,62 @@ class Engine:
         self._in_engine("mount", "-t", "tmpfs", "-o", f"size={self._disk_megabytes}m,mode=755", "disk", str(disk))
         # What is mounted there is seen through the engine's eyes, and by the containers.
         self.disk = Path(f"/proc/{self._engine}/root{disk}")
+        ControlGroup.remove_those_of_the_dead()
         for container in self.containers.values():
             container.folder.mkdir()
             (container.folder / "root").mkdir()
-            for mount in container.service.get("volumes", ()):
-                volume = self.disk / str(mount["source"])
-                if mount["type"] == "volume" and not volume.exists():
-                    volume.mkdir()
-                    os.chown(volume, container.image.owner_of_volumes, container.image.owner_of_volumes)
+            self.groups[container.name] = ControlGroup(container.name, container.limits)
+        self._make_volumes()
         self._make_networks()
 
-    def up(self) -> None:
-        """Start what may start by now. Call it again and again: it also restarts what has ended, as its policy says."""
-        for container in self.containers.values():
+    def up(self, *names: str) -> None:
+        """Start what may start by now. Call it again and again: it also restarts what has ended, as its policy says.
+
+        Args:
+            names: only these.
+        """
+        containers = [self.containers[name] for name in names or self.containers]
+        for container in containers:
             if container.process is not None and container.exit_code is None:
                 self._note_end(container)
         is_met = cache(self._is_met)
-        for container in self.containers.values():
+        for container in containers:
             if container.starts == 0:
                 needs = container.service.get("depends_on", {})
                 if all(is_met(name, need["condition"]) for name, need in needs.items()):
                     self._start(container)
             elif container.exit_code is not None and self._shall_restart(container):
                 self._start(container)
+
+    def down(self) -> None:
+        """As `docker compose down --volumes`: everything ends, and what the volumes have is deleted."""
+        for container in self.containers.values():
+            self.kill(container.name)
+            if container.process is not None:
+                container.process.wait()
+            container.process, container.exit_code, container.starts = None, None, 0
+        for volume in self.disk.iterdir():
+            shutil.rmtree(volume)
+        self._make_volumes()
+
+    def run(self, name: str, command: list[str], *mounts: dict[str, Any]) -> tuple[int, str]:
+        """As `docker compose run --rm --no-deps`: the container of a service, for another command.
+
+        Args:
+            name: the service. It does not run at the moment: the command has its addresses.
+            command: instead of that of the service.
+            mounts: besides those of the service.
+
+        Returns:
+            How the command has ended, and what it has said.
+        """
+        service = self.containers[name].service
+        once = {**service, "command": command, "volumes": [*service.get("volumes", ()), *mounts]}
+        container = replace(self.containers[name], service=once, process=None, starts=0)
+        before = len(self.said(name))
+        self._start(container)
+        assert container.process is not None
+        return container.process.wait(), self.said(name)[before:]
 
     def kill(self, name: str) -> None:
         """End all processes of a service at once, as when a container is killed by the kernel or its machine fails."""
@@ -198,6 +246,12 @@ class Engine:
         command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
         return self.run_in(name, command).returncode == 0
 
+    def hang(self, name: str) -> None:
+        """Stop all processes of a service, as if they waited for each other for ever."""
+        for process in self.containers[name].processes():
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
     def run_in(self, name: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         """As `docker compose exec`."""
         container = self.containers[name]
@@ -206,7 +260,8 @@ class Engine:
             return subprocess.CompletedProcess(command, 1, "", f"{name} does not run")
         enter = ["nsenter", f"--target={main}", "--mount", "--net", "--pid", "--ipc", "--uts"]
         enter += ["--root"]
-        return subprocess.run([*enter, *self._as_user(container), *command], capture_output=True, text=True)
+        limit = ["sh", "-ec", f'{self.groups[name].enter}\nexec "$@"', "sh"]
+        return subprocess.run([*limit, *enter, *self._as_user(container), *command], capture_output=True, text=True)
 
     def close(self) -> None:
         """End everything."""
@@ -216,6 +271,8 @@ class Engine:
             if process is not None:
                 process.kill()
                 process.wait()
+        for group in self.groups.values():
+            group.remove()
 
     @contextmanager
     def outside(self) -> Iterator[None]:
@@ -226,6 +283,10 @@ class Engine:
                 yield
             finally:
                 _enter(before.fileno())
+
+    def memory(self, name: str) -> int:
+        """What the processes of a service have of their own at the moment, in bytes."""
+        return self.groups[name].memory
 
     def reaches(self, name: str, host: str, port: int) -> bool:
         """Whether a service can connect to a port of another one."""
@@ -297,6 +358,7 @@ class Engine:
         """What process 1 does before it becomes the command: its root directory."""
         service, image = container.service, container.image
         lines = [
+            self.groups[container.name].enter,
             f"hostname {container.host_name}",
             f"mount -t tmpfs -o mode=755 root {container.folder}/root",
             f"cd {container.folder}/root",
@@ -343,9 +405,19 @@ class Engine:
             words += ["--bounding-set=-all", "--inh-caps=-all"]
         folder = container.service.get("working_dir", container.image.folder)
         variables = [f"{name}={value}" for name, value in container.environment.items()]
-        return [*words, "env", "--ignore-environment", f"--chdir={folder}", *variables]
+        # A shell has its background processes ignore SIGINT, and Dagster's treat SIGTERM as they do that.
+        signals = "--default-signal=INT,QUIT"
+        return [*words, "env", "--ignore-environment", signals, f"--chdir={folder}", *variables]
 
-    # -- networks
+    # -- volumes and networks
+
+    def _make_volumes(self) -> None:
+        for container in self.containers.values():
+            for mount in container.service.get("volumes", ()):
+                volume = self.disk / str(mount["source"])
+                if mount["type"] == "volume" and not volume.exists():
+                    volume.mkdir()
+                    os.chown(volume, container.image.owner_of_volumes, container.image.owner_of_volumes)
 
     def _hold(self, *namespaces: str) -> int:
         """Start a process that keeps a network namespace, and others, until this process ends. Returns its id."""
@@ -399,6 +471,64 @@ class Engine:
                 if network in other.addresses:
                     lines.append(f"{other.addresses[network]} {other.name}")
         return "\n".join(lines) + "\n"
+
+
+class ControlGroup:
+    """What the kernel holds the processes of a container to. Of a limit that this machine can't set, there is nothing.
+
+    Attributes:
+        folders: where the kernel keeps each limit: `memory`, `pids`, `cpus`.
+    """
+
+    def __init__(self, name: str, limits: dict[str, Any]) -> None:
+        is_second_version = (_CONTROL_GROUPS / "cgroup.controllers").exists()
+        self.folders: dict[str, Path] = {}
+        for limit, controller, first, second in _LIMITS:
+            folder = _CONTROL_GROUPS / ("" if is_second_version else controller) / f"{_GROUP}-{os.getpid()}-{name}"
+            value = float(limits.get(limit) or 0) * (100_000 if limit == "cpus" else 1)
+            with suppress(OSError):
+                folder.mkdir(exist_ok=True)
+                if value:
+                    (folder / (second if is_second_version else first)).write_text(f"{value:.0f}")
+                self.folders[limit] = folder
+
+    @property
+    def enter(self) -> str:
+        """What a shell does to be in it, with all that it starts."""
+        return "\n".join(f"echo 0 >{folder}/cgroup.procs" for folder in sorted({*self.folders.values()}))
+
+    @property
+    def memory(self) -> int:
+        """What its processes have of their own, in bytes. What they have read or written can be let go."""
+        held = self._said("memory.stat")
+        return held.get("rss", 0) + held.get("anon", 0)
+
+    @property
+    def killed(self) -> int:
+        """How many of its processes the kernel has killed, because they would have had more than their limit."""
+        return self._said("memory.events").get("oom_kill", 0) + self._said("memory.oom_control").get("oom_kill", 0)
+
+    @staticmethod
+    def remove_those_of_the_dead() -> None:
+        """Nobody else does: the kernel ends the processes of a container when we end, and leaves its control groups."""
+        for folder in [*_CONTROL_GROUPS.glob(f"{_GROUP}-*"), *_CONTROL_GROUPS.glob(f"*/{_GROUP}-*")]:
+            if not psutil.pid_exists(int(folder.name.removeprefix(_GROUP).split("-")[1])):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def remove(self) -> None:
+        """Remove it, once its processes have ended."""
+        for folder in {*self.folders.values()}:
+            while folder.exists() and (folder / "cgroup.procs").read_text():
+                time.sleep(0.01)
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _said(self, file: str) -> dict[str, int]:
+        if "memory" not in self.folders or not (self.folders["memory"] / file).exists():
+            return {}
+        lines = (self.folders["memory"] / file).read_text().splitlines()
+        return {name: int(number) for name, number in (line.split() for line in lines)}
 
 
 def _passwd(container: Container) -> str:

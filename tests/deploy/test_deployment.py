@@ -4,13 +4,15 @@ Its services run in namespaces of the kernel, with their own commands, environme
 """
 
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +23,10 @@ import psycopg2
 import pytest
 import requests
 
+from dedp_assets import settings
 from tests.cluster.spark_cluster import find_java
 from tests.deploy import images
-from tests.deploy.compose import program, resolved
+from tests.deploy.compose import DOCKER, program, resolved
 from tests.deploy.engine import Container, Engine, why_not
 
 pytestmark = pytest.mark.slow
@@ -39,6 +42,16 @@ rows = DeltaTable("/data/lake/device_counts").to_pyarrow_table().group_by("event
 print(*sorted(f"{row['event_time']}:{row['count_sum']}" for row in rows.to_pylist()))
 """
 
+# Where the signs of life of stopped processes are, as if they were old.
+BEATS_LONG_AGO = """
+    UPDATE dagster.daemon_heartbeats
+    SET body = jsonb_set(body::jsonb, '{timestamp}', to_jsonb((body::jsonb ->> 'timestamp')::float8 - 1000))::text
+    RETURNING daemon_type
+"""
+LOOKED_LONG_AGO = "UPDATE dedp.alert_looks SET ended_at = ended_at - interval '1000 seconds' RETURNING ended_at"
+
+EARLIER = settings.REPOSITORY / "tests" / "earlier_homes" / "backup-0.1.0"
+
 AT_REST = """
 import os
 from dedp_assets.landing.kernel import Kernel
@@ -48,6 +61,8 @@ for name in ("own", "another"):
     print(f"{name}:{Kernel().is_at_rest('/data/landing/notes', name, version)}")
 """
 
+README = (DOCKER / "README.md").read_text()
+
 T = TypeVar("T")
 
 
@@ -56,14 +71,20 @@ class Deployment:
 
     def __init__(self, folder: Path, docker_compose: str) -> None:
         self.landing = folder / "landing"
+        self.backups = folder / "backups"
         self.password: dict[str, str] = {}
-        self._dropped: dict[str, int] = {}
+        # The most that a service has had of its own, in bytes, and the most runs that were under way at a time.
+        self.most: dict[str, int] = {}
+        self.most_runs = 0
+        self._loaded: dict[str, int] = {}
+        self._dropped: set[str] = set()
         (folder / "secrets").mkdir(mode=0o700)
         for name in ("postgres_password", "admin_password"):
             self.password[name] = secrets.token_urlsafe(24)
             (folder / "secrets" / name).write_text(self.password[name] + "\n")
             (folder / "secrets" / name).chmod(0o444)
         self.landing.mkdir()
+        self.backups.mkdir()
         project = resolved(
             docker_compose,
             {
@@ -73,6 +94,7 @@ class Deployment:
             },
         )
         ours = images.of_dagster()
+        os.chown(self.backups, int(ours.user), int(ours.user))
         contents = {name: ours for name in project["services"]}
         contents["postgres"] = images.of_postgres()
         java_home = find_java()
@@ -109,20 +131,23 @@ class Deployment:
 
     def drop_devices(self, day: str, devices: int) -> None:
         """A day of devices: one that every day has, and others that no other day has."""
+        self._dropped.add(day)
         lines = ["phone;Every Day;1", *(f"phone;{day} {number};1" for number in range(1, devices))]
         self.drop(f"devices/{day}/dataset.csv", "\n".join(["type;full_name;version", *lines, ""]))
 
-    def wait_until(self, condition: Callable[[], T], why: Callable[[], str] = str) -> T:
+    def wait_until(self, condition: Callable[[], T], why: Callable[[], str] = str, only: Sequence[str] = ()) -> T:
         """Wait until the condition returns something that is true; return that. Ended services start meanwhile.
 
         Args:
             condition: asked again and again, also while the database does not answer.
             why: what to say if it never is true.
+            only: the services that may start. None: all of them.
         """
         give_up = time.monotonic() + PATIENCE_SECONDS
         failed = ""
         while True:
-            self.engine.up()
+            self.engine.up(*only)
+            self._measure()
             try:
                 if found := condition():
                     return found
@@ -130,6 +155,10 @@ class Deployment:
                 failed = str(error)
             assert time.monotonic() < give_up, f"waited in vain. {why()} {failed}\n{self.engine.tail()}"
             time.sleep(0.3)
+
+    def _measure(self) -> None:
+        for name in self.engine.containers:
+            self.most[name] = max(self.most.get(name, 0), self.engine.memory(name))
 
     def wait_until_a_run_of(self, location: str) -> None:
         """Wait until a run of a code location is under way."""
@@ -141,15 +170,25 @@ class Deployment:
 
     def wait_until_loaded(self, devices_by_day: dict[str, int]) -> None:
         """Wait until each day has been loaded with that number of devices, and the totals are those of all days."""
-        self._dropped |= devices_by_day
-        expected = {(day.replace("-", ""), devices, devices) for day, devices in self._dropped.items()}
+        self._loaded |= devices_by_day
+        expected = {(day.replace("-", ""), devices, devices) for day, devices in self._loaded.items()}
         loads = """
             SELECT load_id, rows_loaded, (SELECT count(*) FROM dedp.devices_raw WHERE load_id = loads.load_id)
             FROM dedp.devices_loads AS loads
         """
         self.wait_until(lambda: set(self.rows(loads)) == expected)
-        totals = "SELECT sum(all_occurrences), max(all_occurrences) FROM dedp.devices_aggregates"
-        assert self.rows(totals) == [(sum(self._dropped.values()), len(self._dropped))]
+        totals = """
+            SELECT sum(all_occurrences), sum(all_occurrences) FILTER (WHERE full_name = 'Every Day')
+            FROM dedp.devices_aggregates
+        """
+        assert self.rows(totals) == [(sum(self._loaded.values()), len(self._dropped) or None)]
+
+    def begin_again(self, devices_by_day: dict[str, int]) -> None:
+        """Take away all services, volumes and landed files. Days that have been loaded elsewhere will be restored."""
+        self.engine.down()
+        for folder in self.landing.iterdir():
+            shutil.rmtree(folder)
+        self._loaded, self._dropped = dict(devices_by_day), set()
 
     @contextmanager
     def page(self, password: str | None) -> Iterator[tuple[requests.Session, str]]:
@@ -174,6 +213,28 @@ class Deployment:
     def running(self) -> list[Container]:
         """The services that are to run always."""
         return [container for container in self.engine.containers.values() if container.name != "migrate"]
+
+    def has_watchdog_ended(self, name: str) -> bool:
+        """Whether the health check of a service ends it, if it has given no sign of life for ten minutes."""
+        self.engine.run_in(name, ["touch", "--date=10 minutes ago", "/tmp/silent"])
+        process = self.engine.containers[name].process
+        assert process is not None
+        assert not self.engine.is_healthy(name)
+        # Its process 1 takes a moment to end.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+        return process.poll() is not None
+
+    def of_readme(self, command: str) -> tuple[list[str], list[dict[str, Any]]]:
+        """A command of docker/README.md that `docker compose run` is given, and the folder that it mounts."""
+        [line] = [line for line in README.splitlines() if command in line and line.startswith("compose run")]
+        found = re.fullmatch(
+            r'compose run --rm --no-deps( --volume "\$PWD/backups:/backups(:ro)?")? migrate (.*)', line
+        )
+        assert found
+        has_mount, mode, words = found.groups()
+        mount = {"type": "bind", "source": str(self.backups), "target": "/backups", "read_only": bool(mode)}
+        return words.split(), [mount] if has_mount else []
 
     def wait_until_healthy(self) -> None:
         # The daemon's check comes last: it takes seconds of a core.
@@ -353,6 +414,28 @@ def test_a_full_disk_loses_nothing_and_is_recovered_from_once_there_is_space(dep
     deployment.wait_until_healthy()
 
 
+def test_each_service_that_hangs_is_ended_starts_again_and_catches_up(deployment: Deployment) -> None:
+    """All at once, stopped as a deadlock stops them. The watchdogs are told that it has been so for ten minutes."""
+    names = {container.name: container.starts for container in deployment.running()}
+    for name in names:
+        deployment.engine.hang(name)
+    deployment.drop_devices("2024-05-01", 3)
+    # While the database hangs, too, nobody can tell whether these two do.
+    by_the_database = {"daemon": BEATS_LONG_AGO, "alerts": LOOKED_LONG_AGO}
+    assert not any(deployment.has_watchdog_ended(name) for name in by_the_database)
+    with ThreadPoolExecutor(4) as at_once:
+        others = [name for name in names if name not in by_the_database]
+        assert all(at_once.map(deployment.has_watchdog_ended, others))
+    deployment.wait_until(lambda: deployment.engine.is_healthy("postgres"))
+    for name, long_ago in by_the_database.items():
+        assert deployment.rows(long_ago)
+        assert deployment.has_watchdog_ended(name)
+    for name, starts in names.items():
+        deployment.wait_until(partial(deployment.engine.has_started_again, name, starts))
+    deployment.wait_until_healthy()
+    deployment.wait_until_loaded({"2024-05-01": 3})
+
+
 def test_after_all_of_this_no_run_hangs_and_the_totals_are_those_of_the_files(deployment: Deployment) -> None:
     under_way = "SELECT FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
     deployment.wait_until(lambda: not deployment.rows(under_way))
@@ -361,7 +444,7 @@ def test_after_all_of_this_no_run_hangs_and_the_totals_are_those_of_the_files(de
 
 def test_the_limits_leave_room_for_what_the_services_take(deployment: Deployment) -> None:
     for container in deployment.running():
-        limits = container.service["deploy"]["resources"]["limits"]
+        limits = container.limits
         memory = threads = 0
         for process in container.processes():
             with suppress(psutil.NoSuchProcess):
@@ -369,4 +452,44 @@ def test_the_limits_leave_room_for_what_the_services_take(deployment: Deployment
                 threads += process.num_threads()
         assert memory < 0.5 * int(limits["memory"]), container.name
         assert threads < 0.5 * limits["pids"], container.name
-        print(f"{container.name}: {memory / 2**20:.0f} MiB, {threads} threads")
+        most = deployment.most[container.name]
+        assert most < 0.6 * int(limits["memory"]), container.name
+        print(f"{container.name}: {memory / 2**20:.0f} MiB, at most {most / 2**20:.0f} MiB; {threads} threads")
+    for name, group in deployment.engine.groups.items():
+        assert group.killed == 0, name
+
+
+def test_a_backup_is_made_and_old_records_are_purged_by_the_commands_of_the_readme(deployment: Deployment) -> None:
+    command, mounts = deployment.of_readme("dedp backup")
+    code, said = deployment.engine.run("migrate", command, *mounts)
+    assert code == 0, said
+    assert [path.name for path in deployment.backups.iterdir()] == [Path(command[-1]).name]
+    command, mounts = deployment.of_readme("dedp purge")
+    code, said = deployment.engine.run("migrate", command, *mounts)
+    assert code == 0, said
+
+
+def test_an_earlier_version_is_upgraded_with_its_data_and_all_services_restart_while_files_land(
+    deployment: Deployment,
+) -> None:
+    """Its backup is restored into new volumes, as the README says. Then each service restarts, in the order of `up`."""
+    deployment.begin_again({"2024-01-01": 2, "2024-01-02": 1})
+    deployment.wait_until(lambda: deployment.engine.is_healthy("postgres"), only=["postgres"])
+    shutil.copytree(EARLIER, deployment.backups / "earlier")
+    command, mounts = deployment.of_readme("dedp restore")
+    code, said = deployment.engine.run("migrate", [*command[:-1], "/backups/earlier"], *mounts)
+    assert code == 0, said
+    deployment.wait_until_loaded({})
+    days = {f"2024-06-0{number}": 2000 for number in range(1, 6)}
+    for day, devices in days.items():
+        deployment.drop_devices(day, devices)
+    deployment.wait_until_a_run_of("devices_aggregator")
+    for container in deployment.running():
+        if container.name != "postgres":
+            starts = container.starts
+            deployment.engine.stop(container.name)
+            deployment.wait_until(partial(deployment.engine.has_started_again, container.name, starts))
+            deployment.drop_devices(f"2024-07-{len(days):02}", 3)
+            days[f"2024-07-{len(days):02}"] = 3
+    deployment.wait_until_healthy()
+    deployment.wait_until_loaded(days)

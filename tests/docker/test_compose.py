@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dedp_assets import settings
+from dedp_assets.observability.cli import _known_settings
 
 DOCKER = settings.REPOSITORY / "docker"
 README = (DOCKER / "README.md").read_text()
@@ -99,7 +100,7 @@ def test_each_code_location_of_the_workspace_is_a_service_that_the_daemon_and_th
         service, port = services[server["host"]], server["port"]
         command = f"dagster-warm-launcher grpc -m {server['location_name']} -h 0.0.0.0 -p {port} "
         assert service["command"].startswith(command)
-        assert service["healthcheck"]["test"] == ["CMD", "python", "docker/healthy.py", "grpc", str(port)]
+        assert service["healthcheck"]["test"][3:] == ["python", "docker/healthy.py", "grpc", str(port)]
         assert f"`{server['host']}`" in README
     for name in ("daemon", "webserver"):
         assert set(services[name]["depends_on"]) == {*modules, "postgres", "migrate"}
@@ -112,6 +113,11 @@ def test_every_setting_reaches_the_containers_or_the_readme_says_what_it_is_ther
     for name in re.findall(r"^\| .*", table, re.MULTILINE):
         for setting in re.findall(r"DEDP_\w+", name.split("|")[1]):
             assert re.search(rf"\b{setting}\b", compose) or f"`{setting}` is" in README, setting
+
+
+def test_dedp_doctor_takes_no_variable_of_a_container_for_a_misspelt_setting(services: Services) -> None:
+    passed = {name for service in services.values() for name in service.get("environment") or {} if "DEDP_" in name}
+    assert passed - _known_settings() == set()
 
 
 @pytest.mark.parametrize(

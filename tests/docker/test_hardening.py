@@ -1,6 +1,7 @@
 """Docker Compose and hadolint accept the files, and every service is held as tightly as it can be."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def test_every_service_runs_without_privileges_on_a_read_only_file_system(projec
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert not service.get("privileged"), name
         is_ours = service["image"].startswith("dedp:")
-        assert is_ours or service["user"].partition(":")[0] not in ("", "0", "root"), name
+        user = service.get("user", "the user of our image" if is_ours else "root")
+        assert user.partition(":")[0] not in ("", "0", "root"), name
 
 
 def test_every_service_has_limits_a_restart_policy_a_health_check_and_bounded_logs(project: dict[str, Any]) -> None:
@@ -44,8 +46,44 @@ def test_every_service_has_limits_a_restart_policy_a_health_check_and_bounded_lo
             assert service["restart"].startswith("on-failure:")
         else:
             assert service["restart"] == "unless-stopped", name
-            # A loop that nobody asks: it works as long as it is there.
-            assert name == "alerts" or service["healthcheck"]["test"], name
+            assert service["healthcheck"]["test"], name
+
+
+def test_every_health_check_has_a_watchdog_that_may_kill_the_first_child_of_process_1(project: dict[str, Any]) -> None:
+    """Without `init: true`, process 1 is the service, which takes no SIGKILL, and its first child something else."""
+    for name, service in project["services"].items():
+        if name != "migrate":
+            assert service["init"] is True, name
+            (_, shell, watchdog, *_) = service["healthcheck"]["test"]
+            assert shell == "sh", name
+            mounted = {
+                mount["target"]: mount["source"] for mount in service.get("volumes", ()) if mount["type"] == "bind"
+            }
+            inside = mounted.get(watchdog, str(DOCKER.parent / watchdog))
+            assert inside == str(DOCKER / "watchdog.sh"), name
+            assert any(each.startswith("/tmp:") for each in service["tmpfs"]), name
+
+
+def test_each_service_waits_for_what_it_can_not_begin_without(project: dict[str, Any]) -> None:
+    def conditions(name: str) -> dict[str, str]:
+        needed: dict[str, Any] = project["services"][name].get("depends_on", {})
+        return {other: need["condition"] for other, need in needed.items()}
+
+    nothing: dict[str, str] = {}
+    database = {"postgres": "service_healthy"}
+    made = {**database, "migrate": "service_completed_successfully"}
+    locations = {
+        name: "service_started"
+        for name, service in project["services"].items()
+        if "grpc" in " ".join(service.get("command") or ()).split()
+    }
+    all_of_it = {**made, **locations}
+    assert {name: conditions(name) for name in project["services"]} == {
+        **dict.fromkeys(("postgres", "spark"), nothing),
+        "migrate": database,
+        **dict.fromkeys([*locations, "alerts", "metrics"], made),
+        **dict.fromkeys(("daemon", "webserver"), all_of_it),
+    }
 
 
 def test_the_image_of_ours_ends_as_a_user_whose_number_kubernetes_and_docker_know() -> None:
@@ -57,6 +95,7 @@ def test_no_password_is_in_the_environment_and_none_has_a_default(project: dict[
     for name, service in project["services"].items():
         for variable, value in (service.get("environment") or {}).items():
             assert "PASSWORD" not in variable or value.startswith("/run/secrets/"), name
+            assert not re.search("://[^/@]*:[^/@]*@", value or ""), f"{name}: {variable}"
     for secret in project["secrets"].values():
         assert secret.keys() == {"name", "file"}
         assert Path(secret["file"]).parent == DOCKER / "secrets"

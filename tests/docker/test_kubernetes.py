@@ -172,6 +172,73 @@ def test_the_instance_is_that_of_docker_with_other_numbers(tmp_path: Path) -> No
     assert values()["retention"]["sensor"]["purgeAfterDays"] == days
 
 
+# What takes the place of each service of compose.yaml. `migrate`: docs/kubernetes.md, "Upgrade".
+IN_PLACE_OF = {
+    "daemon": "dedp-daemon",
+    "webserver": "dedp-webserver",
+    "alerts": "dedp-alerts",
+    "metrics": "dedp-metrics",
+    "spark": "spark-connect",
+}
+
+
+def test_each_service_of_docker_has_its_place_and_the_same_command() -> None:
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    others = {*services} - {*IN_PLACE_OF} - {module.removeprefix("jobs.") for module in locations()}
+    assert others == {"postgres", "migrate"}  # a server of yours; a step of an upgrade
+    for name in ("daemon", "webserver", "alerts", "metrics"):
+        [container] = named("Deployment")[IN_PLACE_OF[name]]["spec"]["template"]["spec"]["containers"]
+        there = services[name]["command"].partition(" --log-format")[0].replace("docker/", "/dagster-workspace/")
+        assert " ".join(container["command"]) == there
+
+
+def test_what_hangs_is_ended_by_the_check_of_docker_and_not_before_five_minutes() -> None:
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+
+    def checked(name: str) -> list[str]:
+        check: list[str] = services[name]["healthcheck"]["test"][3:]  # after the watchdog
+        return check
+
+    def asks(probe: Manifest) -> list[str]:
+        """What it asks, without what makes an answer of it."""
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 300
+        if "httpGet" in probe:
+            [port] = [each["containerPort"] for each in container["ports"] if each["name"] == probe["httpGet"]["port"]]
+            return ["python", "docker/healthy.py", "http", str(port), probe["httpGet"]["path"]]
+        command: list[str] = probe["exec"]["command"]
+        if command[:2] == ["sh", "-c"]:
+            assert command[2].endswith("; [ $? -ne 2 ]")
+            return command[2].removesuffix("; [ $? -ne 2 ]").split()
+        return command
+
+    for module, location in locations().items():
+        assert asks(location["livenessProbe"]) == checked(module.removeprefix("jobs."))
+    for service, name in IN_PLACE_OF.items():
+        [container] = named("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+        assert asks(container["livenessProbe"]) == checked(service), name
+
+
+def test_every_setting_of_docker_can_be_set_here_and_those_that_protect_are_set() -> None:
+    page = (settings.REPOSITORY / "docs" / "kubernetes.md").read_text()
+    readme = (settings.REPOSITORY / "README.md").read_text().partition("## Settings")[2].partition("## ")[0]
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    told = {name for text in (page, readme) for name in re.findall(r"DEDP_\w+", text)}
+    # How long to wait is written into the probes, and what is logged how into the commands.
+    only_docker = {"DEDP_HUNG_SECONDS"}
+    for service in services.values():
+        passed = {name for name in service.get("environment") or {} if name.startswith("DEDP_")}
+        assert passed - told - only_docker == set()
+    assert named("ConfigMap")["dedp"]["data"]["DEDP_RUN_CONFIG_ADDRESSES"] == "off"
+
+
+def test_the_page_names_nothing_that_is_not_there() -> None:
+    page = (settings.REPOSITORY / "docs" / "kubernetes.md").read_text()
+    made = {each["metadata"]["name"] for each in manifests()}
+    images = {"dedp-kubernetes"}
+    told = set(re.findall(r"create secret generic (\S+)", page))
+    assert {*re.findall(r"\b(?:dedp|spark)-[a-z-]+\b", page)} <= made | images | told
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_each_object(version: str) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")

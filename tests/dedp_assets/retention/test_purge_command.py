@@ -1,5 +1,8 @@
 """`dedp purge` on a system of its own, as a person runs it."""
 
+from contextlib import closing
+
+import psycopg2
 import pytest
 
 from tests.dedp_command import run_dedp
@@ -19,3 +22,16 @@ def test_a_new_system_has_nothing_to_purge(empty_dsn: str, monkeypatch: pytest.M
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Would be deleted:\n")
     assert "           0  events\n" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_deployment_that_names_dagsters_storage_is_purged_there(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DEDP_POSTGRES_DSN", "DEDP_DAGSTER_STORAGE"):
+        monkeypatch.setenv(name, empty_dsn)
+    done = run_dedp("purge", "--older-than", "12w")
+    assert done.returncode == 0, done.stderr
+    with closing(psycopg2.connect(empty_dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.runs') IS NOT NULL, to_regnamespace('dagster') IS NULL")
+        assert cursor.fetchone() == (True, True)

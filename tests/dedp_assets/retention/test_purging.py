@@ -84,7 +84,7 @@ def instance_on(url: str) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def grow_old(url: str, days: int = 100) -> None:
+def grow_old(url: str, days: float = 100) -> None:
     """As if all that is stored had happened so many days earlier."""
     columns = {
         "runs": ["create_timestamp", "update_timestamp"],
@@ -349,6 +349,42 @@ def test_the_latest_tick_of_each_sensor_stays_and_the_output_of_the_others_goes(
     assert counted[purging.TICKS] == 4
     assert [tick.timestamp for tick in instance.get_ticks("landed", "landed")] == [1_700_000_002]
     assert not instance.compute_log_manager.get_log_data(place).stdout
+
+
+def test_the_output_of_ticks_goes_whose_records_dagster_has_deleted_itself(
+    instance: dg.DagsterInstance, purged: Callable[..., "Counter[str]"]
+) -> None:
+    old, young = ["repository", "landed", "1"], ["repository", "landed", "2"]
+    of_an_asset = ["lake", "2024", "counts"]
+    for place in (old, young, of_an_asset):
+        print_to(instance, place)
+    logs: Any = instance.compute_log_manager
+    for place in (old, of_an_asset):
+        os.utime(logs.get_captured_local_path(place, "out"), (0, 0))
+    assert purged()[purging.TICK_OUTPUTS] == 1
+    assert not logs.get_log_data(old).stdout
+    assert logs.get_log_data(young).stdout
+    assert logs.get_log_data(of_an_asset).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_nothing_that_is_younger_than_the_age_goes_whatever_the_time_zone_of_the_server(url: str, zone: str) -> None:
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {urlsplit(url).path[1:]} SET timezone = '{zone}'")
+    with instance_on(url) as instance:
+        run(instance, source, "missing")
+        first = run(instance, copy, "missing").run_id
+        run(instance, copy, "missing")
+        logged = len(instance.all_logs(first))
+        grow_old(url, days=0.8)
+        with closing(psycopg2.connect(url)) as connection:
+            assert purge(connection, timedelta(days=1), instance.compute_log_manager)[purging.EVENTS]
+        assert len(instance.all_logs(first)) == logged
+        grow_old(url, days=1)
+        with closing(psycopg2.connect(url)) as connection:
+            purge(connection, timedelta(days=1), instance.compute_log_manager)
+        assert instance.get_run_by_id(first) is None
 
 
 def test_a_dry_run_deletes_nothing_and_counts_what_a_purge_then_deletes(
