@@ -87,19 +87,35 @@ def postgres_dsn() -> str | None:
     value = os.environ.get("DEDP_POSTGRES_DSN") or None
     if value is None:
         return None
+    has_password = "password" in _parts_of_address("DEDP_POSTGRES_DSN", value)
+    password = None if has_password else postgres_password()
+    if password is None:
+        return value
     import psycopg2.extensions
 
+    return psycopg2.extensions.make_dsn(value, password=password)
+
+
+def _parts_of_address(variable: str, value: str) -> dict[str, str]:
+    import psycopg2.extensions
+
+    # A password with an @ or a slash that is not escaped: the rest of it is taken for the host, the port or the
+    # database, which errors name.
     try:
-        has_password = "password" in psycopg2.extensions.parse_dsn(value)
+        parts = dict(psycopg2.extensions.parse_dsn(value))
+        # A host that begins with an @ is an abstract socket.
+        has_no_rest = all(parts.get(name, "").find("@") < 1 for name in ("host", "dbname"))
+        is_address = has_no_rest and re.fullmatch("[0-9,]*", parts.get("port", ""))
     except psycopg2.Error:
+        is_address = None
+    if not is_address:
         # Do not show the value or psycopg2's message: both may hold the password.
         raise SettingError(
-            "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server; expected a URL such as "
+            f"{variable} is not an address of a PostgreSQL server; expected a URL such as "
             "postgresql://user:password@host:5432/database, with %-escapes for special characters, or a libpq "
             "string such as 'host=... user=... dbname=...'"
         ) from None
-    password = None if has_password else postgres_password()
-    return psycopg2.extensions.make_dsn(value, password=password) if password else value
+    return parts
 
 
 def dagster_storage() -> str | None:
@@ -108,10 +124,14 @@ def dagster_storage() -> str | None:
     It may hold a password: never log it.
 
     Raises:
-        SettingError: the file of the password can't be used.
+        SettingError: the value is not an address, or the file of the password can't be used. The message repeats
+            neither the value nor the password.
     """
     value = os.environ.get("DEDP_DAGSTER_STORAGE") or None
-    return None if value is None else with_password(value)
+    if value is None:
+        return None
+    _parts_of_address("DEDP_DAGSTER_STORAGE", value)
+    return with_password(value)
 
 
 def with_password(url: str) -> str:
@@ -183,7 +203,7 @@ def spark_remote() -> str | None:
     value = os.environ.get("DEDP_SPARK_REMOTE") or None
     if value is not None and not value.startswith("sc://"):
         raise SettingError(
-            f"DEDP_SPARK_REMOTE is {value!r}; expected a Spark Connect endpoint such as sc://localhost:15002"
+            "DEDP_SPARK_REMOTE is not a Spark Connect endpoint; expected one such as sc://localhost:15002"
         )
     return value
 

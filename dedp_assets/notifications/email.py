@@ -103,13 +103,14 @@ class EmailNotifier:
         message["Subject"] = printable(notification.subject)
         message["From"], message["To"] = self._sender, ", ".join(self._recipients)
         message["Date"] = format_datetime(datetime.now(timezone.utc))
-        digest = hashlib.sha256(notification.key.encode()).hexdigest()[:32]
+        digest = hashlib.sha256(notification.key.encode(errors="backslashreplace")).hexdigest()[:32]
         message["Message-ID"] = f"<{digest}@{self._sender.rpartition('@')[2]}>"
         message["X-Dedp-Key"] = printable(notification.key)
         message["Priority"] = _PRIORITIES[notification.severity]
         message["Auto-Submitted"] = "auto-generated"
         link = f"\n\n{notification.link}" if notification.link else ""
-        message.set_content(f"{notification.text}{link}\n")
+        # A name that is not UTF-8 has lone surrogates.
+        message.set_content(f"{notification.text}{link}\n".encode(errors="backslashreplace").decode())
         return message
 
 

@@ -29,5 +29,8 @@ def slack_payload(notification: Notification) -> dict[str, Any]:
 
 
 def _escaped(text: str) -> str:
-    """Without what Slack would take for a link or a mention: names of files and partitions are chosen by others."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Without what would be taken for a link or a mention: names of files and partitions are chosen by others.
+
+    Slack calls people by `<!channel>`; Mattermost and Discord by `@channel`, but not with a space of no width in it.
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b")

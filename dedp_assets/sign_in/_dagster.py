@@ -7,6 +7,7 @@ written. Two places decide what happens then:
 - The resolvers of the mutations. Each is wrapped: it asks for the role once more, and writes the log.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
 import psycopg2
+from dagster import DagsterInstance
+from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.storage.tags import REPORTING_USER_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.permissions import PermissionResult
@@ -23,6 +26,7 @@ from dagster_webserver import cli
 from dagster_webserver.webserver import DagsterWebserver
 from graphene import Schema
 from graphql import GraphQLError, GraphQLResolveInfo, get_named_type
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -31,11 +35,17 @@ from starlette.types import ASGIApp
 from dedp_assets.origin import USER_TAG
 from dedp_assets.sign_in import audit
 from dedp_assets.sign_in.database import Database
-from dedp_assets.sign_in.roles import may, role_for_mutation
+from dedp_assets.sign_in.roles import Role, may, role_for_mutation
+from dedp_assets.sign_in.run_config import names_environment
 from dedp_assets.sign_in.users import User
 
 # What says nothing about the system is not in the log.
 _NOT_LOGGED = ("logTelemetry", "setNuxSeen")
+
+_NO_ENVIRONMENT = (
+    "the run config takes a value from an environment variable (env: ...); only an admin may, because a run can show "
+    "that value. Write the value itself, or leave it out"
+)
 
 # Below the last entry of the navigation, where Dagster has nothing.
 _BAR = """
@@ -62,7 +72,7 @@ class _Context(WorkspaceRequestContext):
 
     def __init__(self, of: WorkspaceRequestContext, visitor: Visitor, source: HTTPConnection) -> None:
         super().__init__(
-            instance=of.instance,
+            instance=_signing(of.instance, visitor.user.name),
             current_workspace=of.get_current_workspace(),
             process_context=of.process_context,
             version=of.version,
@@ -78,6 +88,11 @@ class _Context(WorkspaceRequestContext):
     def permissions_for_location(self, *, location_name: str) -> Mapping[str, PermissionResult]:
         return self._of_role(super().permissions_for_location(location_name=location_name))
 
+    @property
+    def show_instance_config(self) -> bool:
+        # dagster.yaml as it stands there. Somebody may have written a password into it.
+        return self.visitor.user.role == Role.admin
+
     def get_viewer_tags(self) -> dict[str, str]:
         return {USER_TAG: self.visitor.user.name}
 
@@ -90,6 +105,20 @@ class _Context(WorkspaceRequestContext):
             enabled=False, disabled_reason=f"Your role is {role.name}. It does not include this."
         )
         return {name: result if may(role, str(name)) else refused for name, result in permissions.items()}
+
+
+def _signing(instance: DagsterInstance, user: str) -> DagsterInstance:
+    """The instance, for one request. The backfills that this adds carry the name of the user.
+
+    One that is run again is a new one with the tags of the first, and Dagster asks nobody who does that.
+    """
+    signing = copy.copy(instance)
+
+    def add_backfill(backfill: PartitionBackfill) -> None:
+        instance.add_backfill(backfill._replace(tags={**backfill.tags, USER_TAG: user}))
+
+    cast(Any, signing).add_backfill = add_backfill
+    return signing
 
 
 class _WebServer(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestContext]):
@@ -176,6 +205,9 @@ class _Guarded:
             if self._can_say_so:
                 return cast(Any, GrapheneUnauthorizedError)(message=reason)
             raise _refusal(info, reason)
+        if visitor.user.role < Role.admin and names_environment(arguments):
+            self._end(number, "refused: the run config names an environment variable")
+            raise _refusal(info, _NO_ENVIRONMENT)
         _sign(arguments, visitor.user.name)
         try:
             result = self._resolve(root, info, **arguments)
@@ -220,7 +252,7 @@ def _end(database: Database, number: int, outcome: str, result: Any = None) -> N
     try:
         with database.cursor() as cursor:
             audit.end(cursor, number, outcome, list(_runs(result)), dict(_told(result)))
-    except psycopg2.Error:  # it has happened, and its beginning is in the log
+    except (psycopg2.Error, SQLAlchemyError):  # it has happened, and its beginning is in the log
         logging.getLogger("dagster-webserver").exception("The end of entry %d is missing in the audit log", number)
 
 

@@ -142,6 +142,12 @@ def entries(
     return [Entry(*row) for row in cursor.fetchall()]
 
 
+def delete_older_than(cursor: Cursor, days: int) -> int:
+    """Delete the entries that are older than so many days. Returns how many there were."""
+    cursor.execute("DELETE FROM dedp_sign_in.audit WHERE at < now() - make_interval(days => %s)", [days])
+    return cursor.rowcount
+
+
 def described(arguments: Any) -> dict[str, Any]:
     """What the arguments of a mutation are about, without what may be a secret or long.
 

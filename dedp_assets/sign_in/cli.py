@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dedp_assets.sign_in import users as stored
 from dedp_assets.sign_in.database import connected
 from dedp_assets.sign_in.errors import UserError
 from dedp_assets.sign_in.roles import NAMES, Role
+from dedp_assets.wording import counted, printable
 
 _PASSWORD_FILE = click.option(
     "--password-file", type=click.Path(path_type=Path), help="A file with the password; `-` is the standard input."
@@ -67,7 +68,10 @@ def password(name: str, password_file: Path | None) -> None:
     new = _password(password_file)
     with _logged("set password", {"user": name}) as cursor:
         stored.set_password(cursor, name, new)
-    click.echo(f"The password of {name} is changed, and the sessions of {name} have ended.")
+    click.echo(
+        f"The password of {name} is changed, and the sessions of {name} have ended. API tokens stay: "
+        f"`dedp users token {name} --end-all` ends them."
+    )
 
 
 @users.command()
@@ -110,8 +114,25 @@ def token(name: str, days: int | None, end_all: bool) -> None:
 @click.option("--days", type=click.IntRange(min=1), help="Only the last so many days.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many entries to show.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object on each line.")
-def audit_log(user: str | None, run: str | None, days: int | None, limit: int, as_json: bool) -> None:
+@click.option(
+    "--delete-older-than",
+    "too_old",
+    type=click.IntRange(30, 36_500),
+    metavar="DAYS",
+    help="Show nothing; delete the entries that are older than so many days, 30 or more.",
+)
+def audit_log(
+    user: str | None, run: str | None, days: int | None, limit: int, as_json: bool, too_old: int | None
+) -> None:
     """Show who launched what, and who changed what, by the web server and by `dedp users`. The latest comes first."""
+    if too_old is not None:
+        if user or run or days or as_json:
+            raise click.UsageError("--delete-older-than deletes the entries of all users; it goes with no other option")
+        about: dict[str, int] = {"older_than_days": too_old}
+        with _logged("delete audit entries", about) as cursor:
+            about["entries"] = audit.delete_older_than(cursor, too_old)
+        click.echo(f"{counted(about['entries'], 'entry', 'entries')} deleted.")
+        return
     with _cursor() as cursor:
         entries = audit.entries(cursor, user, run, days, limit)
     if as_json:
@@ -157,11 +178,19 @@ def _cursor() -> Iterator[Cursor]:
 
 
 @contextmanager
-def _logged(action: str, about: dict[str, str]) -> Iterator[Cursor]:
-    """A cursor, and an entry in the log if the block succeeds."""
+def _logged(action: str, about: Mapping[str, object]) -> Iterator[Cursor]:
+    """A cursor, and an entry in the log if the block succeeds, with what `about` has then."""
     with _cursor() as cursor:
         yield cursor
-        audit.record(cursor, getpass.getuser(), None, "command line", action, about, "done")
+        audit.record(cursor, _operator(), None, "command line", action, about, "done")
+
+
+def _operator() -> str:
+    """The user of this process, for the log. A container may have a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _password(file: Path | None) -> str:
@@ -178,6 +207,7 @@ def _short(value: object) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [header, *rows] if rows else []
+    # Others choose the names of partitions, for example.
+    lines = [tuple(map(printable, row)) for row in (header, *rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

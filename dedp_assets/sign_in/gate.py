@@ -18,6 +18,7 @@ from anyio import to_thread
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,10 +37,14 @@ T = TypeVar("T")
 
 _HEALTH, _SIGN_IN, _PASSWORD, _SIGN_OUT = "/healthz", "/sign-in", "/sign-in/password", "/sign-out"
 _LONGEST_FORM = 8 * 1024
+# Dagster reads the whole body of a request into memory. A backfill of 100,000 partitions is 3 MB.
+_LONGEST_BODY = 32 * 1024 * 1024
 # How many passwords are compared at once. Each takes 19 MiB.
 _AT_ONCE = 2
 # How soon a connection ends whose session has.
 _RECHECK_SECONDS = 5.0
+# How often what is over is deleted, if somebody tries to sign in.
+_FORGET_SECONDS = 600.0
 _UNKNOWN = "(unknown)"
 _POLICY = f"{SECURITY_POLICY}; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 _MAY_DO = {
@@ -62,7 +67,10 @@ class Gate:
             prefix: The path below which that is.
         """
         self._database, self._app, self._prefix = database, app, prefix
+        self._home = f"{prefix}/"
         self._attempts = Attempts()
+        self._failures = throttling.Sample(size=100, seconds=10)
+        self._forgotten_at = float("-inf")
         self._comparing = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sign-in")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +86,7 @@ class Gate:
         except (psycopg2.Error, SQLAlchemyError):
             response = PlainTextResponse("The database of the users does not answer. Try again soon.", 503)
         if response is None:
-            await self._app(scope, receive, _not_framed(send))
+            await self._app(scope, _at_most(_LONGEST_BODY, receive), _for_one_user(send))
         else:
             await response(scope, receive, send)
 
@@ -99,7 +107,7 @@ class Gate:
         except TooManyAttempts as error:
             return _too_many(error, JSONResponse({"error": "too many wrong passwords; try again later"}, 429))
         if path == _SIGN_IN:
-            next_path = http_rules.own_path(request.query_params.get("next", "/"))
+            next_path = http_rules.own_path(request.query_params.get("next", ""), self._home)
             return self._page(user=visitor.user if visitor else None, next=next_path)
         if visitor is None:
             return self._who_are_you(request)
@@ -113,7 +121,8 @@ class Gate:
 
     def _who_are_you(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
-            wanted = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
+            query = request.scope["query_string"].decode("latin-1")
+            wanted = request.scope["path"] + (f"?{query}" if query else "")
             return RedirectResponse(f"{self._prefix}{_SIGN_IN}?next={quote(wanted)}", 303)
         how = _HOW.format(path=self._prefix + _SIGN_IN)
         # Not Basic: a browser would ask for a password by itself, and send it to us from pages of others.
@@ -142,6 +151,7 @@ class Gate:
 
         def compare() -> User | None:
             with self._database.cursor() as cursor:
+                self._forget(cursor)
                 known = sessions.known_browser(cursor, name, browser) if browser and "\0" not in name else None
                 buckets = throttling.buckets(name, address, known)
                 user, outcome = None, "wrong password"
@@ -154,19 +164,31 @@ class Gate:
                     raise
                 finally:
                     if user is None:
-                        # Some enter their password as the name.
-                        told = name if users.find(cursor, name) else _UNKNOWN
-                        audit.record(cursor, told, None, address, "sign in", {}, outcome)
+                        self._record_failure(cursor, name, address, outcome)
                 return user
 
         return await _in_executor(self._comparing, compare)
+
+    def _record_failure(self, cursor: Cursor, name: str, address: str, outcome: str) -> None:
+        # Some enter their password as the name.
+        told = name if users.find(cursor, name) else _UNKNOWN
+        left_out = self._failures.take((told, outcome), time.monotonic())
+        if left_out is not None:
+            about = {"left_out": left_out} if left_out else {}
+            audit.record(cursor, told, None, address, "sign in", about, outcome)
+
+    def _forget(self, cursor: Cursor) -> None:
+        """Delete what is over. Only attempts to sign in make more of it."""
+        if time.monotonic() - self._forgotten_at > _FORGET_SECONDS:
+            self._forgotten_at = time.monotonic()
+            sessions.forget(cursor)
 
     async def _sign_in(self, request: Request) -> Response:
         form = await _form(request)
         if form is None:
             return PlainTextResponse("This is not what the page sends.", 400)
         name, password = form.get("username", ""), form.get("password", "")
-        next_path = http_rules.own_path(form.get("next", "/"))
+        next_path = http_rules.own_path(form.get("next", ""), self._home)
         browser = request.cookies.get(self._browser_cookie(request.scope, request.headers))
         try:
             user = await self._by_password(request.scope, name, password, browser)
@@ -194,7 +216,7 @@ class Gate:
 
         session, known_browser = await to_thread.run_sync(start)
         response = RedirectResponse(next_path, 303)
-        secure = request.url.scheme == "https"
+        secure = http_rules.is_tls(request.scope["scheme"])
         longest = int(sessions.LONGEST.total_seconds())
         response.set_cookie(session_cookie, session, longest, path="/", secure=secure, httponly=True, samesite="lax")
         response.set_cookie(
@@ -214,7 +236,7 @@ class Gate:
         if token:
             await self._with_cursor(_end_session, token, _address(request.scope))
         response = RedirectResponse(f"{self._prefix}{_SIGN_IN}", 303)
-        secure = request.url.scheme == "https"
+        secure = http_rules.is_tls(request.scope["scheme"])
         response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="lax")
         return response
 
@@ -278,7 +300,7 @@ class Gate:
         content = template("dedp_assets.sign_in", "sign_in.html").render(
             user=user,
             may_do=_MAY_DO[user.role] if user else "",
-            next=shown.get("next", "/"),
+            next=shown.get("next", self._home),
             message=message,
             is_good=is_good,
             prefix=self._prefix,
@@ -296,11 +318,11 @@ class Gate:
 
     def _session_cookie(self, scope: Scope, headers: Headers) -> str:
         # A browser takes a cookie with this beginning only over TLS, and from no other host of the domain.
-        beginning = "__Host-" if scope["scheme"] in ("https", "wss") else ""
+        beginning = "__Host-" if http_rules.is_tls(scope["scheme"]) else ""
         return f"{beginning}dedp_session{http_rules.cookie_suffix(scope['scheme'], headers)}"
 
     def _browser_cookie(self, scope: Scope, headers: Headers) -> str:
-        beginning = "__Secure-" if scope["scheme"] == "https" else ""
+        beginning = "__Secure-" if http_rules.is_tls(scope["scheme"]) else ""
         return f"{beginning}dedp_browser{http_rules.cookie_suffix(scope['scheme'], headers)}"
 
 
@@ -313,12 +335,15 @@ def _end_session(cursor: Cursor, token: str, address: str) -> None:
 
 def _may_come_from(user: User, scope: Scope) -> bool:
     server = scope.get("server") or ("", None)
-    return not user.is_local or http_rules.is_on_this_machine(_address(scope), server[0], Headers(scope=scope))
+    is_here = http_rules.is_on_this_machine(
+        _address(scope), server[0], Headers(scope=scope), scope.get("http_version", "")
+    )
+    return is_here or not user.is_local
 
 
 def _address(scope: Scope) -> str:
     client = scope.get("client")
-    return str(client[0]) if client else "unknown"
+    return http_rules.address_of(client[0]) if client else http_rules.UNKNOWN
 
 
 async def _form(request: Request) -> dict[str, str] | None:
@@ -342,12 +367,30 @@ def _too_many(error: TooManyAttempts, response: Response) -> Response:
     return response
 
 
-def _not_framed(send: Send) -> Send:
-    """Let no page of another site show ours in a frame."""
+def _at_most(size: int, receive: Receive) -> Receive:
+    """Receive a request whose body is not longer than that, in bytes. Dagster answers 413 to a longer one."""
+    left = size
 
-    async def send_with_header(message: Message) -> None:
+    async def receive_at_most() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, f"the body of a request may have {size:,} bytes")
+        return message
+
+    return receive_at_most
+
+
+def _for_one_user(send: Send) -> Send:
+    """Let no page of another site show ours in a frame, and no proxy show to one user what another one may see."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).setdefault("X-Frame-Options", "SAMEORIGIN")
+            headers = MutableHeaders(scope=message)
+            headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            headers.setdefault("Cache-Control", "private")
         await send(message)
 
-    return send_with_header
+    return send_with_headers

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+_FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
+UNKNOWN = "unknown"
 
 
 class Basic(NamedTuple):
@@ -38,13 +39,13 @@ def credentials(authorization: str) -> Basic | Bearer | None:
     return Basic(name, password) if colon else None
 
 
-def own_path(asked: str) -> str:
-    """Where to go after the sign-in: the path that was asked for, or `/` if it may lead to another server.
+def own_path(asked: str, otherwise: str = "/") -> str:
+    """Where to go after the sign-in: the path that was asked for, or another one if it may lead to another server.
 
     A browser reads `\\` as `/`, leaves out tabs and line feeds, and takes `//host` for another server.
     """
     if not asked.startswith("/") or asked.startswith("//") or re.search(r"[\\\x00-\x20\x7f]", asked):
-        return "/"
+        return otherwise
     return asked
 
 
@@ -58,26 +59,51 @@ def is_from_another_site(headers: Mapping[str, str]) -> bool:
     if site:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return bool(origin) and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "?").lower()
 
 
-def is_on_this_machine(client: str, server: str, headers: Mapping[str, str]) -> bool:
+def is_on_this_machine(client: str, server: str, headers: Mapping[str, str], http_version: str) -> bool:
     """Whether a request was sent to this machine by its name, from the machine itself, and not handed on by a proxy.
 
-    The name counts because a page of another site may have its name lead to 127.0.0.1.
+    The name counts because a page of another site may have its name lead to 127.0.0.1. A proxy that names nobody is
+    known by what it speaks: nginx, with no other setting than where to, asks by HTTP/1.0, and no browser does. What a
+    browser has sent to such a proxy has the proxy's own name as its origin.
 
     Args:
         client: The address of who has sent it.
         server: The address on which it has arrived.
         headers: Its headers, with names in small letters.
+        http_version: Such as `1.1`.
     """
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
     return (
         is_loopback(client)
         and is_loopback(server)
-        and (host == "localhost" or is_loopback(host))
-        and not any(name in headers for name in _FORWARDED)
+        and _is_loopback_host(f"//{headers.get('host', '')}")
+        and _is_loopback_host(headers.get("origin", "http://localhost"))
+        and http_version != "1.0"
+        and not any(name in _FORWARDED or name.startswith("x-forwarded-") for name in headers)
     )
+
+
+def _is_loopback_host(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # brackets that are not closed
+        return False
+    return host == "localhost" or is_loopback(host)
+
+
+def address_of(client: str) -> str:
+    """The address of a client, as the log and the limits have it; `unknown` if it is none.
+
+    A trusted proxy may hand on anything that its client has written. Where a server takes IPv4 and IPv6, IPv4 comes as
+    a part of IPv6.
+    """
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return UNKNOWN
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def is_loopback(address: str) -> bool:
@@ -90,5 +116,10 @@ def is_loopback(address: str) -> bool:
 
 def cookie_suffix(scheme: str, headers: Mapping[str, str]) -> str:
     """What tells our cookies from those of another server on this host: browsers do not look at the port."""
-    port = urlsplit(f"//{headers.get('host', '')}").netloc.rpartition(":")[2]
-    return "" if scheme == "https" or not port.isdecimal() else f"_{port}"
+    port = headers.get("host", "").rpartition(":")[2]
+    return "" if is_tls(scheme) or not port.isdecimal() else f"_{port}"
+
+
+def is_tls(scheme: str) -> bool:
+    """Whether a request or a web socket came over TLS, to us or to the proxy before us."""
+    return scheme in ("https", "wss")

@@ -39,7 +39,7 @@ _KNOWN_BROWSER = """
     SELECT FROM dedp_sign_in.known_browsers
     WHERE token_sha256 = %s AND user_name = %s AND created_at > now() - %s
 """
-_CLEAN_UP = """
+_FORGET = """
     DELETE FROM dedp_sign_in.sessions WHERE used_at < now() - %(idle)s OR created_at < now() - %(longest)s;
     DELETE FROM dedp_sign_in.known_browsers WHERE created_at < now() - %(known)s;
     DELETE FROM dedp_sign_in.api_tokens WHERE expires_at < now();
@@ -48,11 +48,15 @@ _CLEAN_UP = """
 
 
 def start(cursor: Cursor, user: str, address: str) -> str:
-    """Start a session, and forget what is over. Returns its token."""
-    cursor.execute(_CLEAN_UP, {"idle": IDLE, "longest": LONGEST, "known": KNOWN_BROWSER})
+    """Start a session. Returns its token."""
     token = secrets.token_urlsafe(32)
     cursor.execute(_START, [sha256(token), user, address])
     return token
+
+
+def forget(cursor: Cursor) -> None:
+    """Delete what is over: sessions, API tokens, browsers of long ago, and wrong passwords that no longer count."""
+    cursor.execute(_FORGET, {"idle": IDLE, "longest": LONGEST, "known": KNOWN_BROWSER})
 
 
 def user_of(cursor: Cursor, token: str) -> User | None:

@@ -7,6 +7,7 @@ browser that the user has used before: it has a bucket of its own. Sessions and 
 
 import hashlib
 import ipaddress
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 
@@ -50,3 +51,39 @@ def network(address: str) -> str:
     except ValueError:
         return address
     return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+
+
+class Sample:
+    """Which of many like entries the log gets, so that nobody fills the disk with it.
+
+    So many in a row, then one each so many seconds. That one says how many were left out before it.
+    """
+
+    def __init__(self, size: int, seconds: float) -> None:
+        """Take all at first.
+
+        Args:
+            size: How many in a row are taken.
+            seconds: After how long another one is.
+        """
+        self._size, self._seconds = size, seconds
+        # Of each kind: how full it is, since when, and how many were left out.
+        self._kinds: dict[Hashable, tuple[float, float, int]] = {}
+
+    def take(self, kind: Hashable, at: float) -> int | None:
+        """Whether one more is taken.
+
+        Args:
+            kind: What it is like. There should not be many kinds.
+            at: When it comes, in s, on a clock that does not go back.
+
+        Returns:
+            How many of its kind were left out since the one before; `None`: this one is left out, too.
+        """
+        level, before, left_out = self._kinds.get(kind, (0.0, at, 0))
+        drained = max(0.0, level - (at - before) / self._seconds)
+        if drained + 1 > self._size:
+            self._kinds[kind] = drained, at, left_out + 1
+            return None
+        self._kinds[kind] = drained + 1, at, 0
+        return left_out

@@ -16,8 +16,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,62}")
 LOCAL_NAME = LOCAL_PASSWORD = "dedp"
 ADMIN = "admin"
 
+# Ada and ada look the same to who reads a log.
 _ADD = """
-    INSERT INTO dedp_sign_in.users (name, password_hash, role, is_local) VALUES (%s, %s, %s, %s)
+    INSERT INTO dedp_sign_in.users (name, password_hash, role, is_local)
+    SELECT %(name)s, %(hash)s, %(role)s, %(is_local)s
+    WHERE NOT EXISTS (SELECT FROM dedp_sign_in.users WHERE lower(name) = lower(%(name)s))
     ON CONFLICT (name) DO NOTHING
 """
 _FIND = "SELECT name, role, is_local, password_hash FROM dedp_sign_in.users WHERE name = %s"
@@ -58,9 +61,11 @@ def add(cursor: Cursor, name: str, password: str, role: Role) -> None:
             f"{name!r} can't be the name of a user; expected up to 63 letters without accents, digits, `_`, `.`, `@`, "
             "`+` and `-`, and first a letter or a digit"
         )
-    cursor.execute(_ADD, [name, passwords.hashed(passwords.checked(password, name)), role.name, False])
-    if not cursor.rowcount:
-        raise UserError(f"there is a user {name} already; `dedp users password {name}` sets another password")
+    if not _added(cursor, name, passwords.checked(password, name), role):
+        raise UserError(
+            f"there is a user {name} already, perhaps with other capitals; `dedp users list` shows all, and "
+            f"`dedp users password {name}` sets another password"
+        )
 
 
 def add_first(cursor: Cursor, admin_password: str | None) -> bool:
@@ -68,16 +73,21 @@ def add_first(cursor: Cursor, admin_password: str | None) -> bool:
     cursor.execute("SELECT FROM dedp_sign_in.users WHERE NOT is_local LIMIT 1")
     if admin_password is None or cursor.rowcount:
         return False
-    cursor.execute(_ADD, [ADMIN, passwords.hashed(passwords.checked(admin_password, ADMIN)), Role.admin.name, False])
-    return bool(cursor.rowcount)
+    return _added(cursor, ADMIN, passwords.checked(admin_password, ADMIN), Role.admin)
 
 
 def add_local(cursor: Cursor) -> bool:
     """Make the user of `dedp up`, if there is no user. Returns whether the known password is taken."""
     cursor.execute("SELECT FROM dedp_sign_in.users LIMIT 1")
     if not cursor.rowcount:
-        cursor.execute(_ADD, [LOCAL_NAME, passwords.hashed(LOCAL_PASSWORD), Role.admin.name, True])
+        _added(cursor, LOCAL_NAME, LOCAL_PASSWORD, Role.admin, is_local=True)
     cursor.execute("SELECT FROM dedp_sign_in.users WHERE is_local")
+    return bool(cursor.rowcount)
+
+
+def _added(cursor: Cursor, name: str, password: str, role: Role, is_local: bool = False) -> bool:
+    values = {"name": name, "hash": passwords.hashed(password), "role": role.name, "is_local": is_local}
+    cursor.execute(_ADD, values)
     return bool(cursor.rowcount)
 
 

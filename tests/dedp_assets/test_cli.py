@@ -141,7 +141,7 @@ WRONG_ADDRESSES = {
     "nonsense": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server",
     "postgresql://somebody:secret word@[::1/somewhere": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL server",
     "postgresql://somebody:secret@127.0.0.1:1/somewhere": "PostgreSQL can't be reached",
-    "postgresql://somebody:secret@127.0.0.1:port/somewhere": "PostgreSQL can't be reached",
+    "postgresql://somebody:secret@127.0.0.1:port/somewhere": "DEDP_POSTGRES_DSN is not an address of a PostgreSQL",
 }
 
 

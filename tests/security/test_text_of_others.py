@@ -1,12 +1,15 @@
 """Names and contents that others choose: in SQL, in paths, in the UI, and of any length."""
 
+import re
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import psycopg2
 import pytest
+import requests
 from markdown_it import MarkdownIt
 
 from dedp_assets.client_uploads import ledger
@@ -14,6 +17,10 @@ from dedp_assets.client_uploads.contract import copy_of
 from dedp_assets.client_uploads.settings_file import problem_of_client
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.markdown import markdown_table
+from dedp_assets.notifications.email import EmailNotifier
+from dedp_assets.notifications.notification import Notification
+from dedp_assets.notifications.notifiers import FileNotifier
+from dedp_assets.notifications.slack import slack_payload
 
 HOSTILE = [
     "'; DROP TABLE dedp.devices_raw; --",
@@ -120,3 +127,22 @@ def test_a_line_of_10_gib_is_set_aside_in_little_memory() -> None:
     done = subprocess.run([sys.executable, "-c", ENDLESS, str(memory)], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout == "10,737,418,240 bytes, of which the first 1,048,576 are kept here\n"
+
+
+@pytest.mark.parametrize("text", ["@everyone @channel @here <!channel> <@U1>", "<http://example.com|the dashboard>"])
+def test_a_name_in_a_message_calls_nobody_and_leads_nowhere(text: str) -> None:
+    """In Slack, Mattermost and Discord."""
+    sent = slack_payload(Notification("key", text, text))
+    (attachment,) = sent["attachments"]
+    for shown in (sent["text"], attachment["title"], attachment["text"], attachment["fallback"]):
+        assert not re.search(r"[<>]|@\w", shown)
+
+
+def test_a_name_that_is_no_text_keeps_no_message_back(tmp_path: Path) -> None:
+    """The name of a file may be any bytes; Python has those that are not UTF-8 as lone surrogates."""
+    message = Notification("key \udcff", "subject \udcff", "text \udcff")
+    FileNotifier(tmp_path / "messages").send(message)
+    assert "text" in (tmp_path / "messages").read_text()
+    email = EmailNotifier("smtp://127.0.0.1:9?from=a@example.org&to=b@example.org")._message(message)
+    assert b"text" in email.as_bytes()
+    assert b"text" in (requests.Request("POST", "http://h", json=asdict(message)).prepare().body or b"")

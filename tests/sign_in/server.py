@@ -79,30 +79,29 @@ class Server:
 
 
 @contextmanager
-def serving(home: Path, database: str, *options: str, add_users: bool = True, **settings: str) -> Iterator[Server]:
+def serving(home: Path, database: str, prefix: str = "", **settings: str) -> Iterator[Server]:
     """Start the web server, and end it.
 
     Args:
         home: Becomes DAGSTER_HOME.
         database: The URL of a database.
-        options: More options of the web server.
-        add_users: Whether there are the three users.
+        prefix: The path below which the web server is.
         settings: More environment variables.
     """
     dsn = in_schema(database, "dagster")
     with connected(dsn) as cursor:
         cursor.execute("CREATE SCHEMA IF NOT EXISTS dagster")
-        for name, password in PASSWORDS.items() if add_users else ():
+        for name, password in PASSWORDS.items():
             users.add(cursor, name, password, ROLES[name])
     (home / "dagster.yaml").write_text(json.dumps(_instance()))
     port = local_stack.free_port()
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}{prefix}"
     log = home / "web server.log"
     environment = {**os.environ, "DAGSTER_HOME": str(home), "DEDP_DAGSTER_STORAGE": dsn, **settings}
     command = [sys.executable, "-m", "dedp_assets.sign_in", "-h", "127.0.0.1", "-p", str(port), "-f", str(WORLD)]
     with open(log, "wb") as output:
         server = subprocess.Popen(
-            [*command, *options],
+            [*command, "--path-prefix", prefix],
             stdout=output,
             stderr=output,
             env=environment,

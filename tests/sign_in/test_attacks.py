@@ -18,8 +18,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from dedp_assets.sign_in import sessions
+from dedp_assets.sign_in import sessions, users
 from dedp_assets.sign_in.database import connected
+from dedp_assets.sign_in.roles import Role
 from tests.sign_in.server import LAUNCH, PASSWORDS, RUN, Server, serving
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,14 @@ def viewer(server: Server) -> requests.Session:
     return server.signed_in("vera")
 
 
+def raw(server: Server, request: str) -> str:
+    """The answer to a request as it is: a client would put it in order."""
+    host = urlsplit(server.url)
+    with socket.create_connection((host.hostname, host.port or 0), timeout=60) as connection:
+        connection.sendall(request.replace("\n", "\r\n").replace("HOST", host.netloc).encode("latin-1"))
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
 def pools(server: Server) -> set[str]:
     return set(server.instance.event_log_storage.get_concurrency_keys())
 
@@ -60,11 +69,7 @@ def pools(server: Server) -> set[str]:
     ],
 )
 def test_nothing_is_there_for_somebody_unknown(server: Server, path: str) -> None:
-    """With paths as they are: a client would put them in order."""
-    host = urlsplit(server.url)
-    with socket.create_connection((host.hostname, host.port or 0), timeout=60) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host.netloc}\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    answer = raw(server, f"GET {path} HTTP/1.1\nHost: HOST\nConnection: close\n\n")
     assert answer.startswith("HTTP/1.1 401"), answer
     assert "who are you?" in answer
 
@@ -221,27 +226,60 @@ def test_the_web_socket_is_for_known_users_of_our_own_pages_and_launches_nothing
     assert "tides" not in pools(server)
 
 
-def test_a_connection_ends_with_its_session(server: Server) -> None:
-    """The log of a run goes on: what is sent after the session's end never arrives."""
-    session = server.signed_in("vera")
+ENDINGS = {
+    "sign-out": "DELETE FROM dedp_sign_in.sessions WHERE user_name = %s",
+    "role": "UPDATE dedp_sign_in.users SET role = 'launcher' WHERE name = %s",
+    "removal": "DELETE FROM dedp_sign_in.users WHERE name = %s",
+    "idle": "UPDATE dedp_sign_in.sessions SET used_at = now() - interval '13 hours' WHERE user_name = %s",
+}
+
+
+def test_a_connection_ends_with_its_session_its_token_and_its_role(server: Server) -> None:
+    """The log of a run goes on: what is sent after the end never arrives. All at once, because each waits for 5 s."""
     run_id = server.ask(server.signed_in("lars"), LAUNCH, run=RUN)["data"]["launchRun"]["run"]["runId"]
     query = f'subscription {{ pipelineRunLogs(runId: "{run_id}") {{ __typename }} }}'
+    shown: dict[str, dict[str, str]] = {}
+    for name in (*ENDINGS, "password", "token", "other"):
+        with connected(server.dsn) as cursor:
+            users.add(cursor, f"u-{name}", "a good password", Role.viewer)
+            token = sessions.new_api_token(cursor, f"u-{name}", 1)
+        shown[name] = {"Cookie": cookies_of(server.signed_in(f"u-{name}", "a good password"))}
+        if name == "token":
+            shown[name] = {"Authorization": f"Bearer {token}"}
 
-    async def until_closed() -> int | None:
+    def end_all() -> None:
+        for name, statement in ENDINGS.items():
+            server.do(statement, f"u-{name}")
+        with connected(server.dsn) as cursor:
+            users.set_password(cursor, "u-password", "another password")
+            sessions.end_api_tokens(cursor, "u-token")
+
+    async def until_closed(name: str, is_ended: asyncio.Event, has_begun: asyncio.Semaphore) -> int | None:
         address = server.url.replace("http", "ws") + "/graphql"
-        headers = {"Cookie": cookies_of(session)}
-        async with connect(address, subprotocols=[Subprotocol("graphql-ws")], additional_headers=headers) as connection:
+        protocol = Subprotocol("graphql-ws")
+        async with connect(address, subprotocols=[protocol], additional_headers=shown[name]) as connection:
             with suppress(ConnectionClosed):
-                for number in range(10_000):  # each is answered, until the session is looked at again
+                for number in range(80):  # each is answered, until the session is looked at again
                     start = {"type": "start", "id": str(number), "payload": {"query": query}}
                     await connection.send(json.dumps(start))
                     await connection.recv()
                     if number == 0:
-                        server.do("DELETE FROM dedp_sign_in.sessions WHERE user_name = 'vera'")
+                        has_begun.release()
+                        await is_ended.wait()
                     await asyncio.sleep(0.1)
         return connection.close_code
 
-    assert asyncio.run(until_closed()) == 4401
+    async def all_closed() -> dict[str, int | None]:
+        is_ended, has_begun = asyncio.Event(), asyncio.Semaphore(0)
+        waiting = {name: asyncio.create_task(until_closed(name, is_ended, has_begun)) for name in shown}
+        for _ in shown:
+            await has_begun.acquire()
+        await asyncio.to_thread(end_all)
+        is_ended.set()
+        return {name: await task for name, task in waiting.items()}
+
+    codes = asyncio.run(all_closed())
+    assert codes == {**dict.fromkeys(shown, 4401), "other": 1000}
 
 
 @pytest.mark.parametrize("kind", ["materialization", "check", "observation"])
@@ -261,11 +299,16 @@ def test_events_of_assets_are_reported_by_launchers_alone_and_are_in_the_log(
 
 def test_logs_are_read_by_known_users_and_lie_in_their_folder(server: Server, viewer: requests.Session) -> None:
     run_id = server.ask(server.signed_in("lars"), LAUNCH, run=RUN)["data"]["launchRun"]["run"]["runId"]
-    assert viewer.get(f"{server.url}/download_debug/{run_id}", timeout=60).status_code == 200
+    answer = viewer.get(f"{server.url}/download_debug/{run_id}", timeout=60)
+    assert answer.status_code == 200
+    # No proxy keeps it for others, and no browser takes it for a page.
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("private", "nosniff")
     for path in (
         "/logs/..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc/hostname",
         "/logs/%2fetc/passwd",
         "/logs/..%2fdagster.yaml",
+        "/logs/..%2fdagster/yaml",  # Dagster puts the last part after a dot
+        "/logs/%2e%2e/dagster/yaml",
     ):
         answer = viewer.get(server.url + path, timeout=60)
         assert answer.status_code in (404, 500), answer.text
@@ -358,7 +401,13 @@ def test_the_page_shows_what_was_sent_as_text(server: Server) -> None:
         assert "frame-ancestors 'none'" in policy
 
 
-@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"Via": "1.1 proxy"}])
+THROUGH_A_PROXY = [
+    *({"Host": "evil.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"Via": "1.1 proxy"}),
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://dedp.example"},
+]
+
+
+@pytest.mark.parametrize("header", THROUGH_A_PROXY)
 def test_the_password_that_everybody_knows_opens_nothing_from_elsewhere(server: Server, header: dict[str, str]) -> None:
     """Not through a proxy, not by a name of others that leads to 127.0.0.1; the same for sessions and API tokens."""
     server.do("UPDATE dedp_sign_in.users SET is_local = true WHERE name = 'anna'")
@@ -490,3 +539,77 @@ def test_the_password_may_be_wrong_in_the_log_but_a_password_never_stands_there(
         ("(unknown)", "wrong password"),
     ]
     assert re.fullmatch(r"127\.0\.0\.1", entries[0].address)
+
+
+def test_a_proxy_that_names_nobody_is_known_by_what_it_speaks(server: Server) -> None:
+    """nginx, with no other setting than where to, sends its own Host by HTTP/1.0."""
+    server.do("UPDATE dedp_sign_in.users SET is_local = true WHERE name = 'anna'")
+    try:
+        cookies = cookies_of(server.signed_in("anna"))
+        for version, code in (("1.1", "200"), ("1.0", "401")):
+            head = f"GET /server_info HTTP/{version}\nHost: HOST\nConnection: close\nCookie: {cookies}\n\n"
+            assert f" {code} " in raw(server, head).splitlines()[0]
+    finally:
+        server.do("UPDATE dedp_sign_in.users SET is_local = false")
+
+
+@pytest.mark.parametrize(
+    "line", ["Host: [", "Host: a b", "Host: HOST\nOrigin: http://[", "Host: HOST\nCookie: =;;\x80=\xff"]
+)
+@pytest.mark.parametrize("start", ["GET /graphql", "GET /", "POST /sign-in", "POST /sign-out", "POST /graphql"])
+def test_no_odd_header_is_a_fault_of_the_server(server: Server, start: str, line: str) -> None:
+    form = "Content-Type: application/x-www-form-urlencoded\nContent-Length: 1\n"
+    answer = raw(server, f"{start} HTTP/1.1\n{line}\nAccept: text/html\nConnection: close\n{form}\na")
+    assert re.match(r"HTTP/1\.1 (303|400|401|403) ", answer), answer
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_that_would_fill_the_memory_is_refused(
+    server: Server, viewer: requests.Session, is_chunked: bool
+) -> None:
+    parts = (b" " * (1 << 20) for _ in range(40))
+    headers = {"Content-Type": "application/json"}
+    with suppress(requests.ConnectionError):  # it may close the connection while we still send
+        data = parts if is_chunked else b"".join(parts)
+        answer = viewer.post(f"{server.url}/graphql", data=data, headers=headers, timeout=60)
+        assert answer.status_code == 413
+    assert viewer.get(f"{server.url}/server_info", timeout=60).status_code == 200
+
+
+def test_over_tls_the_web_socket_knows_the_session_at_any_port(server: Server) -> None:
+    tls = {"X-Forwarded-Proto": "https", "Host": "dedp.example:8443"}
+    browser = server.session()
+    browser.headers.update(tls)
+    server.sign_in(browser, "vera", PASSWORDS["vera"])
+    cookies = cookies_of(browser)
+
+    async def is_taken() -> bool:
+        here = urlsplit(server.url)
+        async with connect(
+            "ws://dedp.example:8443/graphql",
+            host=here.hostname,
+            port=here.port,
+            subprotocols=[Subprotocol("graphql-ws")],
+            additional_headers={
+                "X-Forwarded-Proto": "https",
+                "Cookie": cookies,
+                "Origin": "https://dedp.example:8443",
+            },
+        ) as connection:
+            await connection.send(json.dumps({"type": "connection_init"}))
+            return bool(json.loads(await connection.recv())["type"] == "connection_ack")
+
+    assert asyncio.run(is_taken())
+
+
+def test_however_many_guess_the_log_stays_small_and_says_how_many(server: Server) -> None:
+
+    before = len(server.log_of(limit=10_000))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: server.sign_in(server.session(), "lars", f"guess {n}"), range(160)))
+    entries = server.log_of(limit=10_000)
+    assert 100 <= len(entries) - before < 140
+    assert {(entry.user, entry.outcome) for entry in entries[: len(entries) - before]} == {
+        ("lars", "wrong password"),
+        ("lars", "too many wrong passwords"),
+    }

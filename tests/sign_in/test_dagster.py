@@ -11,7 +11,7 @@ from dagster._core.workspace.permissions import Permissions
 from dagster_graphql.schema import create_schema
 from dagster_webserver import cli
 from dagster_webserver.webserver import DagsterWebserver
-from graphql import parse, validate
+from graphql import is_input_object_type, parse, validate
 from starlette.routing import Route
 
 from dedp_assets.sign_in.roles import Role, may, role_for_mutation
@@ -72,7 +72,14 @@ def test_what_is_replaced_is_still_there() -> None:
     assert list(inspect.signature(DagsterWebserver.__init__).parameters)[1:4] == [
         *("process_context", "app_path_prefix", "live_data_poll_rate"),
     ]
-    for name in ("permissions", "permissions_for_location", "get_viewer_tags", "get_reporting_user_tags"):
+    ours = (
+        "permissions",
+        "permissions_for_location",
+        "get_viewer_tags",
+        "get_reporting_user_tags",
+        "show_instance_config",
+    )
+    for name in ours:
         assert hasattr(BaseWorkspaceRequestContext, name), name
     taken = set(inspect.signature(WorkspaceRequestContext.__init__).parameters)
     assert {"instance", "current_workspace", "process_context", "version", "source", "read_only"} <= taken
@@ -84,3 +91,20 @@ def test_what_is_replaced_is_still_there() -> None:
 def test_the_mutations_of_these_tests_are_such_that_dagster_executes_them(mutation: str) -> None:
     """One that Dagster does not understand would be refused for that reason."""
     assert validate(SCHEMA, parse(document(mutation, "run", "backfill"))) == []
+
+
+def test_a_run_config_is_taken_where_we_look_for_environment_variables_in_it_and_nowhere_else() -> None:
+    """What a launch takes is looked at. The queries compare a config with its types; only the plan reads it further."""
+    found = set()
+    for kind in SCHEMA.type_map.values():
+        for name, field in getattr(kind, "fields", {}).items():
+            for taken in (name, *getattr(field, "args", {})):
+                if "config" in taken.lower() and (taken != name or is_input_object_type(kind)):
+                    found.add((kind.name, name, taken))
+    assert found == {
+        ("ExecutionParams", "runConfigData", "runConfigData"),
+        ("LaunchBackfillParams", "runConfigData", "runConfigData"),
+        ("Query", "isPipelineConfigValid", "runConfigData"),
+        ("Query", "executionPlanOrError", "runConfigData"),
+        ("RunConfigSchema", "isRunConfigValid", "runConfigData"),
+    }

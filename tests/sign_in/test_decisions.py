@@ -8,6 +8,7 @@ from dedp_assets.sign_in import audit, http_rules, passwords, throttling
 from dedp_assets.sign_in.errors import UserError
 from dedp_assets.sign_in.http_rules import Basic, Bearer
 from dedp_assets.sign_in.roles import Role, may, role_for_mutation
+from dedp_assets.sign_in.run_config import names_environment
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/1?tab=a#b", "/assets/dedp/devices_raw", "/.//evil.example"])
@@ -33,6 +34,7 @@ def test_after_the_sign_in_a_browser_goes_to_the_path_that_was_asked_for(path: s
 )
 def test_after_the_sign_in_no_browser_goes_to_another_server(path: str) -> None:
     assert http_rules.own_path(path) == "/"
+    assert http_rules.own_path(path, "/dedp/") == "/dedp/"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,8 @@ def test_after_the_sign_in_no_browser_goes_to_another_server(path: str) -> None:
         ({"origin": "http://a.example:3001", "host": "a.example:3000"}, True),
         ({"origin": "http://evil.example", "host": "a.example:3000"}, True),
         ({"origin": "null", "host": "a.example:3000"}, True),
+        ({"origin": "null"}, True),
+        ({"origin": "http://[", "host": "a.example"}, True),
     ],
 )
 def test_what_a_page_of_another_site_makes_a_browser_send_is_known(headers: dict[str, str], is_refused: bool) -> None:
@@ -64,6 +68,10 @@ def test_what_a_page_of_another_site_makes_a_browser_send_is_known(headers: dict
         ("127.0.0.1", "127.0.0.1", {"host": "evil.example:3000"}, False),  # a name that leads to 127.0.0.1
         ("127.0.0.1", "127.0.0.1", {"host": "127.0.0.1:3000", "x-forwarded-for": "10.0.0.9"}, False),
         ("127.0.0.1", "127.0.0.1", {"host": "127.0.0.1:3000", "via": "1.1 proxy"}, False),
+        ("127.0.0.1", "127.0.0.1", {"host": "127.0.0.1:3000", "x-forwarded-server": "proxy"}, False),
+        ("127.0.0.1", "127.0.0.1", {"host": "127.0.0.1:3000", "origin": "http://localhost:3000"}, True),
+        ("127.0.0.1", "127.0.0.1", {"host": "127.0.0.1:3000", "origin": "https://dedp.example"}, False),
+        ("127.0.0.1", "127.0.0.1", {"host": "["}, False),
         ("127.0.0.1", "127.0.0.1", {}, False),
         ("unknown", "", {"host": "localhost"}, False),
     ],
@@ -71,7 +79,8 @@ def test_what_a_page_of_another_site_makes_a_browser_send_is_known(headers: dict
 def test_the_password_that_everybody_knows_is_taken_on_the_same_machine_alone(
     client: str, server: str, headers: dict[str, str], is_local: bool
 ) -> None:
-    assert http_rules.is_on_this_machine(client, server, headers) == is_local
+    assert http_rules.is_on_this_machine(client, server, headers, "1.1") == is_local
+    assert not http_rules.is_on_this_machine(client, server, headers, "1.0")  # what nginx speaks, and no browser
 
 
 def test_scripts_send_a_name_and_a_password_or_an_api_token() -> None:
@@ -138,3 +147,71 @@ def test_the_log_has_what_a_mutation_is_about_and_no_run_config() -> None:
     many = audit.described({"partitionNames": [str(number) for number in range(1000)]})["partitionNames"]
     assert many[-2:] == ["49", "..."]
     assert len(audit.described({"partitionKey": "x" * 10_000})["partitionKey"]) == 300
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),  # IPv4 at a server that takes both: else all of IPv4 were one network
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%\x1b[31m", "fe80::1"),
+        ("\x1b[31m", "unknown"),
+        ("x" * 5000, "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_the_address_of_a_client_is_an_address_whatever_a_proxy_hands_on(client: str, address: str) -> None:
+    assert http_rules.address_of(client) == address
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "[::1]", "dedp.example"])
+def test_a_cookie_has_the_same_name_for_requests_and_web_sockets_and_another_one_at_another_port(name: str) -> None:
+    for schemes in (("http", "ws"), ("https", "wss")):
+        assert len({http_rules.cookie_suffix(scheme, {"host": f"{name}:8443"}) for scheme in schemes}) == 1
+    suffixes = {http_rules.cookie_suffix("http", {"host": f"{name}{port}"}) for port in ("", ":3000", ":3001")}
+    assert suffixes == {"", "_3000", "_3001"}
+
+
+def test_of_many_like_entries_the_log_gets_some_and_how_many_were_left_out() -> None:
+    sample = throttling.Sample(size=3, seconds=10)
+    assert [sample.take("a", 0.0) for _ in range(5)] == [0, 0, 0, None, None]
+    assert sample.take("b", 0.0) == 0
+    assert sample.take("a", 9.0) is None
+    assert [sample.take("a", 10.0) for _ in range(2)] == [3, None]
+    assert [sample.take("a", 1e6) for _ in range(4)] == [1, 0, 0, None]
+
+
+ENVIRONMENT = {"ops": {"load": {"config": {"files": [{"name": {"env": "DEDP_POSTGRES_DSN"}}]}}}}
+SHARED = "a: &a {env: X}\nb: [*a, *a]\n"
+BOMB = "a: &a [x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 30)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_found"),
+    [
+        ({}, False),
+        (None, False),
+        ("", False),
+        (ENVIRONMENT, True),
+        (str(ENVIRONMENT), True),  # YAML
+        ("ops: {load: {config: {name: {env: X}}}}", True),
+        ("ops:\n  load:\n    config:\n      name:\n        'env': X\n", True),
+        (SHARED, True),
+        ("ops: {load: {config: {<<: {env: X}}}}", True),
+        ({"ops": {"load": {"config": {"env": "X", "region": "Y"}}}}, False),  # a field with that name
+        ({"ops": {"load": {"config": {"name": "env"}}}}, False),
+        ("ops: [", False),  # Dagster refuses it
+        (BOMB, False),
+        ([1, {"a": (2, {"env": 3})}], True),
+    ],
+)
+def test_a_run_config_that_takes_a_value_from_the_environment_is_known(config: object, is_found: bool) -> None:
+    for arguments in (
+        {"executionParams": {"runConfigData": config}},
+        {"executionParamsList": [{"runConfigData": {}}, {"runConfigData": config}]},
+        {"backfillParams": {"runConfigData": config}},
+    ):
+        assert names_environment(arguments) == is_found

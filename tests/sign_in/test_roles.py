@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import requests
+from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import instance_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
@@ -31,7 +32,7 @@ LAST = ("deleteRun", "deletePipelineRun", "shutdownRepositoryLocation")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("web"), module_dsn) as running:
+    with serving(tmp_path_factory.mktemp("web"), module_dsn, prefix="/a/dedp") as running:
         yield running
 
 
@@ -146,6 +147,74 @@ def test_a_backfill_carries_the_name_of_who_launched_it_and_the_log_its_partitio
     assert entry.about == {"asset": "tide", "partitionNames": days, "backfill": backfill.backfill_id}
 
 
+def test_a_backfill_that_is_run_again_carries_the_name_of_who_did_that(server: Server) -> None:
+    launch = """
+        mutation ($params: LaunchBackfillParams!) {
+            launchPartitionBackfill(backfillParams: $params) { ... on LaunchBackfillSuccess { backfillId } }
+        }
+    """
+    again = """
+        mutation ($again: ReexecutionParams!) {
+            reexecutePartitionBackfill(reexecutionParams: $again) {
+                __typename
+                ... on LaunchBackfillSuccess { backfillId }
+                ... on PythonError { message }
+            }
+        }
+    """
+    params = {"assetSelection": [{"path": ["tide"]}], "partitionNames": ["2024-01-02"]}
+    answer = json.loads(send(server, server.signed_in("lars"), launch, params=params))
+    first = server.instance.get_backfill(answer["data"]["launchPartitionBackfill"]["backfillId"])
+    assert first
+    server.instance.update_backfill(first._replace(status=BulkActionStatus.COMPLETED_FAILED))
+    wanted = {"parentRunId": first.backfill_id, "strategy": "ALL_STEPS"}
+    answer = json.loads(send(server, server.signed_in("anna"), again, again=wanted))["data"][
+        "reexecutePartitionBackfill"
+    ]
+    second = server.instance.get_backfill(answer["backfillId"])
+    assert second
+    assert (first.user, second.user) == ("lars", "anna")
+    (entry,) = server.log_of(user="anna", limit=1)
+    assert entry.about == {**entry.about, "parentRunId": first.backfill_id, "backfill": second.backfill_id}
+
+
+NAMES_ENVIRONMENT = [
+    {"ops": {"work": {"config": {"word": {"env": "PATH"}}}}},
+    "ops: {work: {config: {word: {env: PATH}}}}",
+]
+
+
+@pytest.mark.parametrize("config", NAMES_ENVIRONMENT)
+def test_no_launcher_puts_an_environment_variable_into_a_run(server: Server, config: object) -> None:
+    """A run that does not like a value says so, with the value: to all who see its page."""
+    launcher, before = server.signed_in("lars"), server.runs()
+    params = {**RUN, "runConfigData": config}
+    several = "mutation ($run: ExecutionParams!) { launchMultipleRuns(executionParamsList: [$run]) { __typename } }"
+    again = "mutation ($run: ExecutionParams!) { launchPipelineReexecution(executionParams: $run) { __typename } }"
+    for query in (LAUNCH, several, again):
+        assert "takes a value from an environment variable" in send(server, launcher, query, run=params)
+        (entry,) = server.log_of(user="lars", limit=1)
+        assert entry.outcome == "refused: the run config names an environment variable"
+    backfill = (
+        "mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) { __typename } }"
+    )
+    asked = {"assetSelection": [{"path": ["tide"]}], "partitionNames": ["2024-01-02"], "runConfigData": config}
+    assert "takes a value from an environment variable" in send(server, launcher, backfill, params=asked)
+    assert "UnauthorizedError" in send(server, server.signed_in("vera"), LAUNCH, run=params)
+    assert server.runs() == before
+    assert "LaunchRunSuccess" in send(server, server.signed_in("anna"), LAUNCH, run=params)
+
+
+def test_admins_alone_see_the_settings_of_the_instance(server: Server) -> None:
+    """As they stand in dagster.yaml, where somebody may have written a password."""
+    shown = {
+        name: send(server, server.signed_in(name), "{ instance { info hasInfo } }") for name in ("vera", "lars", "anna")
+    }
+    assert "DefaultRunLauncher" in shown["anna"]
+    for name in ("vera", "lars"):
+        assert json.loads(shown[name])["data"]["instance"] == {"info": None, "hasInfo": False}
+
+
 def test_the_log_names_a_sensor_also_when_the_request_has_only_its_id(server: Server) -> None:
     admin = server.signed_in("anna")
     start = """
@@ -216,8 +285,11 @@ def test_another_password_ends_the_sessions(server: Server) -> None:
 
 def test_the_page_of_dagster_names_its_user_and_leads_to_the_sign_out(server: Server) -> None:
     page = server.signed_in("lars").get(f"{server.url}/", headers={"Accept": "text/html"}, timeout=60)
-    assert '<a href="/sign-in" id="dedp-user"' in page.text
+    assert '<a href="/a/dedp/sign-in" id="dedp-user"' in page.text
     assert "lars &middot; launcher" in page.text
     assert page.headers["x-frame-options"] == "SAMEORIGIN"
     account = server.signed_in("lars").get(f"{server.url}/sign-in", timeout=60).text
-    assert 'action="/sign-out"' in account
+    assert 'action="/a/dedp/sign-out"' in account
+    assert '<a class="back" href="/a/dedp/"' in account
+    home = server.sign_in(server.session(), "lars", "a launcher's password", next="//evil.example")
+    assert home.headers["location"] == "/a/dedp/"

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 from psycopg2.extensions import cursor as Cursor
 
 from dedp_assets.local_stack.environment import in_schema
-from dedp_assets.sign_in import audit, passwords, sessions, throttling, users
+from dedp_assets.sign_in import audit, cli, passwords, sessions, throttling, users
 from dedp_assets.sign_in.attempts import Attempts, TooManyAttempts
 from dedp_assets.sign_in.database import Database, connected
 from dedp_assets.sign_in.errors import UserError
@@ -93,15 +93,61 @@ def test_a_password_that_was_right_before_is_guessed_no_faster(cursor: Cursor) -
     assert attempts.user_of(cursor, "ada", "a good password", buckets) is None
 
 
-def test_what_is_over_is_forgotten_at_the_next_sign_in(cursor: Cursor) -> None:
+def test_what_is_over_goes_by_itself_and_the_rest_stays(cursor: Cursor) -> None:
     users.add(cursor, "ada", "a good password", Role.viewer)
-    old = sessions.start(cursor, "ada", "10.0.0.1")
+    sessions.start(cursor, "ada", "10.0.0.1")
+    sessions.new_api_token(cursor, "ada", 1)
+    sessions.remember_browser(cursor, "ada")
+    throttling_of("ada", cursor)
     cursor.execute("UPDATE dedp_sign_in.sessions SET used_at = now() - interval '13 hours'")
-    assert sessions.user_of(cursor, old) is None
-    new = sessions.start(cursor, "ada", "10.0.0.1")
-    assert sessions.user_of(cursor, new) == users.User("ada", Role.viewer)
-    cursor.execute("SELECT count(*) FROM dedp_sign_in.sessions")
-    assert cursor.fetchall() == [(1,)]
+    cursor.execute("UPDATE dedp_sign_in.api_tokens SET expires_at = now() - interval '1 s'")
+    cursor.execute("UPDATE dedp_sign_in.known_browsers SET created_at = now() - interval '181 days'")
+    cursor.execute("UPDATE dedp_sign_in.wrong_passwords SET at = now() - interval '2 hours'")
+    kept = sessions.start(cursor, "ada", "10.0.0.1"), sessions.new_api_token(cursor, "ada", None)
+    throttling_of("bob", cursor)
+    before = counts(cursor)
+    sessions.forget(cursor)
+    assert before == {"sessions": 2, "api_tokens": 2, "known_browsers": 1, "wrong_passwords": 4}
+    assert counts(cursor) == {"sessions": 1, "api_tokens": 1, "known_browsers": 0, "wrong_passwords": 2}
+    assert sessions.user_of(cursor, kept[0]) == sessions.user_of_api_token(cursor, kept[1])
+
+
+def throttling_of(name: str, cursor: Cursor) -> None:
+    assert Attempts().user_of(cursor, name, "wrong", throttling.buckets(name, f"address of {name}", None)) is None
+
+
+def counts(cursor: Cursor) -> dict[str, int]:
+    found = {}
+    for table in ("sessions", "api_tokens", "known_browsers", "wrong_passwords"):
+        cursor.execute(f"SELECT count(*) FROM dedp_sign_in.{table}")
+        ((found[table],),) = cursor.fetchall()
+    return found
+
+
+def test_a_name_that_differs_in_capitals_alone_is_taken(cursor: Cursor) -> None:
+    users.add(cursor, "Ada", "a good password", Role.viewer)
+    with pytest.raises(UserError, match="there is a user ada already, perhaps with other capitals"):
+        users.add(cursor, "ada", "a good password", Role.admin)
+    assert users.names(cursor) == ["Ada"]
+
+
+def test_the_log_loses_what_is_older_than_somebody_says_and_nothing_else(cursor: Cursor) -> None:
+    for days in (400, 364, 0):
+        audit.record(cursor, "ada", "admin", "10.0.0.1", f"{days} days ago", {}, "done")
+        cursor.execute(
+            "UPDATE dedp_sign_in.audit SET at = now() - make_interval(days => %s) WHERE action = %s",
+            [days, f"{days} days ago"],
+        )
+    assert audit.delete_older_than(cursor, 365) == 1
+    assert [entry.action for entry in audit.entries(cursor)] == ["0 days ago", "364 days ago"]
+
+
+def test_who_uses_the_commands_is_in_the_log_also_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as any user."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321)
+    assert cli._operator() == "uid 54321"
 
 
 def test_the_web_server_goes_on_when_its_connections_were_lost(empty_dsn: str) -> None:
@@ -169,3 +215,22 @@ def test_the_log_is_shown_as_a_table(command: Callable[..., str], empty_dsn: str
     assert ended.split()[-2:] == ["runId=run", "1"]
     assert " ? " in ended
     assert command("audit", "--user", "bob") == "There are no such entries.\n"
+    with connected(empty_dsn) as cursor:
+        audit.record(cursor, "eve", "launcher", "10.0.0.1", "launchRun", {"partitionKey": "\x1b]0;\x07\n2024"}, "done")
+    told = command("audit", "--user", "eve")
+    assert "\x1b" not in told
+    assert told.splitlines()[1].endswith(r"partitionKey=\x1b]0;\x07\n2024")
+    with connected(empty_dsn) as cursor:
+        cursor.execute("UPDATE dedp_sign_in.audit SET at = now() - interval '400 days' WHERE user_name = 'eve'")
+    assert "goes with no other option" in usage("audit", "--delete-older-than", "365", "--user", "eve")
+    assert "is not in the range" in usage("audit", "--delete-older-than", "7")
+    assert command("audit", "--delete-older-than", "365") == "1 entry deleted.\n"
+    assert command("audit", "--delete-older-than", "365") == "0 entries deleted.\n"
+    latest = [json.loads(line) for line in command("audit", "--json", "--limit", "2").splitlines()]
+    assert [entry["about"] for entry in latest] == [{"entries": number, "older_than_days": 365} for number in (0, 1)]
+
+
+def usage(*words: str) -> str:
+    done = run_dedp(*words)
+    assert done.returncode == 2
+    return done.stderr

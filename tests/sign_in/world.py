@@ -16,8 +16,12 @@ def orders() -> None:
     """An asset with dynamic partitions."""
 
 
+class Words(dg.Config):
+    word: str = ""
+
+
 @dg.op
-def work() -> None:
+def work(config: Words) -> None:
     """Nothing."""
 
 
