@@ -32,7 +32,7 @@ class FileNotifier:
 
     def send(self, notification: Notification) -> None:
         """Append the message as one line. Raises NotificationNotSent if the file cannot be written."""
-        line = json.dumps(asdict(notification), ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(asdict(notification), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a+b") as file:
