@@ -48,7 +48,9 @@ def blind(context):
 def once(context):
     return dg.RunRequest(run_key="once", asset_selection=[ebb.key])
 
-@dg.sensor(job=work, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    name="locked_out", job=work, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+)
 @reporting_tick
 def locked_out(context, report):
     raise PermanentError("the beach can't be read; give us access")

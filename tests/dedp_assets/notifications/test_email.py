@@ -181,7 +181,7 @@ def test_a_server_that_hangs_is_an_error_that_may_pass(greeting: bytes) -> None:
 
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        greeter = threading.Thread(target=greet)
+        greeter = threading.Thread(target=greet, daemon=True)
         greeter.start()
         url = f"smtp://127.0.0.1:{server.getsockname()[1]}?from=a@example.org&to=b@example.org"
         with pytest.raises(NotificationNotSent, match="no answer"):
