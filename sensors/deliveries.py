@@ -148,7 +148,7 @@ def _plan(
     new_names, told = told_once(found.useless, cursor.told)
     if new_names:
         notes.append(f"not taken: {some_of(new_names)}")
-    notes += map(ErrorNote, found.problems)
+    notes += found.problems
     closed, closed_until = closed_windows(cursor.closed, now.replace(tzinfo=None), pipeline.window_closes)
     new = [*_never_copied(pipeline, found), *folders.glance(root, found.days, GLANCES_PER_TICK)]
     keys, turn = folders_to_scan(found.days, new, closed, cursor, today)
