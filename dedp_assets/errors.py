@@ -12,9 +12,11 @@ class DedpError(Exception):
     Attributes:
         may_pass: whether the same work may succeed later, although nobody has changed anything. Only such work is
             repeated by a retry policy.
+        is_a_wait: whether it only says that something is not there yet. A sensor that waits for it is in order.
     """
 
     may_pass: bool
+    is_a_wait: bool = False
 
 
 class PermanentError(DedpError):
@@ -34,3 +36,13 @@ class SettingError(PermanentError):
 
     The message names the variable and what it expects. It also has the value, unless that may be a secret.
     """
+
+
+# What each error begins with in the message of a tick. The alerts look for it.
+TICK_ERROR = "error: "
+
+
+class ErrorNote(str):
+    """A note of a tick that is an error: somebody may have to act. The other notes say what waits, or what was done."""
+
+    __slots__ = ()

@@ -14,7 +14,7 @@ from typing import Any
 
 import dagster as dg
 
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, ErrorNote
 from dedp_assets.landing.deliveries import (
     GLANCES_PER_TICK,
     READY,
@@ -35,7 +35,7 @@ from dedp_assets.landing.versions import FileVersion
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import AHEAD_OF_BACKFILLS, runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
-from sensors.ticks import TickReport, reporting_tick, some_of
+from sensors.ticks import TickReport, errors_first, reporting_tick, some_of
 
 # What a tick says of more is too long to read.
 MAX_NOTES = 20
@@ -122,7 +122,7 @@ def delivery_sensor(
             report.notes.append(f"{problem}; all folders are scanned again")
         plan = _plan(context, pipeline, folders, cursor, now, max_runs, report.notes)
         report.run_requests = [_run_request(pipeline, request) for request in plan.requests]
-        report.notes += plan.notes[:MAX_NOTES]
+        report.notes += errors_first(plan.notes)[:MAX_NOTES]
         if len(plan.notes) > MAX_NOTES:
             report.notes.append(f"and {len(plan.notes) - MAX_NOTES:,} more")
         following = _notified(context, pipeline, plan.cursor, now.timestamp(), report.notes)
@@ -211,7 +211,7 @@ def _notified(
         try:
             pipeline.notify(context, key)
         except DedpError as error:
-            notes.append(str(error))
+            notes.append(ErrorNote(error))
             if error.may_pass:
                 # Whoever does not answer may take a minute over it, and meanwhile no delivery is seen.
                 cursor = replace(cursor, notify_due=now + NOTIFY_PAUSE_SECONDS)

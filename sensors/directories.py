@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, ErrorNote
 from dedp_assets.landing.arrivals import (
     MAX_FILES_PER_RUN,
     MAX_NOTES,
@@ -41,7 +41,7 @@ from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
-from sensors.ticks import TickReport, counted, noting_errors, reporting_tick
+from sensors.ticks import TickReport, counted, errors_first, noting_errors, reporting_tick
 
 # A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
 MAX_READ_BYTES = 64 << 20
@@ -168,7 +168,7 @@ def directory_sensor(
         if problem:
             report.notes.append(f"{problem}; all directories are compared with the ledger again")
         watched = pipeline.watched()
-        report.notes += watched.problems
+        report.notes += map(ErrorNote, watched.problems)
         due = directories_to_scan(watched.directories, cursor, now)
         hint: Collection[Path | ObjectFolder] = ()
         with noting_errors(report.notes):
@@ -190,7 +190,7 @@ def directory_sensor(
             # Those that are there already stay as they are.
             report.new_partitions = [pipeline.partitions.build_add_request(clients)]
         report.run_requests = [_run_request(pipeline, run) for run in runs]
-        report.notes += plan.notes[:MAX_NOTES]
+        report.notes += errors_first(plan.notes)[:MAX_NOTES]
         following = _notified(context, pipeline, plan, now, report.notes)
         report.asset_events += _timeout_check(pipeline, watched.directories, following, cursor)
         if not report.notes:
@@ -326,7 +326,7 @@ def _notified(
         try:
             pipeline.notify(context, silent)
         except DedpError as error:
-            notes.append(str(error))
+            notes.append(ErrorNote(error))
             if error.may_pass:
                 # Whoever does not answer may take a minute over it, and meanwhile no file is seen.
                 cursor = replace(cursor, notify_due=now + NOTIFY_PAUSE_SECONDS)

@@ -1,12 +1,13 @@
 """What a sensor's tick hands to Dagster, also when it meets an error that we can name."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import dagster as dg
 
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import TICK_ERROR, DedpError, ErrorNote
 from dedp_assets.wording import counted as counted
 
 # A tick message that lists every name would be too long to read.
@@ -23,7 +24,8 @@ class TickReport:
         run_requests: the runs to start.
         asset_events: the materializations and the results of checks to record.
         new_partitions: the partitions to add before the runs are requested.
-        notes: what the message of the tick says. In a tick with run requests they go to its log instead.
+        notes: what the message of the tick says; an `ErrorNote` for what somebody may have to mend. In a tick with run
+            requests they go to its log instead.
     """
 
     cursor: str | None
@@ -39,8 +41,9 @@ def noting_errors(notes: list[str]) -> Iterator[None]:
     try:
         yield
     except DedpError as error:
-        if str(error) not in notes:
-            notes.append(str(error))
+        note = str(error) if error.is_a_wait else ErrorNote(error)
+        if note not in notes:
+            notes.append(note)
 
 
 def reporting_tick(
@@ -63,17 +66,27 @@ def reporting_tick(
         if report.run_requests:
             # Dagster shows no message beside run requests, but it keeps the log of the tick.
             for note in report.notes:
-                context.log.info(note)
+                context.log.log(logging.ERROR if isinstance(note, ErrorNote) else logging.INFO, note)
         return dg.SensorResult(
             run_requests=report.run_requests,
             asset_events=report.asset_events,
             dynamic_partitions_requests=report.new_partitions,
             # Dagster shows the message of every tick without run requests. It records the events all the same.
-            skip_reason=None if report.run_requests else "; ".join(report.notes),
+            skip_reason=None if report.run_requests else _message(report.notes),
             cursor=report.cursor,
         )
 
     return tick
+
+
+def _message(notes: Sequence[str]) -> str:
+    """The notes in one line. The alerts look at its beginning, so errors come first."""
+    return "; ".join(f"{TICK_ERROR}{note}" if isinstance(note, ErrorNote) else note for note in errors_first(notes))
+
+
+def errors_first(notes: Sequence[str]) -> list[str]:
+    """The same notes, those that are errors before the others."""
+    return sorted(notes, key=lambda note: not isinstance(note, ErrorNote))
 
 
 def some_of(names: list[str]) -> str:

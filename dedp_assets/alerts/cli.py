@@ -2,12 +2,14 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import click
 
 from dedp_assets import local_stack, settings
-from dedp_assets.notifications.notification import Notification
+from dedp_assets.errors import DedpError
+from dedp_assets.notifications.notification import Notification, Notifier
 
 _TARGETS = "DEDP_ALERTS"
 
@@ -37,12 +39,11 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
     for target in targets:
         notifier_for(target, login, _TARGETS)  # a wrong setting is an error now, and not with the first incident
     if test:
-        for target in targets:
-            notifier_for(target, login, _TARGETS).send(_TEST)
-            click.echo(f"Sent to {address_of(target)}.")
-        return
+        outcomes = [_try(notifier_for(target, login, _TARGETS), address_of(target)) for target in targets]
+        sys.exit(0 if all(outcomes) else 1)
     from dedp_assets.alerts.judging import Limits
     from dedp_assets.alerts.process import World, logging_to_stderr, run
+    from dedp_assets.observability.silence import giving_up_on_silence
 
     limits = Limits(
         daemon=settings.alerts_daemon_seconds(),
@@ -50,9 +51,8 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
         queue=settings.alerts_queue_seconds(),
     )
     with local_stack.environment() as shared:
-        local_stack.create_instance_schema(shared)
         os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
-        with logging_to_stderr(settings.logs_json()):
+        with logging_to_stderr(settings.logs_json()), giving_up_on_silence():
             _log.info("looking every %g s; telling %s", every, ", ".join(map(address_of, targets)))
             run(
                 World(
@@ -65,7 +65,19 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
                     settings.ui_url(),
                 ),
                 every,
+                lambda: local_stack.create_instance_schema(shared),
             )
+
+
+def _try(notifier: Notifier, address: str) -> bool:
+    """Send a test message, and say whether it was taken. The next target has to be tried in any case."""
+    try:
+        notifier.send(_TEST)
+    except DedpError as error:
+        click.echo(f"Not sent to {address}: {error}", err=True)
+        return False
+    click.echo(f"Sent to {address}.")
+    return True
 
 
 _TEST = Notification(

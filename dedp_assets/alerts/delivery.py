@@ -19,7 +19,7 @@ _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtext('dedp alerts: ' || %s))"
 _UNLOCK = "SELECT pg_advisory_unlock(hashtext('dedp alerts: ' || %s))"
 
 
-def deliver(connection: Connection, targets: Sequence[str], notifier_for: Callable[[str], Notifier]) -> list[DedpError]:
+def deliver(connection: Connection, targets: Sequence[str], notifier_for: Callable[[str], Notifier]) -> list[str]:
     """Send the messages that wait. A target that does not answer does not hold up the others.
 
     Args:
@@ -31,7 +31,7 @@ def deliver(connection: Connection, targets: Sequence[str], notifier_for: Callab
         Why messages could not be sent. They stay, and are sent again.
     """
     readdress(connection, targets)
-    problems: list[DedpError] = []
+    problems: list[str] = []
     for target in targets:
         with _alone_with(connection, target) as is_alone:
             if is_alone:
@@ -39,20 +39,26 @@ def deliver(connection: Connection, targets: Sequence[str], notifier_for: Callab
     return problems
 
 
-def _deliver_to(connection: Connection, target: str, notifier_for: Callable[[str], Notifier]) -> Iterator[DedpError]:
+def _deliver_to(connection: Connection, target: str, notifier_for: Callable[[str], Notifier]) -> Iterator[str]:
     for number, notification in waiting_for(connection, target):
         try:
             notifier_for(target).send(notification)
         except NotificationNotSent as error:
             # The others would fail, too, and each is tried for many seconds.
             record_not_sent(connection, number, target, str(error), pause=0)
-            yield error
+            yield str(error)
             return
-        except DedpError as error:
-            record_not_sent(connection, number, target, str(error), REFUSED_PAUSE_SECONDS)
-            yield error
+        except Exception as error:
+            # Also a fault of ours, which one message may trigger again and again: the others have to arrive.
+            record_not_sent(connection, number, target, shown(error), REFUSED_PAUSE_SECONDS)
+            yield shown(error)
         else:
             record_sent(connection, number, target)
+
+
+def shown(error: Exception) -> str:
+    """The text of an error; of one that we can't name only its kind, because its text may have a token in it."""
+    return str(error) if isinstance(error, DedpError) else f"the message could not be sent ({type(error).__name__})"
 
 
 @contextmanager

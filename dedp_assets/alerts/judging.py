@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 from dedp_assets.alerts.incidents import Problem
 from dedp_assets.observability.accounts import Rows
-from dedp_assets.observability.dagster_tables import TICKS, FailedRun, Heartbeat, RunUnderWay, Tick
+from dedp_assets.observability.dagster_tables import FailedRun, Heartbeat, RunUnderWay, Tick
 from dedp_assets.wording import counted, duration, printable
 
 # The key of the problem that the daemon, or a part of it, has stopped.
 DAEMON = "daemon"
+
+# So many ticks in a row are a problem; one alone may be an accident.
+_TICKS_IN_A_ROW = 3
+# A sensor that names an error goes on by itself: a server that is restarted or a mount that is slow is nobody's work.
+_TICK_ERROR_SECONDS = 300.0
 
 
 class Limits(NamedTuple):
@@ -174,19 +179,40 @@ def too_long(runs: Sequence[RunUnderWay], limits: Limits) -> Iterator[Problem]:
 
 
 def failing_ticks(instigators: Iterable[Instigator]) -> Iterator[Problem]:
-    """Sensors and schedules whose last ticks have all failed."""
+    """Sensors and schedules whose last ticks have all failed, and sensors whose last messages all name an error."""
     for each in instigators:
-        have_failed = len(each.ticks) == TICKS and all(tick.status == "FAILURE" for tick in each.ticks)
-        if have_failed and is_evaluated(each.ticks):
+        if not is_evaluated(each.ticks):
+            continue
+        last = each.ticks[:_TICKS_IN_A_ROW]
+        # Dagster keeps no message of a tick that starts runs: nobody knows whether it met an error.
+        with_message = [tick for tick in each.ticks if tick.status != "SUCCESS"][:_TICKS_IN_A_ROW]
+        if len(last) == _TICKS_IN_A_ROW and all(tick.status == "FAILURE" for tick in last):
             yield Problem(
                 f"tick/{each.location}/{each.name}",
                 "tick",
                 f"tick/{each.location}/{each.name}",
                 f"The {each.kind} {each.name} keeps failing",
-                f"The last {TICKS} ticks of {each.name} in {each.location} have failed: "
+                f"The last {_TICKS_IN_A_ROW} ticks of {each.name} in {each.location} have failed: "
                 f"{_short(each.ticks[0].message)}",
                 f"See its ticks in the UI (Automation, {each.name}). Nothing is started by it until it is mended.",
             )
+        elif len(with_message) == _TICKS_IN_A_ROW and _say_an_error(with_message):
+            yield Problem(
+                f"tick/{each.location}/{each.name}",
+                "tick",
+                f"tick/{each.location}/{each.name}",
+                f"The {each.kind} {each.name} reports an error",
+                f"The ticks of {each.name} in {each.location} say: {_short(with_message[0].message)}",
+                f"Mend what the error names. What it does not concern goes on, and each tick of {each.name} tries the "
+                f"rest again: see them in the UI (Automation, {each.name}).",
+                "warning",
+                wait=_TICK_ERROR_SECONDS,
+            )
+
+
+def _say_an_error(ticks: Sequence[Tick]) -> bool:
+    is_wrong = (tick.reports_error or tick.status == "FAILURE" for tick in ticks)
+    return all(is_wrong) and any(tick.reports_error for tick in ticks)
 
 
 def reconciled_in_vain(instigators: Iterable[Instigator], limits: Limits) -> Iterator[Problem]:

@@ -1,21 +1,17 @@
 """Reads the state of the whole system, as far as it can be read, and finds what is wrong in it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dagster as dg
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
-from dagster._core.workspace.load import location_origins_from_yaml_paths
-from dagster._serdes import deserialize_value
-from dagster_shared.error import SerializableErrorInfo
 from psycopg2 import InterfaceError, OperationalError
 from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.alerts import judging
+from dedp_assets.alerts._dagster import broken_locations, freshness, instigators_that_are_on
 from dedp_assets.alerts.incidents import Incident, Problem
 from dedp_assets.alerts.judging import Instigator, Limits
 from dedp_assets.errors import DedpError
@@ -23,7 +19,6 @@ from dedp_assets.observability import dagster_tables
 from dedp_assets.observability.accounts import rows_by_pipeline
 
 _HOUR = 3600.0
-_ASK_SECONDS = 20.0
 
 
 class Seen(NamedTuple):
@@ -101,48 +96,8 @@ def _failed(dagster: Connection, incidents: Mapping[str, Incident]) -> Iterable[
 
 def active_instigators(instance: dg.DagsterInstance, dagster: Connection) -> list[Instigator]:
     """The sensors and schedules that are on, with their last ticks."""
-    states = [state for state in instance.all_instigator_state() if state.status.value != "STOPPED"]
-    ticks = dagster_tables.last_ticks(dagster, [state.selector_id for state in states])
+    on = list(instigators_that_are_on(instance))
+    ticks = dagster_tables.last_ticks(dagster, [each.selector_id for each in on])
     return [
-        Instigator(
-            state.origin.repository_origin.code_location_origin.location_name,
-            state.name,
-            "schedule" if state.instigator_type.value == "SCHEDULE" else "sensor",
-            ticks.get(state.selector_id, []),
-            getattr(state.instigator_data, "cursor", None),
-        )
-        for state in states
+        Instigator(each.location, each.name, each.kind, ticks.get(each.selector_id, []), each.cursor) for each in on
     ]
-
-
-def freshness(instance: dg.DagsterInstance) -> dict[str, str]:
-    """The state of each asset that has a freshness policy, as Dagster's freshness daemon has found it."""
-    records = instance.event_log_storage.get_freshness_state_records(instance.all_asset_keys())
-    return {
-        key.to_user_string(): record.freshness_state.value
-        for key, record in records.items()
-        if record.freshness_state.value != "NOT_APPLICABLE"
-    }
-
-
-def broken_locations(workspace: Path) -> dict[str, str]:
-    """Why code locations can't be loaded, by location. Only locations with a code server are asked."""
-    origins = [
-        origin
-        for origin in location_origins_from_yaml_paths([str(workspace)])
-        if isinstance(origin, GrpcServerCodeLocationOrigin)
-    ]
-    if not origins:
-        return {}
-    with ThreadPoolExecutor(max_workers=len(origins)) as asking:
-        errors = asking.map(_error_of, origins)
-        return {origin.location_name: error for origin, error in zip(origins, errors, strict=True) if error is not None}
-
-
-def _error_of(origin: GrpcServerCodeLocationOrigin) -> str | None:
-    try:
-        client: Any = origin.create_client()
-        answer = deserialize_value(client.list_repositories())
-    except Exception as error:  # gRPC's, or Dagster's own around them
-        return f"its code server does not answer ({type(error).__name__})"
-    return answer.message if isinstance(answer, SerializableErrorInfo) else None

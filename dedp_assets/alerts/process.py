@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.alerts.delivery import deliver
+from dedp_assets.alerts.delivery import deliver, shown
 from dedp_assets.alerts.incidents import Decision, Incident, Message, Problem, decide
 from dedp_assets.alerts.judging import Limits
 from dedp_assets.alerts.observing import observe
@@ -61,8 +61,14 @@ class Outage:
     waiting: list[tuple[str, Message]] = field(default_factory=list)
 
 
-def run(world: World, every: float) -> None:
-    """Look, for ever. `every`: how often, in s."""
+def run(world: World, every: float, prepare: Callable[[], None] = lambda: None) -> None:
+    """Look, for ever.
+
+    Args:
+        world: What to look at, and where to tell of it.
+        every: How often, in s.
+        prepare: Makes what Dagster's instance needs, once PostgreSQL answers.
+    """
     with ExitStack() as open_instances:
         instances: list[dg.DagsterInstance] = []
         outage = Outage()
@@ -71,6 +77,7 @@ def run(world: World, every: float) -> None:
             try:
                 if not instances:
                     with connect(world.dsn):  # Dagster would try for a minute, and say it in many lines
+                        prepare()
                         instances.append(open_instances.enter_context(dg.DagsterInstance.get()))
                 look_once(world, instances[0])
                 tell_of_outage(world, outage, None, time.time())
@@ -106,8 +113,8 @@ def look_once(world: World, instance: dg.DagsterInstance) -> Decision:
         )
         for message in decision.messages:
             _log.info("%s (%s)", message.subject, message.key)
-        for error in deliver(database, world.targets, world.notifier_for):
-            _log.error("%s", error)
+        for problem in deliver(database, world.targets, world.notifier_for):
+            _log.error("%s", problem)
     return decision
 
 
@@ -149,8 +156,8 @@ def _not_sent(world: World, waiting: Sequence[tuple[str, Message]]) -> Iterator[
             world.notifier_for(target).send(
                 Notification(message.key, message.subject, message.text, None, message.severity)
             )
-        except DedpError as error:
-            _log.error("%s", error)
+        except Exception as error:
+            _log.error("%s", shown(error))
             yield target, message
 
 

@@ -26,6 +26,8 @@ class TableProblem(DedpError):
 class TableMissing(TableProblem, PermanentError):
     """There is no Delta table at this place."""
 
+    is_a_wait = True
+
 
 class UnsupportedTable(TableProblem, PermanentError):
     """The table needs more of its reader than we can do. Its Parquet files, read one by one, would give wrong rows."""

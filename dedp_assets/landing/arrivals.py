@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from dedp_assets.errors import ErrorNote
 from dedp_assets.landing.directories import NOTHING, UNCHANGED, Directory, ObjectFolder, Scan, digest_of, shown_name
 from dedp_assets.landing.versions import FileVersion
 
@@ -378,7 +379,7 @@ class _Tick:
         client, key = directory.client, directory.key
         if client in self._before.failing:
             self.failing[client] = self._before.failing[client]
-            self.notes.append(self.failing[client].problem)
+            self.notes.append(ErrorNote(self.failing[client].problem))
         if client in self._before.waiting:
             self.waiting[client] = dict(self._before.waiting[client])
         if key in self._before.compared:
@@ -393,7 +394,7 @@ class _Tick:
         since = before.since if before else now
         self.failing[directory.client] = Failing(problem, since, tries, now + pause * _jitter(directory.client, tries))
         if not before or before.problem != problem:
-            self.notes.append(problem)
+            self.notes.append(ErrorNote(problem))
 
     def compare(self, directory: Directory, scan: Scan, compared: Collection[str], known: Mapping[str, Known]) -> None:
         """The directory was scanned: tell the files that are new from those that are in the ledger."""

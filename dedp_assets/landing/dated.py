@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dedp_assets.days import day_of
+from dedp_assets.errors import ErrorNote
 from dedp_assets.landing.links import LEADS_OUT, leads_out
 from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
 
@@ -49,7 +50,7 @@ class Listing:
 
     Attributes:
         files: The version of each file, by its day; UNDATED for the undated file.
-        problems: What is wrong in the folder, a sentence each.
+        problems: What is wrong in the folder, a sentence each. An `ErrorNote` for what keeps a day from being loaded.
         unusable: Days whose own file can't be read. They must not take the undated file.
         folders: The names in it that are days, with a file in the folder or without one.
     """
@@ -70,7 +71,7 @@ def scan_landing(landing: DatedFolder) -> Listing:
         return listing
     except OSError as error:
         _add(listing, UNDATED, landing)
-        listing.problems.append(f"{folder} can't be read: {error.strerror}")
+        listing.problems.append(ErrorNote(f"{folder} can't be read: {error.strerror}"))
         return listing
     if not _add(listing, UNDATED, landing):
         listing.problems.extend(_misnamed(landing, UNDATED, entries))
@@ -108,7 +109,7 @@ def _add(listing: Listing, day: str, landing: DatedFolder) -> bool:
             problem = "can't be read: Permission denied"
         else:
             return False  # it has just been deleted
-    listing.problems.append(f"{landing.name_of(day)} {problem}")
+    listing.problems.append(ErrorNote(f"{landing.name_of(day)} {problem}"))
     listing.unusable.add(day)
     return True
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dedp_assets.errors import ErrorNote
 from dedp_assets.landing.deliveries import MARKER, Key, directory_of, in_turn, is_day
 from dedp_assets.landing.directories import NOTHING, Directory, Scan, Scanner
 
@@ -140,7 +141,7 @@ class DeliveryFolders:
             self._listings.pop(path, None)  # a supplier who has never delivered
         except OSError as error:
             self._listings.pop(path, None)  # to be listed as new when it answers again
-            return Scan(failure=f"{path} can't be read: {error.strerror}")
+            return Scan(failure=ErrorNote(f"{path} can't be read: {error.strerror}"))
         return NOTHING
 
 

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 from zlib import crc32
 
+from dedp_assets.errors import ErrorNote
 from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
 
 # When a file counts as complete:
@@ -114,7 +115,7 @@ class Scan(NamedTuple):
         files: The version of each file whose name matches a pattern, by name.
         markers: When each marker was changed last, in ns since the epoch, by name.
         problems: What is wrong with single files, in words.
-        failure: Why the directory could not be scanned, in words, or "".
+        failure: Why the directory could not be scanned, in words, or "". An `ErrorNote`, unless it just is not there.
     """
 
     files: Mapping[str, FileVersion] = MappingProxyType({})
@@ -155,7 +156,7 @@ def scan_directory(directory: Directory) -> Scan:
     except FileNotFoundError:
         return Scan(failure=f"{directory.path} does not exist")
     except OSError as error:
-        return Scan(failure=f"{directory.path} can't be read: {error.strerror}")
+        return Scan(failure=ErrorNote(f"{directory.path} can't be read: {error.strerror}"))
 
 
 def _listed(directory: Directory, folder: Path, entries: Iterable[os.DirEntry[str]]) -> Scan:
@@ -288,7 +289,7 @@ class Scanner:
     def _does_not_answer(self, directory: Directory) -> Scan:
         where = "store" if isinstance(directory.path, ObjectFolder) else "mount"
         seconds = self._patience_with(directory)
-        return Scan(failure=f"{directory.path} has not answered for {seconds:g} s; is its {where} alive?")
+        return Scan(failure=ErrorNote(f"{directory.path} has not answered for {seconds:g} s; is its {where} alive?"))
 
     def _patience_with(self, directory: Directory) -> float:
         return self._patience_seconds * (5 if isinstance(directory.path, ObjectFolder) else 1)

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, ErrorNote
 from dedp_assets.landing.copies import CopyRecord, named_storage_errors, replacing
 from dedp_assets.landing.copying import CopiedFile, NotCopied, StillBeingWritten, private_draft, sync_folder
 from dedp_assets.landing.directories import NOTHING, Directory, ObjectFolder, Scan, scan_directory
@@ -53,7 +53,7 @@ class AnyFolders:
         try:
             found = remembered.objects(directory)
         except DedpError as error:
-            return Scan(failure=str(error))
+            return Scan(failure=ErrorNote(error))
         return _scan_of(directory, found)
 
 

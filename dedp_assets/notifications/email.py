@@ -15,7 +15,6 @@ from dedp_assets.errors import SettingError
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused
 from dedp_assets.wording import printable
 
-_TIMEOUT_SECONDS = 20
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"[^\s@,<>\"]+@[^\s@,<>\"]+")
 _EXPECTED = "expected smtp://host:port?from=dedp@example.org&to=ops@example.org,night@example.org, or smtps://..."
@@ -38,14 +37,21 @@ class EmailNotifier:
         target: `smtp://host:port?from=...&to=...`, or `smtps://`. Several recipients are separated by commas.
         login: the user at the server, and the password; None if it asks nobody.
         tls: whom to trust; by default the certificates of this machine.
+        timeout_seconds: how long to wait for a connection, and for each answer.
 
     Raises:
         SettingError: `target` is not such a URL, or has a password in it.
     """
 
-    def __init__(self, target: str, login: tuple[str, str] | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        login: tuple[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout_seconds: float = 20,
+    ) -> None:
         self._server, self._sender, self._recipients = _parsed(target)
-        self._login, self._tls = login, tls
+        self._login, self._tls, self._timeout = login, tls, timeout_seconds
 
     def send(self, notification: Notification) -> None:
         """Hand the message to the server."""
@@ -81,10 +87,10 @@ class EmailNotifier:
         tls = self._tls or ssl.create_default_context()
         if self._server.encrypts_at_once:
             connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                self._server.host, self._server.port, timeout=_TIMEOUT_SECONDS, context=tls
+                self._server.host, self._server.port, timeout=self._timeout, context=tls
             )
         else:
-            connection = smtplib.SMTP(self._server.host, self._server.port, timeout=_TIMEOUT_SECONDS)
+            connection = smtplib.SMTP(self._server.host, self._server.port, timeout=self._timeout)
         try:
             connection.ehlo_or_helo_if_needed()
             may_be_open = self._server.host in _THIS_MACHINE and self._login is None
@@ -109,8 +115,9 @@ class EmailNotifier:
         message["Priority"] = _PRIORITIES[notification.severity]
         message["Auto-Submitted"] = "auto-generated"
         link = f"\n\n{notification.link}" if notification.link else ""
-        # A name that is not UTF-8 has lone surrogates.
-        message.set_content(f"{notification.text}{link}\n".encode(errors="backslashreplace").decode())
+        # A name of a file may have bytes that are no text.
+        text = f"{notification.text}{link}\n".encode(errors="backslashreplace").decode()
+        message.set_content(text)
         return message
 
 

@@ -32,7 +32,6 @@ class FileNotifier:
 
     def send(self, notification: Notification) -> None:
         """Append the message as one line. Raises NotificationNotSent if the file cannot be written."""
-        # A name that is not UTF-8 has lone surrogates. JSON has an escape for them.
         line = json.dumps(asdict(notification), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

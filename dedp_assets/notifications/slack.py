@@ -1,5 +1,6 @@
 """A message in the form that Slack's incoming webhooks take. So do those of Mattermost and Discord (`/slack`)."""
 
+import re
 from typing import Any
 
 from dedp_assets.notifications.notification import Notification
@@ -8,19 +9,21 @@ _COLOURS = {"info": "#2eb886", "warning": "#daa038", "error": "#a30200"}
 
 # Slack cuts a longer text off, or refuses it.
 _LONGEST_TEXT = 3000
+_LONGEST_SUBJECT = 300
+
+# Mattermost and Discord take these words for mentions wherever they stand.
+_EVERYBODY = re.compile(r"@(?=(all|channel|everyone|here)\b)", re.IGNORECASE)
 
 
 def slack_payload(notification: Notification) -> dict[str, Any]:
     """Write a message as the body of a request. The attachment's footer has the key: Slack does not look at it."""
-    subject, text = _escaped(notification.subject), _escaped(notification.text)
-    if len(text) > _LONGEST_TEXT:
-        text = text[: _LONGEST_TEXT - 1] + "…"
+    subject = _escaped(notification.subject, _LONGEST_SUBJECT)
     attachment = {
         "color": _COLOURS[notification.severity],
         "title": subject,
-        "text": text,
+        "text": _escaped(notification.text, _LONGEST_TEXT),
         "fallback": subject,
-        "footer": _escaped(notification.key),
+        "footer": _escaped(notification.key, _LONGEST_SUBJECT),
         "mrkdwn_in": [],
     }
     if notification.link:
@@ -28,9 +31,8 @@ def slack_payload(notification: Notification) -> dict[str, Any]:
     return {"text": subject, "attachments": [attachment]}
 
 
-def _escaped(text: str) -> str:
-    """Without what would be taken for a link or a mention: names of files and partitions are chosen by others.
-
-    Slack calls people by `<!channel>`; Mattermost and Discord by `@channel`, but not with a space of no width in it.
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b")
+def _escaped(text: str, longest: int) -> str:
+    """Without what would become a link or a mention: names of files and partitions are chosen by others."""
+    text = _EVERYBODY.sub("@\u200b", text)
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped if len(escaped) <= longest else escaped[: longest - 1] + "…"

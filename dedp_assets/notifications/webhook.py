@@ -64,7 +64,7 @@ class WebhookNotifier:
         """POST the message, several times if need be."""
         what = f"the notification {notification.key} to {self._host}"
         # A header takes ASCII only; such a key is left unchanged.
-        headers = {"Idempotency-Key": quote(notification.key, safe="!#$&'()*+,/:;=?@[] ")}
+        headers = {"Idempotency-Key": quote(notification.key, safe="!#$&'()*+,/:;=?@[] ", errors="backslashreplace")}
         with requests.Session() as session, _without_in_logs(self._secret):
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=self._retries))

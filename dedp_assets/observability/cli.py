@@ -21,6 +21,7 @@ from dedp_assets import local_stack, settings
 from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.observability import doctor as checks
 from dedp_assets.observability.doctor import Finding
+from dedp_assets.observability.silence import giving_up_on_silence
 from dedp_assets.servers_from_settings import database_dsn
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _MARKS = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "broken": ("broken ", "red")}
 _DAEMON_SECONDS = 180.0
+# A server that says nothing for so long is broken: somebody waits for the answer.
+_SILENT_SECONDS = 20.0
 
 
 @click.command()
@@ -120,6 +123,7 @@ def _database(workspace: Path | None, is_up: bool) -> Iterator[Finding]:
 
     with ExitStack() as cleanup:
         shared = cleanup.enter_context(local_stack.environment())
+        cleanup.enter_context(giving_up_on_silence(_SILENT_SECONDS))
         connection = cleanup.enter_context(connect(shared["DEDP_POSTGRES_DSN"]))
         yield from checks.server(connection)
         yield from checks.clock(connection)
@@ -146,7 +150,7 @@ def _database(workspace: Path | None, is_up: bool) -> Iterator[Finding]:
         )
         served = workspace or settings.home() / "run" / "workspace.yaml"
         if served.exists() and (is_up or workspace is not None):
-            from dedp_assets.alerts.observing import broken_locations
+            from dedp_assets.alerts._dagster import broken_locations
 
             number = len(yaml.safe_load(served.read_text(encoding="utf-8"))["load_from"])
             yield from checks.locations(broken_locations(served), number)
@@ -234,13 +238,15 @@ def metrics(serve: bool, host: str, port: int) -> None:
 
     dsn = database_dsn()
     if not serve:
-        click.echo(generate_latest(registry_of(Figures(lambda: all_metrics(dsn)))).decode(), nl=False)
+        with giving_up_on_silence():
+            click.echo(generate_latest(registry_of(Figures(lambda: all_metrics(dsn)))).decode(), nl=False)
         return
     figures = Figures(lambda: all_metrics(dsn), lambda: iter([database_is_up(False)]))
     thread = serve_on(registry_of(figures), host, port)
     click.echo(f"The figures are on http://{host}:{port}/metrics.", err=True)
-    while thread.is_alive():
-        thread.join(1)
+    with giving_up_on_silence():
+        while thread.is_alive():
+            thread.join(1)
 
 
 @click.command()
@@ -260,7 +266,7 @@ def logs(since: float, follow: bool) -> None:
     place: run_logs.Place | None = None
     while True:
         try:
-            with connected_to_dagster(storage) as dagster:
+            with giving_up_on_silence(), connected_to_dagster(storage) as dagster:
                 place = place or run_logs.place_before(dagster, since)
                 while True:
                     lines, place = run_logs.read_on(dagster, place)
@@ -301,7 +307,7 @@ def traces(since: float, every: float, once: bool) -> None:
     sender = Sender(OTLPSpanExporter(), time.time() - since)
     while True:
         try:
-            with connected_to_dagster(storage) as dagster:
+            with giving_up_on_silence(), connected_to_dagster(storage) as dagster:
                 while sent := sender.send(dagster):
                     click.echo(f"{sent} traces sent", err=True)
         except DatabaseUnavailable as error:
@@ -331,5 +337,6 @@ def all_metrics(dsn: str) -> "Iterator[Metric]":
         overview = read_overview(connection)
         arrivals = {window: read_arrivals(connection, seconds) for window, seconds in WINDOWS.items()}
         yield from upload_metrics(overview, arrivals)
-    with connected_to_dagster(_storage(dsn)) as dagster:
-        yield from system_metrics.of_dagster(dagster)
+        with connected_to_dagster(_storage(dsn)) as dagster:
+            yield from system_metrics.of_dagster(dagster)
+            yield from system_metrics.latencies(connection, dagster)

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
+from dedp_assets.errors import TICK_ERROR
 from dedp_assets.resources.postgres import named_database_errors
 
 # Failures that are older are not looked at, unless an incident is about them.
 FAILURES_DAYS = 7
 _MOST_FAILURES = 2000
-# How many of the latest ticks of a sensor are looked at.
-TICKS = 3
+# How many of the latest ticks of a sensor are looked at. One that is under way has no result yet.
+TICKS = 6
 
 _HEARTBEATS = """
     SELECT daemon_type, extract(epoch FROM now()) - extract(epoch FROM "timestamp"), body
@@ -108,7 +109,7 @@ _TICKS = f"""
     CROSS JOIN LATERAL (
         SELECT status, "timestamp", tick_body
         FROM job_ticks
-        WHERE job_ticks.selector_id = asked.selector_id
+        WHERE job_ticks.selector_id = asked.selector_id AND status <> 'STARTED'
         ORDER BY "timestamp" DESC
         LIMIT {TICKS}
     ) AS tick
@@ -163,11 +164,16 @@ class RunUnderWay(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A tick of a sensor or a schedule. `message`: its error, or why it was skipped."""
+    """A tick of a sensor or a schedule that has ended. `message`: its error, or why it was skipped."""
 
     status: str
     age: float
     message: str
+
+    @property
+    def reports_error(self) -> bool:
+        """Whether it has not failed, and says in its message that something is wrong."""
+        return self.status == "SKIPPED" and self.message.startswith(TICK_ERROR)
 
 
 @contextmanager
@@ -262,13 +268,15 @@ def last_ticks(connection: Connection, selector_ids: Sequence[str]) -> dict[str,
     with connection.cursor() as cursor:
         cursor.execute(_TICKS, [list(selector_ids)])
         for selector_id, status, age, body in cursor.fetchall():
-            found.setdefault(selector_id, []).append(Tick(status, float(age), _tick_message(json.loads(body))))
+            found.setdefault(selector_id, []).append(tick_of(status, float(age), body))
     return found
 
 
-def _tick_message(tick: Mapping[str, Any]) -> str:
+def tick_of(status: str, age: float, body: str) -> Tick:
+    """A tick, from its record. `body`: all that Dagster has stored of it, as JSON."""
+    tick: Mapping[str, Any] = json.loads(body)
     data = tick.get("tick_data") or tick
     error = data.get("error") or {}
     while error.get("cause"):
         error = error["cause"]
-    return " ".join((error.get("message") or data.get("skip_reason") or "").split())
+    return Tick(status, age, " ".join((error.get("message") or data.get("skip_reason") or "").split()))

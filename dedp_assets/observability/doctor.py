@@ -19,6 +19,7 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets.errors import DedpError
 from dedp_assets.migrations import Applied, WrongTables, migrations_in, pending
+from dedp_assets.observability.spark_probe import NoAnswer, ask_for_one_row
 from dedp_assets.wording import counted, duration
 
 if TYPE_CHECKING:
@@ -407,8 +408,13 @@ def java(binary: Path) -> Iterator[Finding]:
         yield Finding("ok", f"Java for Spark {_version('pyspark')}: {said[0]}")
 
 
-def spark_server(remote: str) -> Iterator[Finding]:
-    """Whether a Spark Connect server takes connections. `remote`: its URL. A token in it is not shown."""
+def spark_server(remote: str, seconds: float = 60.0) -> Iterator[Finding]:
+    """Whether a Spark Connect server answers a query.
+
+    Args:
+        remote: Its URL. A token in it is not shown.
+        seconds: How long it may take over the query.
+    """
     parts = urlsplit(remote)
     address = parts.hostname or "", parts.port or 15002
     try:
@@ -419,8 +425,19 @@ def spark_server(remote: str) -> Iterator[Finding]:
             f"no Spark Connect server answers at {address[0]}:{address[1]}: {error.strerror or error}",
             "start it, or correct DEDP_SPARK_REMOTE. Without the setting, an embedded server is used",
         )
+        return
+    try:
+        ask_for_one_row(remote, seconds)
+    except NoAnswer as error:
+        yield Finding(
+            "broken",
+            f"what listens at {address[0]}:{address[1]} does no work for Spark Connect: {error}",
+            "correct the token in DEDP_SPARK_REMOTE"
+            if error.is_login
+            else "see the log of the server and its workers, and start it again, or correct DEDP_SPARK_REMOTE",
+        )
     else:
-        yield Finding("ok", f"a Spark Connect server answers at {address[0]}:{address[1]}")
+        yield Finding("ok", f"a Spark Connect server answers a query at {address[0]}:{address[1]}")
 
 
 def alerting(last_look: float | None, undelivered: int, problem: str, *, is_wanted: bool) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.observability.accounts import rows_by_pipeline
-from dedp_assets.observability.dagster_tables import asset_name, heartbeats, runs_under_way
+from dedp_assets.observability.dagster_tables import asset_name, heartbeats, runs_under_way, tick_of
 
 WINDOWS = {"1h": 3600.0, "1d": 86_400.0}
 QUANTILES = (0.5, 0.95)
@@ -29,13 +29,14 @@ _FINISHED = """
     GROUP BY 1, 2, 3
 """
 
-# Sensors and schedules that are on: the last tick of each, and how many ticks of the last hour ended in which way.
+# Sensors and schedules that are on: the last tick of each that has ended, and how many of the last hour ended how.
 _TICKS = """
-    SELECT instigator_body, extract(epoch FROM last.timestamp)::double precision, last.status, recent.ticks
+    SELECT
+        instigator_body, extract(epoch FROM last.timestamp)::double precision, last.status, last.tick_body, recent.ticks
     FROM instigators
     LEFT JOIN LATERAL (
-        SELECT "timestamp", status FROM job_ticks AS tick
-        WHERE tick.selector_id = instigators.selector_id
+        SELECT "timestamp", status, tick_body FROM job_ticks AS tick
+        WHERE tick.selector_id = instigators.selector_id AND status <> 'STARTED'
         ORDER BY "timestamp" DESC LIMIT 1
     ) AS last ON true
     LEFT JOIN LATERAL (
@@ -100,6 +101,35 @@ _LATENCIES = {
         """,
     ),
 }
+
+# The others: the asset of the input and the one of the rows. Dagster keeps when each partition was materialized.
+_FOLLOWED = {
+    "sequencer": ('["devices_file"]', '["dedp", "devices_raw"]'),
+    "late_data": ('["lake", "devices"]', '["lake", "device_counts"]'),
+    "flight_search": ('["flights", "searches"]', '["flights", "searches_per_route"]'),
+}
+# Of each result, the first input since the result before it. A result without a new input is no answer to one.
+_FOLLOWED_LATENCY = """
+    SELECT percentile_cont(%(quantiles)s::double precision[])
+        WITHIN GROUP (ORDER BY extract(epoch FROM result."timestamp" - input."timestamp")::double precision)
+    FROM (
+        SELECT id, partition, "timestamp" FROM event_logs
+        WHERE asset_key = %(result)s AND dagster_event_type = 'ASSET_MATERIALIZATION'
+        ORDER BY id DESC LIMIT 5000
+    ) AS result
+    CROSS JOIN LATERAL (
+        SELECT coalesce(max(id), 0) AS id FROM event_logs
+        WHERE asset_key = %(result)s AND dagster_event_type = 'ASSET_MATERIALIZATION'
+            AND partition = result.partition AND id < result.id
+    ) AS before
+    CROSS JOIN LATERAL (
+        SELECT "timestamp" FROM event_logs
+        WHERE asset_key = %(input)s AND dagster_event_type = 'ASSET_MATERIALIZATION'
+            AND partition = result.partition AND id BETWEEN before.id AND result.id
+        ORDER BY id LIMIT 1
+    ) AS input
+    WHERE result."timestamp" > (now() AT TIME ZONE 'UTC') - %(seconds)s * interval '1 second'
+"""
 
 _INCIDENTS = """
     SELECT problem ->> 'kind', problem ->> 'severity', count(*)
@@ -199,18 +229,21 @@ def _of_ticks(dagster: Connection) -> Iterator[Metric]:
         "When a sensor or schedule that is on was evaluated last, in s since the epoch",
         labels=["location", "name"],
     )
-    failed = GaugeMetricFamily("dedp_last_tick_failed", "1 if this tick failed, else 0", labels=["location", "name"])
+    failed = GaugeMetricFamily(
+        "dedp_last_tick_failed", "1 if this tick failed, or says that something is wrong", labels=["location", "name"]
+    )
     ticks = GaugeMetricFamily(
         "dedp_ticks", "Ticks of the last hour, by how they ended", labels=["location", "name", "status"]
     )
     with dagster.cursor() as cursor:
         cursor.execute(_TICKS)
         rows = cursor.fetchall()
-    for body, timestamp, status, recent in rows:
+    for body, timestamp, status, tick, recent in rows:
         location, name = _instigator(json.loads(body))
         if timestamp is not None:
             last.add_metric([location, name], timestamp)
-            failed.add_metric([location, name], float(status == "FAILURE"))
+            is_wrong = status == "FAILURE" or tick_of(status, 0.0, tick).reports_error
+            failed.add_metric([location, name], float(is_wrong))
         for each, number in (recent or {}).items():
             ticks.add_metric([location, name, each], number)
     yield from (last, failed, ticks)
@@ -274,24 +307,45 @@ def _of_rows(database: Connection) -> Iterator[Metric]:
     rows = GaugeMetricFamily(
         "dedp_rows", "Rows of the loads of the window, by what became of them", labels=["pipeline", "window", "state"]
     )
+    for window, seconds in WINDOWS.items():
+        for pipeline, each in rows_by_pipeline(database, seconds).items():
+            rows.add_metric([pipeline, window, "loaded"], each.loaded)
+            rows.add_metric([pipeline, window, "quarantined"], each.quarantined)
+    yield rows
+
+
+def latencies(database: Connection, dagster: Connection) -> Iterator[Metric]:
+    """How long it takes from an input to its rows.
+
+    Args:
+        database: To the project's tables.
+        dagster: To Dagster's tables.
+    """
     latency = GaugeMetricFamily(
         "dedp_landing_to_result_seconds",
         "Quantiles of the time from a complete input to its rows, of the loads of the window",
         labels=["pipeline", "window", "quantile"],
     )
     for window, seconds in WINDOWS.items():
-        for pipeline, each in rows_by_pipeline(database, seconds).items():
-            rows.add_metric([pipeline, window, "loaded"], each.loaded)
-            rows.add_metric([pipeline, window, "quarantined"], each.quarantined)
-        with database, database.cursor() as cursor:
-            for pipeline, (table, query) in _LATENCIES.items():
-                if not _has(database, table):
-                    continue
-                cursor.execute(query, {"quantiles": list(QUANTILES), "seconds": seconds})
-                (quantiles,) = cursor.fetchone() or (None,)
-                for quantile, value in zip(QUANTILES, quantiles or (), strict=False):
-                    latency.add_metric([pipeline, window, str(quantile)], value)
-    yield from (rows, latency)
+        asked = {"quantiles": list(QUANTILES), "seconds": seconds}
+        for pipeline, (table, query) in _LATENCIES.items():
+            if _has(database, table):
+                _add_quantiles(latency, [pipeline, window], database, query, asked)
+        if _has(dagster, "event_logs"):
+            for pipeline, (input, result) in _FOLLOWED.items():
+                asked_of = {**asked, "input": input, "result": result}
+                _add_quantiles(latency, [pipeline, window], dagster, _FOLLOWED_LATENCY, asked_of)
+    yield latency
+
+
+def _add_quantiles(
+    metric: GaugeMetricFamily, labels: list[str], connection: Connection, query: str, asked: dict[str, Any]
+) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute(query, asked)
+        (quantiles,) = cursor.fetchone() or (None,)
+    for quantile, value in zip(QUANTILES, quantiles or (), strict=False):
+        metric.add_metric([*labels, str(quantile)], value)
 
 
 def _of_alerts(database: Connection) -> Iterator[Metric]:

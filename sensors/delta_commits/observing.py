@@ -14,6 +14,7 @@ from dedp_assets.delta.problems import (
     TableReplaced,
     UnsupportedTable,
 )
+from dedp_assets.errors import ErrorNote
 from sensors.delta_commits.cursor import Cursor
 from sensors.ticks import counted
 
@@ -99,7 +100,7 @@ def _with_snapshot(log: DeltaLog, state: TableState, seconds: float) -> TableSta
         raise
     except TableProblem as problem:
         # The commits that were read are right all the same.
-        return replace(state, has_read_snapshot=True, notes=[*state.notes, str(problem)])
+        return replace(state, has_read_snapshot=True, notes=[*state.notes, ErrorNote(problem)])
     if snapshot.table_id != state.table_id and log.mark(state.version) != state.mark:
         return state  # The table was created again a moment ago. The next tick reads it.
     # If only the identity differs, another table was written over this one in the same log, perhaps by a commit that
@@ -202,7 +203,11 @@ class _CommitsRead:
     @property
     def notes(self) -> list[str]:
         """What the message of the tick says about it."""
-        notes = [str(self.problem)] if self.problem else []
+        notes: list[str] = []
+        if self.problem:
+            # What an incomplete log does not say is found by comparing snapshots.
+            is_made_good = isinstance(self.problem, LogIncomplete)
+            notes.append(str(self.problem) if is_made_good else ErrorNote(self.problem))
         if not self.commits:
             return notes
         rest = "; the next tick continues" if self.is_limit_reached else ""

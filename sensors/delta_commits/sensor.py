@@ -9,6 +9,7 @@ import dagster as dg
 
 from dedp_assets.delta.log import DeltaLog
 from dedp_assets.delta.problems import TableMissing
+from dedp_assets.errors import ErrorNote
 from dedp_assets.resources.lake import LakeResource
 from sensors.delta_commits.cursor import Cursor
 from sensors.delta_commits.events import materialization
@@ -55,7 +56,8 @@ def commit_sensor(
         try:
             state = observe_table(log, cursor, wants_snapshot=wants_snapshot)
         except TableMissing:
-            report.notes.append(_describe_missing(log, cursor, writer))
+            missing = _describe_missing(log, cursor, writer)
+            report.notes.append(ErrorNote(missing) if cursor else missing)
             return
         if state.has_read_snapshot:
             snapshots_taken[log.uri, bool(state.commits)] = time.time()

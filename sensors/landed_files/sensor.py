@@ -17,7 +17,7 @@ from dedp_assets.run_processes import fail_ended_runs
 from sensors.landed_files.cursor import Cursor
 from sensors.landed_files.planning import Request, TickInputs, compares_copies, new_files, plan_runs
 from sensors.reconciliation import CAUSE_TAG
-from sensors.ticks import TickReport, reporting_tick
+from sensors.ticks import TickReport, errors_first, reporting_tick
 
 # More notes would make a tick message too long to read.
 _MAX_NOTES = 20
@@ -101,7 +101,7 @@ def landed_files_sensor(
                 context.log.info(note)
         report.run_requests = [run_request(request, key) for request in plan.requests]
         report.asset_events += [materialization(key, day, copied) for day, copied in plan.unreported.items()]
-        report.notes += plan.notes[:_MAX_NOTES] or [f"nothing new in {folder.path}"]
+        report.notes += errors_first(plan.notes)[:_MAX_NOTES] or [f"nothing new in {folder.path}"]
         report.cursor = plan.cursor.to_json()
 
     make_sensor = dg.sensor(

@@ -44,12 +44,13 @@ def uploads_quarantine_watched(context: dg.SensorEvaluationContext, report: Tick
     report.notes.append(said)
     if incident is None or incident.is_told:
         return
-    # Asked for again until people are told. The run key is the same, so there is one run.
-    report.run_requests.append(
-        dg.RunRequest(
-            run_key=f"quarantine:{incident.since}", asset_selection=[contract.REPORT], tags=origin_tag("rule")
+    if before is None:
+        # Once: a tick that requests runs has no message, and nobody would see that people can't be told.
+        report.run_requests.append(
+            dg.RunRequest(
+                run_key=f"quarantine:{incident.since}", asset_selection=[contract.REPORT], tags=origin_tag("rule")
+            )
         )
-    )
     context.resources.notifier.send(
         Notification(
             key=f"uploads/quarantine/{incident.since}",

@@ -7,7 +7,7 @@ import dagster as dg
 from dedp_assets.client_uploads import contract
 from dedp_assets.client_uploads.figures import read_version
 from dedp_assets.client_uploads.workflow import WORKFLOW
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import TICK_ERROR, DedpError
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.resources.postgres import PostgresResource
@@ -30,7 +30,7 @@ def uploads_report(context: dg.ScheduleEvaluationContext, postgres: PostgresReso
         with postgres.connect() as connection:
             version = read_version(connection)
     except DedpError as error:
-        return dg.SkipReason(str(error))
+        return dg.SkipReason(f"{TICK_ERROR}{error}")
     if not version:
         return dg.SkipReason("no client has uploaded anything yet")
     if version == reported_version(context.instance):

@@ -372,3 +372,18 @@ def test_the_tables_of_the_lake_say_what_columns_they_have() -> None:
         "device_counts": [*devices, ("count", "long")],
         "partitions_state": [("partition", "string"), ("isProcessed", "boolean"), ("lastProcessedVersion", "long")],
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("location", PIPELINES)
+def test_no_sensor_of_a_system_that_has_just_been_made_names_an_error(
+    location: str, instance: dg.DagsterInstance, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", dsn)
+    defs = LOCATIONS[location]
+    for sensor in defs.get_repository_def().sensor_defs:
+        if not isinstance(sensor, dg.AutomationConditionSensorDefinition):
+            resources = dict(defs.resources or {})
+            with dg.build_sensor_context(instance, definitions=defs, resources=resources) as context:
+                said = sensor.evaluate_tick(context).skip_message or ""
+            assert not said.startswith("error: "), sensor.name

@@ -113,7 +113,7 @@ def test_a_pipeline_that_cannot_be_observed_keeps_what_waits_and_is_observed_by_
     assert from_json(before).keys() == {"day"}
     is_away = True
     away = ticks()
-    assert away.message == "one file can't be loaded; the database is away"
+    assert away.message == "error: the database is away; one file can't be loaded"
     assert away.cursor == before
     is_away = False
     assert ticks().message == "1 behind their input: day; one file can't be loaded"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
+from dedp_assets.delta.problems import TableMissing
 from dedp_assets.errors import PermanentError, TransientError
 from sensors.ticks import TickReport, noting_errors, reporting_tick, some_of
 from tests.ticks import SensorTicks
@@ -35,7 +36,7 @@ def test_an_error_keeps_the_cursor_and_is_the_message_of_the_tick(
         raise error
 
     tick = ticks_of(instance, evaluate)()
-    assert tick.message == "it is away"
+    assert tick.message == "error: it is away"
     assert tick.cursor == "before"
 
 
@@ -47,7 +48,7 @@ def test_what_was_found_before_the_error_is_not_lost(instance: dg.DagsterInstanc
         raise TransientError("it is away")
 
     tick = ticks_of(instance, evaluate)()
-    assert tick.message == "one run has ended; it is away"
+    assert tick.message == "error: it is away; one run has ended"
     assert [event.asset_key for event in tick.events] == [KEY]
     assert tick.cursor == "after the event"
 
@@ -71,7 +72,14 @@ def test_work_after_a_noted_error_goes_on(instance: dg.DagsterInstance) -> None:
             raise TransientError("one table is away")
         report.notes.append("the other is read")
 
-    assert ticks_of(instance, evaluate)().message == "one table is away; the other is read"
+    assert ticks_of(instance, evaluate)().message == "error: one table is away; the other is read"
+
+
+def test_what_only_is_not_there_yet_is_no_error(instance: dg.DagsterInstance) -> None:
+    def evaluate(report: TickReport) -> None:
+        raise TableMissing("there is no table yet")
+
+    assert ticks_of(instance, evaluate)().message == "there is no table yet"
 
 
 def test_an_error_that_we_cannot_name_fails_the_tick(instance: dg.DagsterInstance) -> None:

@@ -101,6 +101,26 @@ def test_a_message_that_is_refused_holds_up_no_other_and_is_kept(
     assert receivers["a"].got == [second, first]
 
 
+def test_a_message_that_can_not_be_sent_by_a_fault_of_ours_holds_up_no_other_and_shows_no_token(
+    tables: Connection, receivers: dict[str, Receiver]
+) -> None:
+    first, second = keys_of(look(tables, [failed(1), failed(2)], targets=["a"]))
+    receivers["a"].error = lambda message: UnicodeError("T0kEn") if message.key == first else None
+    assert deliver(tables, ["a"], receivers.__getitem__) == ["the message could not be sent (UnicodeError)"]
+    assert receivers["a"].got == [second]
+    with tables, tables.cursor() as cursor:
+        cursor.execute("SELECT problem FROM dedp.alert_deliveries WHERE sent_at IS NULL")
+        assert cursor.fetchall() == [("the message could not be sent (UnicodeError)",)]
+
+
+def test_a_clock_that_was_set_back_delays_no_message(tables: Connection, receivers: dict[str, Receiver]) -> None:
+    keys = keys_of(look(tables, [failed(1)], targets=["a"]))
+    with tables, tables.cursor() as cursor:
+        cursor.execute("UPDATE dedp.alert_deliveries SET due_at = now() + interval '1 day'")
+    deliver(tables, ["a"], receivers.__getitem__)
+    assert receivers["a"].got == keys
+
+
 def test_what_waits_for_a_target_that_was_replaced_goes_to_the_new_one(
     tables: Connection, receivers: dict[str, Receiver]
 ) -> None:

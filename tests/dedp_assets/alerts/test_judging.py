@@ -11,6 +11,8 @@ from dedp_assets.observability.dagster_tables import Cell, FailedRun, Heartbeat,
 
 LIMITS = Limits()
 FAILED, SKIPPED = Tick("FAILURE", 1.0, "ValueError: no"), Tick("SKIPPED", 1.0, "nothing new")
+STARTED, GROWING = Tick("SUCCESS", 1.0, ""), Tick("SKIPPED", 1.0, "a.csv is not complete yet")
+WRONG = Tick("SKIPPED", 1.0, "error: /landing can't be read: Permission denied; 2 files wait")
 
 
 def run(number: int, *cells: Cell, is_done_since: bool = False) -> FailedRun:
@@ -95,10 +97,33 @@ def test_a_long_queue_is_one_problem() -> None:
         ([FAILED] * 2, False),
         ([SKIPPED, FAILED, FAILED], False),
         ([FAILED, FAILED, SKIPPED], False),
+        ([FAILED, STARTED, FAILED, STARTED, FAILED], False),  # a schedule that works each second time
     ],
 )
 def test_a_sensor_whose_last_ticks_have_all_failed_keeps_failing(ticks: list[Tick], is_problem: bool) -> None:
     assert bool(list(judging.failing_ticks([Instigator("jobs.a", "watched", "sensor", ticks)]))) == is_problem
+
+
+@pytest.mark.parametrize(
+    ("ticks", "is_problem"),
+    [
+        ([WRONG] * 3, True),
+        ([WRONG] * 2, False),
+        ([SKIPPED, WRONG, WRONG, WRONG], False),
+        ([WRONG, SKIPPED, WRONG, WRONG], False),
+        ([GROWING] * 3, False),
+        ([FAILED, WRONG, FAILED], True),
+        # A tick that starts runs has no message. What it starts is of other files, or other folders.
+        ([STARTED, WRONG, STARTED, WRONG, WRONG], True),
+        ([STARTED] * 3, False),
+    ],
+)
+def test_a_sensor_whose_last_messages_all_name_an_error_is_a_problem(ticks: list[Tick], is_problem: bool) -> None:
+    problems = list(judging.failing_ticks([Instigator("jobs.a", "watched", "sensor", ticks)]))
+    assert [problem.key for problem in problems] == ["tick/jobs.a/watched"] * is_problem
+    if is_problem and FAILED not in ticks:
+        assert "/landing can't be read" in problems[0].what
+        assert problems[0].wait > 0  # a server that is restarted is nobody's work
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The process that looks and tells: while PostgreSQL is away, it tells of that, and goes on afterwards."""
 
 import json
+import subprocess
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
@@ -12,14 +14,17 @@ from dedp_assets.alerts.process import Outage, World, look_once, tell_of_outage,
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, Notifier
 from dedp_assets.notifications.notifiers import FileNotifier
 from dedp_assets.resources.postgres import DatabaseUnavailable
-from tests.dedp_command import run_dedp
+from tests.dedp_command import DEDP, run_dedp
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
 class Down:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
     def send(self, notification: Notification) -> None:
-        raise NotificationNotSent("down")
+        raise self._error
 
 
 @pytest.fixture
@@ -54,8 +59,12 @@ def test_a_database_that_was_only_restarted_is_not_told(world: World, tmp_path: 
     assert told(tmp_path) == []
 
 
-def test_an_outage_is_told_also_to_a_target_that_was_down_at_first(tmp_path: Path) -> None:
-    notifiers: list[Notifier] = [Down(), Down(), FileNotifier(tmp_path / "told")]
+def test_an_outage_is_told_also_to_a_target_that_could_not_be_reached_at_first(tmp_path: Path) -> None:
+    notifiers: list[Notifier] = [
+        Down(NotificationNotSent("down")),
+        Down(UnicodeError()),
+        FileNotifier(tmp_path / "told"),
+    ]
     world = World(NOWHERE, NOWHERE, None, ["a"], lambda _: notifiers.pop(0), Limits())
     outage = Outage()
     for now in (0, 60, 75, 90, 105):
@@ -85,3 +94,27 @@ def test_a_test_message_reaches_every_target(monkeypatch: pytest.MonkeyPatch, tm
     assert ended.returncode == 0, ended.stderr
     assert told(tmp_path) == ["This is a test of the alerts"]
     assert (tmp_path / "also").exists()
+
+
+def test_a_target_that_does_not_take_the_test_message_does_not_keep_it_from_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dead = "smtp://127.0.0.1:1?from=a@example.org&to=b@example.org"
+    monkeypatch.setenv("DEDP_ALERTS", f"{dead} file:{tmp_path}/told")
+    ended = run_dedp("alerts", "--test")
+    assert ended.returncode == 1
+    assert "Not sent to smtp://127.0.0.1: " in ended.stderr
+    assert told(tmp_path) == ["This is a test of the alerts"]
+
+
+@pytest.mark.slow
+def test_a_process_that_starts_while_the_database_is_away_goes_on_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDP_POSTGRES_DSN", NOWHERE)
+    process = subprocess.Popen([DEDP, "alerts", "--every", "1"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        said = (line for line in process.stderr if "PostgreSQL does not answer" in line)
+        assert len(list(islice(said, 2))) == 2
+    finally:
+        process.terminate()
+        process.communicate()

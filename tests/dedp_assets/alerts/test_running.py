@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow
 TIDES = """
 import datetime as dt
 import dagster as dg
+from dedp_assets.errors import PermanentError
+from sensors.ticks import reporting_tick
 
 @dg.asset
 def ebb():
@@ -46,7 +48,14 @@ def blind(context):
 def once(context):
     return dg.RunRequest(run_key="once", asset_selection=[ebb.key])
 
-defs = dg.Definitions(assets=[ebb, flood], jobs=[work], sensors=[blind, once])
+@dg.sensor(
+    name="locked_out", job=work, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+)
+@reporting_tick
+def locked_out(context, report):
+    raise PermanentError("the beach can't be read; give us access")
+
+defs = dg.Definitions(assets=[ebb, flood], jobs=[work], sensors=[blind, once, locked_out])
 """
 
 
@@ -138,13 +147,14 @@ def system(module_dsn: str, receiver: Receiver, tmp_path_factory: pytest.TempPat
 
 
 def test_what_is_broken_is_seen_in_the_running_system(system: System) -> None:
-    expected = {"run/ebb/", "tick/tides/blind", "location/wrecked"}
+    expected = {"run/ebb/", "tick/tides/blind", "tick/tides/locked_out", "location/wrecked"}
     wait_until(lambda: expected <= system.keys(), "the failures")
     seen = system.seen()
     assert seen.unseen == {}
     said = {problem.key: problem.what for problem in seen.problems}
     assert "no moon" in said["run/ebb/"]
     assert "no light" in said["tick/tides/blind"]
+    assert "the beach can't be read; give us access" in said["tick/tides/locked_out"]
     assert "no_such_package" in said["location/wrecked"]
     assert "tick/tides/once" not in said
     assert "daemon" not in said

@@ -264,7 +264,7 @@ def test_a_database_that_is_away_is_said_by_the_schedule_and_fails_the_run_with_
     with dg.build_schedule_context(instance=instance, resources={"postgres": PostgresResource(dsn=away)}) as context:
         answer = uploads_report(context)
     assert isinstance(answer, dg.SkipReason)
-    assert "PostgreSQL does not answer" in str(answer.skip_message)
+    assert str(answer.skip_message).startswith("error: PostgreSQL does not answer")
     with pytest.raises(dg.Failure, match="PostgreSQL does not answer") as raised:
         report(dg.build_asset_context(instance=instance), postgres=PostgresResource(dsn=away))
     assert raised.value.allow_retries

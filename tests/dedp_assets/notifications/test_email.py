@@ -2,7 +2,9 @@
 
 import datetime as dt
 import ipaddress
+import socket
 import ssl
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -167,6 +169,33 @@ def test_a_recipient_who_is_refused_is_an_error_also_beside_one_who_is_not(
 def test_a_server_that_is_down_is_an_error_that_may_pass() -> None:
     with pytest.raises(NotificationNotSent, match="no answer"):
         EmailNotifier("smtp://127.0.0.1:1?from=a@example.org&to=b@example.org").send(FAILED)
+
+
+@pytest.mark.parametrize("greeting", [b"", b"220 mail.example ESMTP\r\n"])
+def test_a_server_that_hangs_is_an_error_that_may_pass(greeting: bytes) -> None:
+    def greet() -> None:
+        connection, _ = server.accept()
+        connection.sendall(greeting)
+        ended.wait()
+        connection.close()
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        greeter = threading.Thread(target=greet, daemon=True)
+        greeter.start()
+        url = f"smtp://127.0.0.1:{server.getsockname()[1]}?from=a@example.org&to=b@example.org"
+        with pytest.raises(NotificationNotSent, match="no answer"):
+            EmailNotifier(url, timeout_seconds=0.2).send(FAILED)
+        ended.set()
+        greeter.join()
+
+
+def test_a_message_with_bytes_that_are_no_text_and_of_100_kb_arrives(plain: Controller, mailbox: Mailbox) -> None:
+    text = "a\udcff.csv <!channel> & " + "x" * 100_000
+    EmailNotifier(target(plain)).send(Notification("key\udcff", "a\udcff.csv failed " * 1000, text))
+    (received,) = mailbox.received
+    assert "".join(received.get_content().split()) == "".join(text.replace("\udcff", r"\udcff").split())
+    assert received["X-Dedp-Key"] == r"key\udcff"
 
 
 def test_a_subject_of_several_lines_adds_no_header(plain: Controller, mailbox: Mailbox) -> None:

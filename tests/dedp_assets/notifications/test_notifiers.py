@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import re
 import threading
 import traceback
 from collections.abc import Iterator
@@ -160,6 +161,25 @@ def test_slack_gets_the_message_in_its_format_without_mentions(endpoint: Endpoin
     assert attachment["title_link"] == "https://ui/runs/1"
     assert attachment["text"].startswith("&lt;!channel&gt; a &amp; b")
     assert len(attachment["text"]) <= 3000
+
+
+def test_a_name_mentions_nobody_whichever_chat_takes_the_message(endpoint: Endpoint) -> None:
+    said = "@here, @all, @Channel and @everyone; not ops@hereford.example"
+    notifier_for(f"slack:{endpoint.url}").send(Notification("alert/@here", said * 100, said))
+    ((_, _, payload),) = endpoint.received
+    (attachment,) = payload["attachments"]
+    for shown in (payload["text"], attachment["title"], attachment["text"], attachment["footer"]):
+        assert not re.search(r"@(here|all|channel|everyone)\b", shown, re.IGNORECASE)
+    assert "ops@hereford.example" in attachment["text"]
+    assert len(payload["text"]) <= 300
+
+
+@pytest.mark.parametrize("kind", ["", "slack:", "file:"])
+def test_a_message_with_bytes_that_are_no_text_arrives(endpoint: Endpoint, tmp_path: Path, kind: str) -> None:
+    message = Notification("key\udcff", "a\udcff.csv failed", "a\udcff.csv has no header")
+    notifier_for(f"file:{tmp_path}/told" if kind == "file:" else f"{kind}{endpoint.url}").send(message)
+    got = [payload for _, _, payload in endpoint.received] or [json.loads((tmp_path / "told").read_text())]
+    assert "a\udcff.csv failed" in json.dumps(got[0], ensure_ascii=False)
 
 
 @pytest.mark.parametrize(

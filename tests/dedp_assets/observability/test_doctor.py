@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -225,12 +226,35 @@ def test_a_java_that_does_not_run_is_broken(tmp_path: Path) -> None:
     assert (finding.status, "cannot open shared object" in finding.what) == ("broken", True)
 
 
-def test_a_spark_server_that_does_not_answer_is_broken_and_its_token_is_not_shown() -> None:
+def test_a_spark_server_that_is_down_is_broken_and_its_token_is_not_shown() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"sc://127.0.0.1:{server.getsockname()[1]}/;token=T0kEn"
-        assert statuses(doctor.spark_server(url)) == ["ok"]
     (finding,) = doctor.spark_server(url)
     assert (finding.status, "T0kEn" in str(finding)) == ("broken", False)
+
+
+@pytest.mark.parametrize(("says", "found"), [(b"", "within 0.5 s"), (b"HTTP/1.1 200 OK\r\n\r\nhello", "UNAVAILABLE")])
+def test_what_takes_connections_and_does_no_work_for_spark_is_broken(says: bytes, found: str) -> None:
+    def answer(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.sendall(says)
+                connections.append(connection)
+
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        (finding,) = doctor.spark_server(f"sc://127.0.0.1:{server.getsockname()[1]}", seconds=0.5)
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in connections:
+        connection.close()
+    assert (finding.status, found in finding.what) == ("broken", True), finding
+
+
+@pytest.mark.slow
+def test_a_spark_server_that_answers_a_query_is_in_order(spark_remote: str) -> None:
+    assert statuses(doctor.spark_server(spark_remote)) == ["ok"]
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,8 @@ import urllib.request
 import dagster as dg
 import psycopg2
 import pytest
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import (
-    GrpcServerCodeLocationOrigin,
-    RemoteInstigatorOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    SensorInstigatorData,
-    TickData,
-    TickStatus,
-)
+from dagster._core.scheduler.instigation import TickStatus
 from dagster._daemon.types import DaemonHeartbeat
-from dagster_shared.error import SerializableErrorInfo
 from prometheus_client.parser import text_string_to_metric_families
 
 from dedp_assets import local_stack
@@ -29,8 +16,17 @@ from dedp_assets.alerts import store
 from dedp_assets.alerts.incidents import Problem, decide
 from tests.dagster_in_postgres import dagster_in_postgres
 from tests.dedp_command import DEDP, run_dedp
+from tests.stored_ticks import add_sensor
 
 pytestmark = pytest.mark.slow
+
+
+FILE, RAW = dg.AssetKey("devices_file"), dg.AssetKey(["dedp", "devices_raw"])
+
+LATER = """
+    UPDATE dagster.event_logs SET "timestamp" = "timestamp" + %s::interval
+    WHERE id = (SELECT id FROM dagster.event_logs WHERE asset_key = %s ORDER BY id OFFSET %s LIMIT 1)
+"""
 
 
 @dg.asset
@@ -57,25 +53,18 @@ def used_dsn(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         instance.create_run_for_job(work, status=dg.DagsterRunStatus.STARTED)
         instance.create_run_for_job(work, status=dg.DagsterRunStatus.NOT_STARTED)
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 40, "SENSOR", "x", []))
-        location = GrpcServerCodeLocationOrigin(host="localhost", port=1, location_name="jobs.tides")
-        origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "watched")
-        state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData())
-        instance.add_instigator_state(state)
-        for status in (TickStatus.SKIPPED, TickStatus.SKIPPED, TickStatus.FAILURE):
-            now = time.time()
-            error = SerializableErrorInfo("no", [], None) if status == TickStatus.FAILURE else None
-            instance.create_tick(
-                TickData(
-                    origin.get_id(),
-                    "watched",
-                    InstigatorType.SENSOR,
-                    status,
-                    now,
-                    error=error,
-                    selector_id=state.selector_id,
-                )
-            )
+        skipped, failed = (TickStatus.SKIPPED, "nothing new"), (TickStatus.FAILURE, "no")
+        under_way = (TickStatus.STARTED, "")
+        add_sensor(instance, "jobs.tides", "watched", [skipped, skipped, failed, under_way])
+        add_sensor(instance, "jobs.tides", "wrong", [skipped, (TickStatus.SKIPPED, "error: the folder can't be read")])
+        add_sensor(instance, "jobs.tides", '"odd"\\\n', [skipped])
+        for key in (FILE, RAW, RAW):  # a file that was loaded, and then loaded again by hand
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2024-01-02"))
     connection = psycopg2.connect(module_dsn)
+    with connection, connection.cursor() as cursor:
+        # The file was complete 30 s before its rows were there, and the second load is of an hour later.
+        cursor.execute(LATER, ["-30 s", FILE.to_string(), 0])
+        cursor.execute(LATER, ["1 h", RAW.to_string(), 1])
     store.ensure_tables(connection)
     problem = Problem("run/faulty/", "run", "run/faulty", "faulty failed", "faulty failed.", "Mend it.")
     store.look(connection, ["a"], (), lambda incidents: decide([problem], incidents, 0.0))
@@ -106,6 +95,8 @@ def test_the_figures_are_those_of_what_has_happened(used_dsn: str, monkeypatch: 
         ("dedp_queue_length",): 1,
         ("dedp_ticks", "jobs.tides", "watched", "SKIPPED"): 2,
         ("dedp_last_tick_failed", "jobs.tides", "watched"): 1,
+        ("dedp_last_tick_failed", "jobs.tides", "wrong"): 1,
+        ("dedp_last_tick_failed", "jobs.tides", '"odd"\\\n'): 0,
         ("dedp_daemon_errors", "SENSOR"): 0,
         ("dedp_incidents_open", "run", "error"): 1,
         ("dedp_alerts_undelivered",): 1,
@@ -114,6 +105,8 @@ def test_the_figures_are_those_of_what_has_happened(used_dsn: str, monkeypatch: 
     assert found["dedp_daemon_silent_seconds", "SENSOR"] >= 40
     assert found["dedp_asset_updated_timestamp_seconds", "fine"] == pytest.approx(time.time(), abs=600)
     assert ("dedp_asset_updated_timestamp_seconds", "faulty") not in found
+    for window in ("1h", "1d"):
+        assert 30 <= found["dedp_landing_to_result_seconds", "sequencer", "0.95", window] < 300
     assert found["dedp_run_duration_seconds", job, "jobs.tides", "0.95", "SUCCESS", "1h"] > 0
 
 

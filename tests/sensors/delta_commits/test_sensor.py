@@ -178,7 +178,9 @@ def test_a_table_that_vanished_is_missed_and_nothing_is_forgotten(devices: Devic
     for _ in range(2):
         result = ticks()
         assert versions(result) == {}
-        assert result.message.startswith(f"the Delta table at {devices.uri} is gone; it was followed to version 0.")
+        assert result.message.startswith(
+            f"error: the Delta table at {devices.uri} is gone; it was followed to version 0."
+        )
         assert ticks.cursor == before
     devices.append(SECOND)
     assert ticks.reported() == {FIRST: 0, SECOND: 0}

@@ -48,5 +48,6 @@ def test_a_damaged_state_table_is_named_and_hides_no_day_that_is_behind(instance
     (state_table / "_delta_log" / f"{0:020}.json").write_text("damaged")
     ticks.cursor = None
     message = ticks().message
-    assert message.startswith(f"1 behind their input: {FIRST}; {state_table} can't be read")
+    assert message.startswith(f"error: {state_table} can't be read")
+    assert message.endswith(f"1 behind their input: {FIRST}")
     assert FIRST in (ticks.cursor or "")

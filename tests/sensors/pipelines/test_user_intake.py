@@ -64,7 +64,7 @@ def test_a_tick_whose_cursor_was_lost_requests_the_same_run(api: Api, tick: Sens
 def test_an_api_that_is_not_up_is_named_and_requested_as_soon_as_it_is(api: Api, tick: SensorTicks) -> None:
     api.answers = [send(503)]
     down = tick()
-    assert (down.run_requests, down.message) == ([], f"{api.url}: the API answers 503")
+    assert (down.run_requests, down.message) == ([], f"error: {api.url}: the API answers 503")
     assert len(tick().run_requests) == 1
 
 
@@ -90,4 +90,4 @@ def test_a_setting_that_is_no_url_is_the_message_of_the_tick(
     tick: SensorTicks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEDP_USERS_API", "localhost")
-    assert tick().message.startswith("DEDP_USERS_API is not the URL of an endpoint")
+    assert tick().message.startswith("error: DEDP_USERS_API is not the URL of an endpoint")
