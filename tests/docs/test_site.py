@@ -39,6 +39,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site. The strict build fails for a link to a file or heading that is not there, and for a bad docstring."""
+    # Not with --quiet: what is not logged does not fail a strict build.
     if find_spec("mkdocs") is None:
         pytest.skip("MkDocs is not installed: make docs")
     chosen = request.config.getoption("--site", None)
@@ -48,7 +49,6 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "-m",
         "mkdocs",
         "build",
-        "--quiet",
         "--strict",
         "-f",
         str(DOCS / "mkdocs.yml"),

@@ -96,6 +96,7 @@ def test_a_backup_of_an_earlier_version_is_restored_migrated_and_backed_up_again
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     dedp(monkeypatch, first, empty_dsn, "restore", str(HERE / name))
+    assert first.stat().st_mode & 0o066 == 0  # like a new home, it is this user's alone
     migrate(empty_dsn)
     assert rows(empty_dsn, DEVICES) == [
         ("20240101", "lamp", "Orb", "2"),
