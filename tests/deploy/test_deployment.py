@@ -484,12 +484,14 @@ def test_an_earlier_version_is_upgraded_with_its_data_and_all_services_restart_w
     for day, devices in days.items():
         deployment.drop_devices(day, devices)
     deployment.wait_until_a_run_of("devices_aggregator")
-    for container in deployment.running():
-        if container.name != "postgres":
-            starts = container.starts
-            deployment.engine.stop(container.name)
-            deployment.wait_until(partial(deployment.engine.has_started_again, container.name, starts))
-            deployment.drop_devices(f"2024-07-{len(days):02}", 3)
-            days[f"2024-07-{len(days):02}"] = 3
+    starts = {container.name: container.starts for container in deployment.running()}
+    others = ["daemon", "webserver", "alerts", "metrics"]
+    for number, names in enumerate([starts.keys() - {*others, "postgres"}, others], 1):
+        for name in names:
+            deployment.engine.stop(name)
+        deployment.drop_devices(f"2024-07-0{number}", 3)
+        days[f"2024-07-0{number}"] = 3
+        for name in names:
+            deployment.wait_until(partial(deployment.engine.has_started_again, name, starts[name]))
     deployment.wait_until_healthy()
     deployment.wait_until_loaded(days)
