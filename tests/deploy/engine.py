@@ -136,6 +136,10 @@ class Container:
 class Engine:
     """The services of a compose file.
 
+    Attributes:
+        groups: what the kernel holds each service to.
+        disk: the folder of all named volumes.
+
     Args:
         project: the file, resolved.
         images: what the images contain, by service.
@@ -283,10 +287,6 @@ class Engine:
                 yield
             finally:
                 _enter(before.fileno())
-
-    def memory(self, name: str) -> int:
-        """What the processes of a service have of their own at the moment, in bytes."""
-        return self.groups[name].memory
 
     def reaches(self, name: str, host: str, port: int) -> bool:
         """Whether a service can connect to a port of another one."""

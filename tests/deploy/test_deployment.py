@@ -73,9 +73,8 @@ class Deployment:
         self.landing = folder / "landing"
         self.backups = folder / "backups"
         self.password: dict[str, str] = {}
-        # The most that a service has had of its own, in bytes, and the most runs that were under way at a time.
+        # The most memory that a service has had of its own, in bytes.
         self.most: dict[str, int] = {}
-        self.most_runs = 0
         self._loaded: dict[str, int] = {}
         self._dropped: set[str] = set()
         (folder / "secrets").mkdir(mode=0o700)
@@ -157,8 +156,8 @@ class Deployment:
             time.sleep(0.3)
 
     def _measure(self) -> None:
-        for name in self.engine.containers:
-            self.most[name] = max(self.most.get(name, 0), self.engine.memory(name))
+        for name, group in self.engine.groups.items():
+            self.most[name] = max(self.most.get(name, 0), group.memory)
 
     def wait_until_a_run_of(self, location: str) -> None:
         """Wait until a run of a code location is under way."""
@@ -484,12 +483,13 @@ def test_an_earlier_version_is_upgraded_with_its_data_and_all_services_restart_w
     for day, devices in days.items():
         deployment.drop_devices(day, devices)
     deployment.wait_until_a_run_of("devices_aggregator")
-    for container in deployment.running():
-        if container.name != "postgres":
-            starts = container.starts
-            deployment.engine.stop(container.name)
-            deployment.wait_until(partial(deployment.engine.has_started_again, container.name, starts))
-            deployment.drop_devices(f"2024-07-{len(days):02}", 3)
-            days[f"2024-07-{len(days):02}"] = 3
-    deployment.wait_until_healthy()
+    starts = {container.name: container.starts for container in deployment.running()}
+    others = ["daemon", "webserver", "alerts", "metrics"]
+    for number, names in enumerate([starts.keys() - {*others, "postgres"}, others], 1):
+        for name in names:
+            deployment.engine.stop(name)
+        deployment.drop_devices(f"2024-07-0{number}", 3)
+        days[f"2024-07-0{number}"] = 3
+        for name in names:
+            deployment.wait_until(partial(deployment.engine.has_started_again, name, starts[name]))
     deployment.wait_until_loaded(days)

@@ -14,7 +14,7 @@ import pytest
 
 from dedp_assets import settings
 from tests.deploy.compose import DOCKER
-from tests.deploy.engine import Engine, why_not
+from tests.deploy.engine import ControlGroup, Engine, why_not
 from tests.deploy.images import Image
 from tests.waiting import wait_until
 
@@ -184,3 +184,4 @@ def test_no_container_outlives_the_process_that_has_started_it_even_if_that_is_k
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     wait_until(lambda: not psutil.pid_exists(contained))
+    ControlGroup.remove_those_of_the_dead()

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from itertools import count
@@ -428,6 +429,18 @@ def test_a_purge_that_is_killed_half_way_has_lost_nothing_and_is_completed_by_th
     assert requested(instance, None) == asked
     rest = purged()
     assert 0 < rest[purging.EVENTS] < whole[purging.EVENTS]
+    assert rows(url, LATEST) == latest
+    assert not +purged()
+
+
+@pytest.mark.slow
+def test_two_purges_at_once_delete_together_what_one_would_delete(
+    url: str, instance: dg.DagsterInstance, purged: Callable[..., "Counter[str]"]
+) -> None:
+    whole, latest = purged(dry_run=True), rows(url, LATEST)
+    with ThreadPoolExecutor(3) as at_once:
+        counted = list(at_once.map(lambda _: purged(batch_runs=1, batch_rows=1), range(3)))
+    assert sum(counted, Counter())[purging.EVENTS] == whole[purging.EVENTS]
     assert rows(url, LATEST) == latest
     assert not +purged()
 
