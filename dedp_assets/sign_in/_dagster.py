@@ -21,7 +21,8 @@ from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.storage.tags import REPORTING_USER_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.permissions import PermissionResult
-from dagster_graphql.schema.errors import GrapheneUnauthorizedError
+from dagster_graphql.schema.errors import GraphenePythonError, GrapheneUnauthorizedError
+from dagster_shared.error import SerializableErrorInfo
 from dagster_webserver import cli
 from dagster_webserver.webserver import DagsterWebserver
 from graphene import Schema
@@ -36,16 +37,13 @@ from dedp_assets.origin import USER_TAG
 from dedp_assets.sign_in import audit
 from dedp_assets.sign_in.database import Database
 from dedp_assets.sign_in.roles import Role, may, role_for_mutation
-from dedp_assets.sign_in.run_config import names_environment
+from dedp_assets.sign_in.run_config import reserved_for_admins
 from dedp_assets.sign_in.users import User
 
 # What says nothing about the system is not in the log.
 _NOT_LOGGED = ("logTelemetry", "setNuxSeen")
 
-_NO_ENVIRONMENT = (
-    "the run config takes a value from an environment variable (env: ...); only an admin may, because a run can show "
-    "that value. Write the value itself, or leave it out"
-)
+_FOR_ADMINS = "the run config {}; only an admin may choose that. Leave it out"
 
 # Below the last entry of the navigation, where Dagster has nothing.
 _BAR = """
@@ -141,6 +139,10 @@ class _WebServer(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
             assert field.resolve
             can_say_so = GrapheneUnauthorizedError._meta.name in _names_of(get_named_type(field.type))
             field.resolve = _Guarded(name, field.resolve, can_say_so, self._database)
+        assert schema.graphql_schema.query_type
+        plan = schema.graphql_schema.query_type.fields["executionPlanOrError"]
+        assert plan.resolve
+        plan.resolve = _for_launchers(plan.resolve)
         return schema
 
     async def report_asset_materialization_endpoint(self, request: Request) -> JSONResponse:
@@ -205,9 +207,10 @@ class _Guarded:
             if self._can_say_so:
                 return cast(Any, GrapheneUnauthorizedError)(message=reason)
             raise _refusal(info, reason)
-        if visitor.user.role < Role.admin and names_environment(arguments):
-            self._end(number, "refused: the run config names an environment variable")
-            raise _refusal(info, _NO_ENVIRONMENT)
+        reserved = reserved_for_admins(arguments) if visitor.user.role < Role.admin else None
+        if reserved:
+            self._end(number, f"refused: the run config {reserved}")
+            raise _refusal(info, _FOR_ADMINS.format(reserved))
         _sign(arguments, visitor.user.name)
         try:
             result = self._resolve(root, info, **arguments)
@@ -231,6 +234,25 @@ class _Guarded:
     def _end(self, number: int | None, outcome: str, result: Any = None) -> None:
         if number is not None:
             _end(self._database, number, outcome, result)
+
+
+def _for_launchers(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    """The resolver of the plan of a run. Of all queries, it alone has a code location read a run config.
+
+    So it can be told which environment variables there are, and a few lines of YAML can fill the memory.
+    """
+
+    def resolve_for_launchers(root: Any, info: GraphQLResolveInfo, **arguments: Any) -> Any:
+        role = info.context.visitor.user.role
+        reserved = reserved_for_admins(arguments) if role == Role.launcher else None
+        reason = _FOR_ADMINS.format(reserved) if reserved else None
+        if role < Role.launcher:
+            reason = f"the plan of a run needs the role launcher; yours is {role.name}"
+        if reason:
+            return cast(Any, GraphenePythonError)(SerializableErrorInfo(reason, [], None))
+        return resolve(root, info, **arguments)
+
+    return resolve_for_launchers
 
 
 def _refusal(info: GraphQLResolveInfo, reason: str) -> GraphQLError:

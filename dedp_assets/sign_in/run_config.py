@@ -6,12 +6,15 @@ from typing import Any
 import yaml
 from dagster_shared.yaml_utils import load_run_config_yaml
 
+ENVIRONMENT = "takes a value from an environment variable (env: ...), which a run can show"
+RESOURCES = "has `resources`, and with them where a run reads, writes and connects to"
 
-def names_environment(arguments: Any) -> bool:
-    """Whether a value of a run config is to come from an environment variable: `{"env": "NAME"}`.
 
-    Dagster puts the value of the variable there. A run that does not like it says so, with the value, to all who see
-    its page.
+def reserved_for_admins(arguments: Any) -> str | None:
+    """What a run config asks for that launchers may not choose; `None` if there is no such thing.
+
+    Dagster puts the value of an environment variable into a run. A run that does not like it says so, with the value,
+    to all who see its page. And a resource may be a folder: that of the IO manager has pickles, which are executed.
 
     Args:
         arguments: Of a mutation, nested. A `runConfigData` is nested, too, or YAML.
@@ -26,18 +29,20 @@ def names_environment(arguments: Any) -> bool:
         seen[id(value)] = value
         if isinstance(value, Mapping):
             if set(value) == {"env"}:
-                return True
-            waiting.extend(_parsed(value.get("runConfigData")))
-            waiting.extend(value.values())
+                return ENVIRONMENT
+            config = _parsed(value.get("runConfigData"))
+            if isinstance(config, Mapping) and config.get("resources"):
+                return RESOURCES
+            waiting.extend([config, *value.values()])
         elif isinstance(value, list | tuple):
             waiting.extend(value)
-    return False
+    return None
 
 
-def _parsed(config: Any) -> list[Any]:
+def _parsed(config: Any) -> Any:
     if not isinstance(config, str):
-        return []
+        return config
     try:
-        return [load_run_config_yaml(config)]
+        return load_run_config_yaml(config)
     except yaml.YAMLError:  # Dagster refuses it, too
-        return []
+        return None

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,10 +49,15 @@ def test_nobody_else_can_read_the_output_of_runs(
         assert mode(Path(shared["DAGSTER_HOME"])) == 0o700
 
 
-def test_nobody_else_can_reach_the_sockets_of_code_servers(own_home: Path) -> None:
-    (own_home / "run").mkdir(mode=0o777)
-    with sockets(own_home) as folder:
-        assert mode(folder) == 0o700
+def test_nobody_else_can_reach_the_sockets_of_code_servers() -> None:
+    with tempfile.TemporaryDirectory() as short:  # the path of a socket has 107 characters at most
+        home = Path(short)
+        (home / "run").mkdir()
+        (home / "run").chmod(0o777)
+        with sockets(home) as folder:
+            assert (folder, mode(folder)) == (home / "run", 0o700)
+        with sockets(home / ("a" * 100)) as elsewhere:
+            assert mode(elsewhere) == 0o700
 
 
 @needs_root

@@ -25,12 +25,17 @@ from tests.sign_in.server import LAUNCH, PASSWORDS, RUN, Server, serving
 
 pytestmark = pytest.mark.slow
 
+# What identifies a session that was over before the server began.
+OLD = r"\x00"
 LIMIT = 'setConcurrencyLimit(concurrencyKey: "tides", limit: 7)'
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("web"), module_dsn) as server:
+        server.do(
+            f"INSERT INTO dedp_sign_in.sessions VALUES ('{OLD}', 'vera', now(), now() - interval '13 hours', 'x')"
+        )
         yield server
 
 
@@ -210,14 +215,16 @@ def cookies_of(session: requests.Session) -> str:
     return "; ".join(f"{cookie.name}={cookie.value}" for cookie in session.cookies)
 
 
-EVENTS = "subscription { locationStateChangeEvents { event { eventType } } }"
+# Whoever is let in gets an answer at once.
+WRONG = "subscription { nothing }"
 
 
 def test_the_web_socket_is_for_known_users_of_our_own_pages_and_launches_nothing(server: Server) -> None:
     launcher = cookies_of(server.signed_in("lars"))
     for cookies, headers in [("", {}), ("dedp_session=x", {}), (launcher, {"Origin": "http://evil.example"})]:
         with pytest.raises(InvalidStatus):
-            subscribe(server, cookies, EVENTS, headers)
+            subscribe(server, cookies, WRONG, headers)
+    assert subscribe(server, launcher, WRONG, {"Origin": server.url})["type"] == "error"
     before = server.runs()
     for who in (launcher, cookies_of(server.signed_in("anna"))):
         for query in (LAUNCH, "mutation { " + LIMIT + " }", "query { version } mutation M { " + LIMIT + " }"):
@@ -449,6 +456,13 @@ def test_a_session_ends_by_itself(server: Server, aged: str) -> None:
     assert session.get(f"{server.url}/server_info", timeout=60).status_code == 401
 
 
+def test_what_is_over_goes_by_itself_also_if_nobody_signs_in(server: Server) -> None:
+    assert server.sign_in(server.session(), "vera", "wrong").status_code == 401
+    with connected(server.dsn) as cursor:
+        cursor.execute("SELECT FROM dedp_sign_in.sessions WHERE token_sha256 = %s", [OLD])
+        assert cursor.rowcount == 0
+
+
 def test_a_used_session_goes_on(server: Server) -> None:
     session = server.signed_in("vera")
     for _ in range(2):
@@ -613,3 +627,22 @@ def test_however_many_guess_the_log_stays_small_and_says_how_many(server: Server
         ("lars", "wrong password"),
         ("lars", "too many wrong passwords"),
     }
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        ("1.2.3.4, 10.0.0.9", "10.0.0.9"),
+        ("1.2.3.4,127.0.0.1", "1.2.3.4"),
+        ("<b>'x", "unknown"),
+        ("a" * 3000, "unknown"),
+    ],
+)
+def test_the_log_has_the_address_that_the_proxy_has_seen_and_not_what_its_client_writes(
+    server: Server, forwarded: str, address: str
+) -> None:
+    """A proxy adds the address of its client to what this has sent: the last one counts that is not a proxy."""
+    headers = {"X-Forwarded-For": forwarded}
+    form = {"username": "anna", "password": "wrong"}
+    assert server.session().post(f"{server.url}/sign-in", data=form, headers=headers, timeout=60).status_code == 401
+    assert [entry.address for entry in server.log_of(user="anna", limit=1)] == [address]

@@ -8,7 +8,7 @@ from dedp_assets.sign_in import audit, http_rules, passwords, throttling
 from dedp_assets.sign_in.errors import UserError
 from dedp_assets.sign_in.http_rules import Basic, Bearer
 from dedp_assets.sign_in.roles import Role, may, role_for_mutation
-from dedp_assets.sign_in.run_config import names_environment
+from dedp_assets.sign_in.run_config import ENVIRONMENT, RESOURCES, reserved_for_admins
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/1?tab=a#b", "/assets/dedp/devices_raw", "/.//evil.example"])
@@ -182,7 +182,7 @@ def test_of_many_like_entries_the_log_gets_some_and_how_many_were_left_out() -> 
     assert [sample.take("a", 1e6) for _ in range(4)] == [1, 0, 0, None]
 
 
-ENVIRONMENT = {"ops": {"load": {"config": {"files": [{"name": {"env": "DEDP_POSTGRES_DSN"}}]}}}}
+WITH_ENVIRONMENT = {"ops": {"load": {"config": {"files": [{"name": {"env": "DEDP_POSTGRES_DSN"}}]}}}}
 SHARED = "a: &a {env: X}\nb: [*a, *a]\n"
 BOMB = "a: &a [x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 30)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -190,28 +190,31 @@ BOMB = "a: &a [x]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("config", "is_found"),
+    ("config", "reserved"),
     [
-        ({}, False),
-        (None, False),
-        ("", False),
-        (ENVIRONMENT, True),
-        (str(ENVIRONMENT), True),  # YAML
-        ("ops: {load: {config: {name: {env: X}}}}", True),
-        ("ops:\n  load:\n    config:\n      name:\n        'env': X\n", True),
-        (SHARED, True),
-        ("ops: {load: {config: {<<: {env: X}}}}", True),
-        ({"ops": {"load": {"config": {"env": "X", "region": "Y"}}}}, False),  # a field with that name
-        ({"ops": {"load": {"config": {"name": "env"}}}}, False),
-        ("ops: [", False),  # Dagster refuses it
-        (BOMB, False),
-        ([1, {"a": (2, {"env": 3})}], True),
+        ({}, None),
+        (None, None),
+        ("", None),
+        (WITH_ENVIRONMENT, ENVIRONMENT),
+        (str(WITH_ENVIRONMENT), ENVIRONMENT),  # YAML
+        ("ops: {load: {config: {name: {env: X}}}}", ENVIRONMENT),
+        ("ops:\n  load:\n    config:\n      name:\n        'env': X\n", ENVIRONMENT),
+        (SHARED, ENVIRONMENT),
+        ("ops: {load: {config: {<<: {env: X}}}}", ENVIRONMENT),
+        ({"ops": {"load": {"config": {"env": "X", "region": "Y"}}}}, None),  # a field with that name
+        ({"ops": {"load": {"config": {"name": "env"}}}}, None),
+        ("ops: [", None),  # Dagster refuses it
+        (BOMB, None),
+        ({"resources": {"io_manager": {"config": {"base_dir": "/landing"}}}}, RESOURCES),
+        ("resources: {io_manager: {config: {base_dir: /landing}}}", RESOURCES),
+        ({"resources": {}, "ops": {"load": {"config": {"resources": {"a": 1}}}}}, None),
+        ([1, {"a": (2, {"env": 3})}], ENVIRONMENT),
     ],
 )
-def test_a_run_config_that_takes_a_value_from_the_environment_is_known(config: object, is_found: bool) -> None:
+def test_what_a_run_config_asks_for_that_is_for_admins_is_known(config: object, reserved: str | None) -> None:
     for arguments in (
         {"executionParams": {"runConfigData": config}},
         {"executionParamsList": [{"runConfigData": {}}, {"runConfigData": config}]},
         {"backfillParams": {"runConfigData": config}},
     ):
-        assert names_environment(arguments) == is_found
+        assert reserved_for_admins(arguments) == reserved

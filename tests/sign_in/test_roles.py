@@ -185,7 +185,9 @@ NAMES_ENVIRONMENT = [
 
 
 @pytest.mark.parametrize("config", NAMES_ENVIRONMENT)
-def test_no_launcher_puts_an_environment_variable_into_a_run(server: Server, config: object) -> None:
+def test_no_launcher_puts_an_environment_variable_into_a_run_or_chooses_its_folders(
+    server: Server, config: object
+) -> None:
     """A run that does not like a value says so, with the value: to all who see its page."""
     launcher, before = server.signed_in("lars"), server.runs()
     params = {**RUN, "runConfigData": config}
@@ -194,15 +196,38 @@ def test_no_launcher_puts_an_environment_variable_into_a_run(server: Server, con
     for query in (LAUNCH, several, again):
         assert "takes a value from an environment variable" in send(server, launcher, query, run=params)
         (entry,) = server.log_of(user="lars", limit=1)
-        assert entry.outcome == "refused: the run config names an environment variable"
+        assert entry.outcome.startswith("refused: the run config takes a value from an environment variable")
     backfill = (
         "mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) { __typename } }"
     )
     asked = {"assetSelection": [{"path": ["tide"]}], "partitionNames": ["2024-01-02"], "runConfigData": config}
     assert "takes a value from an environment variable" in send(server, launcher, backfill, params=asked)
     assert "UnauthorizedError" in send(server, server.signed_in("vera"), LAUNCH, run=params)
+    elsewhere = {**RUN, "runConfigData": {"resources": {"io_manager": {"config": {"base_dir": "/landing"}}}}}
+    assert "has `resources`" in send(server, launcher, LAUNCH, run=elsewhere)
     assert server.runs() == before
     assert "LaunchRunSuccess" in send(server, server.signed_in("anna"), LAUNCH, run=params)
+
+
+@pytest.mark.parametrize("config", NAMES_ENVIRONMENT)
+def test_a_plan_is_made_for_launchers_and_without_environment_variables(server: Server, config: object) -> None:
+    """Dagster has the code location read the run config: a few lines of YAML can fill its memory."""
+    query = """
+        query ($job: PipelineSelector!, $config: RunConfigData) {
+            executionPlanOrError(pipeline: $job, mode: "default", runConfigData: $config) {
+                __typename
+                ... on PythonError { message }
+            }
+        }
+    """
+
+    def plan(name: str, config: object) -> str:
+        return send(server, server.signed_in(name), query, job={**SELECTOR, "pipelineName": "nightly"}, config=config)
+
+    assert "needs the role launcher; yours is viewer" in plan("vera", {})
+    assert "takes a value from an environment variable" in plan("lars", config)
+    assert [name for name in ("lars", "anna") if '"ExecutionPlan"' in plan(name, {})] == ["lars", "anna"]
+    assert '"ExecutionPlan"' in plan("anna", config)
 
 
 def test_admins_alone_see_the_settings_of_the_instance(server: Server) -> None:

@@ -124,6 +124,16 @@ def counts(cursor: Cursor) -> dict[str, int]:
     return found
 
 
+def test_a_browser_is_known_for_the_user_who_has_signed_in_with_it_and_not_for_ever(cursor: Cursor) -> None:
+    for name in ("ada", "bob"):
+        users.add(cursor, name, "a good password", Role.viewer)
+    token = sessions.remember_browser(cursor, "ada")
+    assert sessions.known_browser(cursor, "ada", token)
+    assert not sessions.known_browser(cursor, "bob", token)
+    cursor.execute("UPDATE dedp_sign_in.known_browsers SET created_at = now() - interval '181 days'")
+    assert not sessions.known_browser(cursor, "ada", token)
+
+
 def test_a_name_that_differs_in_capitals_alone_is_taken(cursor: Cursor) -> None:
     users.add(cursor, "Ada", "a good password", Role.viewer)
     with pytest.raises(UserError, match="there is a user ada already, perhaps with other capitals"):
