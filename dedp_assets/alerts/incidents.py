@@ -179,7 +179,8 @@ def _ending(key: str, incidents: Sequence[Incident]) -> Message:
     number = f" ({counted(len(incidents), 'problem')})" if len(incidents) > 1 else ""
     # An incident that is over has `gone_at`.
     said = [
-        f"{each.problem.what} It lasted {duration((each.gone_at or each.since) - each.since)}." for each in incidents
+        f"{each.problem.what.rstrip('.')}. It lasted {duration((each.gone_at or each.since) - each.since)}."
+        for each in incidents
     ]
     return Message(
         key,

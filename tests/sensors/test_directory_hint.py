@@ -64,6 +64,7 @@ class Watching:
         completeness: Completeness = "renamed",
     ) -> None:
         self.scanner = ShortOfTime(reaches)
+        self.problems: list[str] = []
         directories = [
             Directory(f"client{number:02}", landing / f"client{number:02}", completeness=completeness)
             for number in range(20)
@@ -78,7 +79,7 @@ class Watching:
             DirectoryPipeline(
                 targets=[KEY],
                 partitions=CLIENTS,
-                watched=lambda: Watched(directories, []),
+                watched=lambda: Watched(directories, self.problems),
                 ledger=self._ledger,
                 run_config=self._run_config,
                 files_of=lambda run: (),
@@ -182,3 +183,11 @@ def test_each_directory_is_once_the_first_of_a_turn_without_a_hint(number: int) 
     directories = [Directory(str(each), Path(str(each))) for each in range(number)]
     firsts = {in_scan_order(directories, {Path("0")}, turn)[0].client for turn in range(3, 4 * number + 4, 4)}
     assert len(firsts) == number
+
+
+def test_settings_that_are_wrong_are_an_error_in_each_tick(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    watching = Watching(tmp_path, instance, reaches=20, first=None)
+    watching.problems = ["uploads.yaml:3: no such option"]
+    watching.tick()
+    for _ in range(2):
+        assert watching.tick()[1].startswith("error: uploads.yaml:3: no such option")

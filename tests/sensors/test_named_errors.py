@@ -37,8 +37,9 @@ def test_a_file_of_a_day_that_can_not_be_taken_is_an_error_and_one_with_a_wrong_
     assert found == {"2024-01-02": True, "2024-01-03": False}
 
 
-def test_a_watched_directory_is_an_error_in_each_tick_as_long_as_it_can_not_be_read(file: Path) -> None:
-    directory, cursor = Directory("north", file), Cursor()
+@pytest.mark.parametrize("name", ["there", "gone"])
+def test_a_watched_directory_is_an_error_in_each_tick_as_long_as_it_can_not_be_read(file: Path, name: str) -> None:
+    directory, cursor = Directory("north", file.with_name(name)), Cursor()
     for now in (0.0, 1.0, 60.0):
         scans = {"north": scan_directory(directory)} if now != 1.0 else {}
         plan = plan_arrivals([directory], scans, {}, {}, cursor, Situation(now, (), 1, 1))

@@ -218,8 +218,27 @@ def test_two_processes_do_not_send_the_same_message(
         return receivers[target]
 
     deliver(tables, ["a"], notifier_for)
+    assert receivers["a"].got == keys
+    keys += keys_of(look(tables, [failed(1), failed(2)], targets=["a"]))
+    deliver(other, ["a"], receivers.__getitem__)  # the first one is done, and still connected
     other.close()
     assert receivers["a"].got == keys
+    assert len(keys) == 2
+
+
+def test_an_old_message_is_forgotten_once_it_has_reached_its_targets(
+    tables: Connection, receivers: dict[str, Receiver]
+) -> None:
+    first, second = keys_of(look(tables, [failed(1), failed(2)], targets=["a"]))
+    receivers["a"].error = lambda message: NotificationRefused("no") if message.key == first else None
+    deliver(tables, ["a"], receivers.__getitem__)
+    with tables, tables.cursor() as cursor:
+        cursor.execute("UPDATE dedp.alert_messages SET created_at = created_at - interval '91 days'")
+    look(tables, [failed(1), failed(2)], targets=["a"])
+    with tables, tables.cursor() as cursor:
+        cursor.execute("SELECT key FROM dedp.alert_messages")
+        assert cursor.fetchall() == [(first,)]
+    assert receivers["a"].got == [second]
 
 
 def test_a_target_and_its_token_are_in_no_table(tables: Connection) -> None:

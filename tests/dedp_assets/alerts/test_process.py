@@ -50,6 +50,8 @@ def test_a_database_that_is_away_is_told_once_and_its_return_once(world: World, 
     for now in range(600, 1200, 15):
         tell_of_outage(world, outage, None, now)
     assert told(tmp_path) == ["PostgreSQL does not answer", "Over: PostgreSQL does not answer"]
+    over = json.loads((tmp_path / "told").read_text().splitlines()[1])["text"]
+    assert "\nPostgreSQL does not answer: refused. It lasted 10 min.\n" in over
 
 
 def test_a_database_that_was_only_restarted_is_not_told(world: World, tmp_path: Path) -> None:

@@ -82,10 +82,8 @@ def mailbox() -> Mailbox:
     return Mailbox()
 
 
-def served(mailbox: Mailbox, **options: Any) -> Iterator[Controller]:
-    controller = Controller(
-        mailbox, hostname="127.0.0.1", port=free_port(), authenticator=mailbox.authenticate, **options
-    )
+def served(mailbox: Mailbox, host: str = "127.0.0.1", **options: Any) -> Iterator[Controller]:
+    controller = Controller(mailbox, hostname=host, port=free_port(), authenticator=mailbox.authenticate, **options)
     controller.start()
     yield controller
     controller.stop()
@@ -98,6 +96,18 @@ def plain(mailbox: Mailbox) -> Iterator[Controller]:
 
 
 @pytest.fixture
+def careless(mailbox: Mailbox) -> Iterator[Controller]:
+    """An SMTP server that asks for logins without encryption."""
+    yield from served(mailbox, auth_require_tls=False)
+
+
+@pytest.fixture
+def elsewhere(mailbox: Mailbox) -> Iterator[Controller]:
+    """An SMTP server without encryption, which is not known to be on this machine."""
+    yield from served(mailbox, "127.0.0.2")
+
+
+@pytest.fixture
 def encrypting(mailbox: Mailbox, certificate: Path) -> Iterator[Controller]:
     """An SMTP server that takes logins and e-mails after STARTTLS alone."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -106,7 +116,7 @@ def encrypting(mailbox: Mailbox, certificate: Path) -> Iterator[Controller]:
 
 
 def target(server: Controller, to: str = "ops@example.org", scheme: str = "smtp") -> str:
-    return f"{scheme}://127.0.0.1:{server.port}?from=dedp@example.org&to={to}"
+    return f"{scheme}://{server.hostname}:{server.port}?from=dedp@example.org&to={to}"
 
 
 def test_an_email_has_the_subject_the_text_the_link_and_the_key(plain: Controller, mailbox: Mailbox) -> None:
@@ -131,9 +141,15 @@ def test_a_login_is_given_after_encryption_alone(encrypting: Controller, mailbox
     assert (mailbox.was_encrypted, mailbox.users) == ([True], ["dedp"])
 
 
-def test_a_login_is_not_given_to_a_server_that_does_not_encrypt(plain: Controller, mailbox: Mailbox) -> None:
+def test_a_login_is_not_given_to_a_server_that_does_not_encrypt(careless: Controller, mailbox: Mailbox) -> None:
     with pytest.raises(NotificationRefused, match="offers no STARTTLS"):
-        EmailNotifier(target(plain), ("dedp", PASSWORD)).send(FAILED)
+        EmailNotifier(target(careless), ("dedp", PASSWORD)).send(FAILED)
+    assert (mailbox.received, mailbox.users) == ([], [])
+
+
+def test_another_machine_that_does_not_encrypt_gets_nothing(elsewhere: Controller, mailbox: Mailbox) -> None:
+    with pytest.raises(NotificationRefused, match="offers no STARTTLS"):
+        EmailNotifier(target(elsewhere)).send(FAILED)
     assert (mailbox.received, mailbox.users) == ([], [])
 
 
