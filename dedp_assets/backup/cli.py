@@ -1,6 +1,5 @@
 """The commands `dedp backup` and `dedp restore`."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,13 +81,9 @@ def restore(folder: Path, without: tuple[str, ...]) -> None:
 
 @contextmanager
 def _environment() -> Iterator[dict[str, str]]:
-    """The environment variables of a process of this system. A deployment names Dagster's storage itself."""
-    own = os.environ.get("DEDP_DAGSTER_STORAGE")
+    """The environment variables of a process of this system, whose database has a place for Dagster's tables."""
     with local_stack.environment() as shared:
-        if own:
-            shared["DEDP_DAGSTER_STORAGE"] = own
-        else:
-            local_stack.create_instance_schema(shared)
+        local_stack.create_instance_schema(shared)
         yield shared
 
 

@@ -27,7 +27,8 @@ _INSTANCE_SCHEMA = "dagster"
 def environment() -> Iterator[dict[str, str]]:
     """Provide the environment variables for a command that uses this system's Dagster instance and database.
 
-    The database runs at least until the block ends.
+    A deployment with a PostgreSQL server of its own may have Dagster's tables elsewhere (DEDP_DAGSTER_STORAGE). The
+    database runs at least until the block ends.
     """
     home = settings.make_home()
     with ExitStack() as cleanup:
@@ -39,10 +40,14 @@ def environment() -> Iterator[dict[str, str]]:
             "DEDP_LANDING": str(settings.landing()),
             "DEDP_INTERNAL": str(settings.internal()),
             "DEDP_POSTGRES_DSN": dsn,
-            "DEDP_DAGSTER_STORAGE": in_dagster_schema(dsn),
+            "DEDP_DAGSTER_STORAGE": _own_storage() or in_dagster_schema(dsn),
             "DAGSTER_HOME": str(_instance_folder(home)),
             "PYTHONUNBUFFERED": "1",
         }
+
+
+def _own_storage() -> str | None:
+    return settings.dagster_storage() if settings.postgres_dsn() else None
 
 
 def in_dagster_schema(dsn: str) -> str:
@@ -62,7 +67,13 @@ def in_schema(dsn: str, schema: str) -> str:
 
 
 def create_instance_schema(shared: dict[str, str]) -> None:
-    """Create the schema for Dagster's own tables. Raises StackError if the database does not answer or refuses to."""
+    """Create the schema for Dagster's own tables, if they are beside ours.
+
+    Raises:
+        StackError: the database does not answer, or refuses to.
+    """
+    if _own_storage():
+        return
     try:
         connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
     except psycopg2.Error as error:

@@ -130,15 +130,15 @@ def _database(workspace: Path | None, is_up: bool) -> Iterator[Finding]:
         yield from checks.long_transactions(connection)
         yield from checks.schema_versions(connection)
         yield from _alerting(connection)
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass('dagster.daemon_heartbeats') IS NOT NULL")
+        dagster = cleanup.enter_context(connected_to_dagster(shared["DEDP_DAGSTER_STORAGE"]))
+        with dagster, dagster.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('daemon_heartbeats') IS NOT NULL")
             if cursor.fetchone() != (True,):
                 yield from checks.dagster_schema(None, None)
                 return
         import dagster as dg
 
         os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
-        dagster = cleanup.enter_context(connected_to_dagster(shared["DEDP_DAGSTER_STORAGE"]))
         instance = cleanup.enter_context(dg.DagsterInstance.get())
         found, expected = instance.event_log_storage.alembic_version() or (None, None)
         yield from checks.dagster_schema(str(found) if found else None, str(expected))
@@ -320,7 +320,7 @@ def traces(since: float, every: float, once: bool) -> None:
 
 
 def _storage(dsn: str) -> str:
-    return os.environ.get("DEDP_DAGSTER_STORAGE") or local_stack.in_dagster_schema(dsn)
+    return settings.dagster_storage() or local_stack.in_dagster_schema(dsn)
 
 
 def all_metrics(dsn: str) -> "Iterator[Metric]":

@@ -38,11 +38,8 @@ def purge(older_than: timedelta, dry_run: bool) -> None:
     from dedp_assets.retention import purging
 
     with local_stack.environment() as shared:
-        # A deployment names Dagster's storage itself.
-        if "DEDP_DAGSTER_STORAGE" not in os.environ:
-            local_stack.create_instance_schema(shared)
-            os.environ["DEDP_DAGSTER_STORAGE"] = shared["DEDP_DAGSTER_STORAGE"]
-        os.environ["DAGSTER_HOME"] = shared["DAGSTER_HOME"]
+        local_stack.create_instance_schema(shared)
+        os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
         with dg.DagsterInstance.get() as instance, closing(psycopg2.connect(_database_of(instance))) as connection:
             counted = purging.purge(connection, older_than, instance.compute_log_manager, dry_run=dry_run)
     click.echo("Would be deleted:" if dry_run else "Deleted:")
