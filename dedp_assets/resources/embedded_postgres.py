@@ -12,6 +12,7 @@ import os
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,8 +126,29 @@ def _start(data: Path) -> Any:
         if SERVER_SETTINGS not in configuration.read_text(encoding="utf-8"):
             with open(configuration, "a", encoding="utf-8") as appended:
                 appended.write(SERVER_SETTINGS)
-        server.ensure_postgres_running()
+        try:
+            server.ensure_postgres_running()
+        except subprocess.TimeoutExpired:
+            _wait_until_ready(data)
+            server.ensure_postgres_running()
     return server
+
+
+def _wait_until_ready(data: Path) -> None:
+    """Wait for a server that starts, for at most ten minutes, or until it has ended.
+
+    The library waits for 10 s. A server that was killed first does again what was not on the disk yet. After many
+    writes, or on a busy machine, that takes longer.
+    """
+    give_up = time.monotonic() + 600
+    with suppress(FileNotFoundError):
+        while time.monotonic() < give_up:
+            recorded = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            if len(recorded) == 8 and recorded[-1].strip() == "ready":
+                return
+            if recorded and not psutil.pid_exists(int(recorded[0])):
+                return
+            time.sleep(0.1)
 
 
 def _failure(data: Path, error: Exception) -> str:

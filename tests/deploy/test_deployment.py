@@ -242,6 +242,8 @@ class Deployment:
         def none_is_left() -> bool:
             while waiting and self.engine.is_healthy(waiting[0]):
                 del waiting[0]
+            if waiting:
+                time.sleep(1)  # A check takes the cores that the services start on.
             return not waiting
 
         self.wait_until(none_is_left, lambda: f"Not healthy: {waiting}")
@@ -317,7 +319,8 @@ def test_only_who_needs_spark_or_the_database_reaches_it(deployment: Deployment)
 def test_a_file_that_lands_is_in_the_table_and_the_page_shows_what_its_runs_printed(deployment: Deployment) -> None:
     deployment.drop_devices("2024-01-01", 5)
     deployment.wait_until_loaded({"2024-01-01": 5})
-    (run,) = deployment.rows("SELECT run_id FROM dagster.runs WHERE run_body LIKE '%%devices_raw%%' LIMIT 1")
+    ended = "SELECT run_id FROM dagster.runs WHERE run_body LIKE '%%devices_raw%%' AND status = 'SUCCESS' LIMIT 1"
+    (run,) = deployment.wait_until(lambda: deployment.rows(ended))
     query = """
         query ($run: ID!) {
           logsForRun(runId: $run) {

@@ -57,7 +57,7 @@ class System:
             )
         while "Dagster is up" not in said.read_text():
             assert shell.poll() is None, said.read_text()
-            time.sleep(0.5)
+            time.sleep(0.1)
 
         def stop() -> None:
             self.dedp("down")
@@ -142,5 +142,5 @@ class System:
             assert time.monotonic() < give_up, (
                 f"waited in vain.\n{local_stack.log_tail(self.home / 'logs' / 'dagster.log', 60)}"
             )
-            time.sleep(0.5)
+            time.sleep(0.1)
         return found

@@ -10,11 +10,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from deltalake import DeltaTable
 
 from dedp_assets.isolated_sequencer import contract
 from tests.dedp_command import DEDP
 from tests.lake import count_anew, read_counts
 from tests.scenarios.system import System, temporary_home
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -50,20 +52,26 @@ class Copied(System):
         draft.write_text(text)
         draft.rename(target)
 
+    def count(self, rows: str) -> int | None:
+        """How many rows there are, such as `dedp.devices_loads WHERE folded`; None until their table is made."""
+        if self.query(f"SELECT to_regclass('{rows.split()[0]}')") == [(None,)]:
+            return None
+        ((found,),) = self.query(f"SELECT count(*) FROM {rows}")
+        return int(found)
+
     def is_at_rest(self) -> bool:
         """Whether everything that has arrived is in the tables, and no run is under way."""
         unfinished = dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in FINISHED])
         return (
-            self.query("SELECT count(*) FROM dedp.devices_loads WHERE folded") == [(len(DAYS),)]
-            and self.query("SELECT count(*) FROM dedp.upload_files WHERE is_current") == [(len(CLIENTS),)]
+            self.count("dedp.devices_loads WHERE folded") == len(DAYS)
+            and self.count("dedp.upload_files WHERE is_current") == len(CLIENTS)
             and all(map(self.is_counted, DAYS))
             and not self.instance.get_runs(unfinished)
         )
 
     def is_counted(self, day: str) -> bool:
-        return (self.home / "lake" / "device_counts").exists() and self.counts(day) == count_anew(
-            str(self.home / "lake" / "devices"), day
-        )
+        counts, devices = (str(self.home / "lake" / name) for name in ("device_counts", "devices"))
+        return DeltaTable.is_deltatable(counts) and self.counts(day) == count_anew(devices, day)
 
     def counts(self, day: str) -> Any:
         return read_counts(str(self.home / "lake" / "device_counts"), day)
@@ -101,11 +109,10 @@ def test_what_is_restored_from_a_backup_during_loads_becomes_what_the_original_b
     for client in CLIENTS:
         original.upload(client, "1,axe,2", "2,saw,3")
     original.dedp("load-delta", *DAYS, "2024-01-04", "--rows", "20")
-    original.wait_until(lambda: original.query("SELECT to_regclass('dedp.devices_loads')") != [(None,)])
-    original.wait_until(lambda: original.query("SELECT count(*) FROM dedp.devices_loads") != [(0,)])
+    original.wait_until(lambda: original.count("dedp.devices_loads"))
 
     killed = original.backup(target)
-    original.wait_until(lambda: (target.with_name("backup.part") / "postgres.dump").exists())
+    wait_until((target.with_name("backup.part") / "postgres.dump").exists)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not target.exists()

@@ -24,6 +24,8 @@ DEVICES, COUNTS, STATE, CONFIGURATION = (
     for key in (contract.DEVICES, contract.DEVICE_COUNTS, contract.PARTITIONS_STATE, contract.BACKFILLING_CONFIGURATION)
 )
 FIRST_SEVEN = [f"2024-01-0{number}" for number in range(1, 8)]
+# Each day takes a query of Spark. Most stories need no more than these, of which the last one is not closed.
+FIRST_FOUR = FIRST_SEVEN[:4]
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ def lake(integrator: Scenario) -> "Lake":
 
 @pytest.fixture
 def processed(integrator: Scenario, lake: "Lake") -> Scenario:
-    """Seven days were loaded and the six that are closed have been processed."""
-    lake.load(*FIRST_SEVEN)
+    """Four days were loaded and the three that are closed have been processed."""
+    lake.load(*FIRST_FOUR)
     integrator.run_until_quiet()
     return integrator
 
@@ -140,11 +142,11 @@ def test_late_data_re_runs_its_day_and_no_other_and_says_why(processed: Scenario
     processed.run_until_quiet()
     processed.expect(COUNTS).materialized("2024-01-02", since=late).by_automation("follow_inputs")
     run = lake.runs_of("2024-01-02")[-1]
-    assert run.tags["dedp/late_commits"] == "7"
+    assert run.tags["dedp/late_commits"] == "4"
     assert "days" in run.tags["dedp/lateness"]
     metadata = lake.latest_metadata("2024-01-02")
     assert (metadata["input_rows_before"].value, metadata["input_rows"].value) == (100, 200)
-    assert metadata["late_commits"].value == "7"
+    assert metadata["late_commits"].value == "4"
     hours = metadata["lateness_hours"].value
     assert isinstance(hours, float | int)
     assert hours > 24
@@ -173,14 +175,14 @@ def test_data_that_lands_while_its_day_is_being_counted_is_counted_next(processe
     lake.load("2024-01-02")
     processed.hold(COUNTS, after=f"{assets.__name__}.count_devices", partition="2024-01-02")
     processed.run_until_quiet()
-    assert lake.state()["2024-01-02"] == (True, 6)
+    assert lake.state()["2024-01-02"] == (True, 3)
     lake.load("2024-01-02")
     processed.run_until_quiet()
     processed.release()
     processed.run_until_quiet()
     assert lake.counts("2024-01-02") == lake.recount("2024-01-02")
     assert lake.counts("2024-01-02").total() == 300
-    assert lake.state()["2024-01-02"] == (False, 8)
+    assert lake.state()["2024-01-02"] == (False, 5)
 
 
 def test_a_run_that_fails_is_asked_for_again_without_a_new_commit(processed: Scenario, lake: "Lake") -> None:
@@ -191,7 +193,7 @@ def test_a_run_that_fails_is_asked_for_again_without_a_new_commit(processed: Sce
     processed.advance(minutes=10)
     assert lake.counts("2024-01-02").total() == 200
     assert "reconciliation" in lake.runs_of("2024-01-02")[-1].tags["dedp/cause"]
-    assert lake.state()["2024-01-02"] == (False, 7)
+    assert lake.state()["2024-01-02"] == (False, 4)
 
 
 def test_a_run_that_has_failed_for_good_is_not_processing(processed: Scenario, lake: "Lake") -> None:
@@ -200,7 +202,7 @@ def test_a_run_that_has_failed_for_good_is_not_processing(processed: Scenario, l
     lake.load("2024-01-02")
     processed.run_until_quiet()
     assert lake.runs_of("2024-01-02")[-1].status == dg.DagsterRunStatus.FAILURE
-    assert lake.state()["2024-01-02"] == (False, 6)
+    assert lake.state()["2024-01-02"] == (False, 3)
 
 
 def test_two_runs_that_end_at_once_leave_neither_day_processing(processed: Scenario, lake: "Lake") -> None:
@@ -210,19 +212,19 @@ def test_two_runs_that_end_at_once_leave_neither_day_processing(processed: Scena
     processed.run_until_quiet()
     # The run of the second has yet to write its file when that of the third says how far every day is.
     assert lake.runs_of("2024-01-02")[-1].status == dg.DagsterRunStatus.STARTED
-    assert [lake.state()[day] for day in ("2024-01-02", "2024-01-03")] == [(False, 8), (False, 8)]
+    assert [lake.state()[day] for day in ("2024-01-02", "2024-01-03")] == [(False, 5), (False, 5)]
     assert lake.configuration("2024-01-03") == '{"partitions":[]}'
 
 
 def test_a_daemon_that_was_down_misses_nothing(processed: Scenario, lake: "Lake") -> None:
     processed.stop_daemons()
-    lake.load("2024-01-02", "2024-01-05", "2024-01-02")
+    lake.load("2024-01-02", "2024-01-03", "2024-01-02")
     processed.advance(hours=12)
     back = processed.mark("the daemon is back")
     processed.start_daemons()
     processed.run_until_quiet()
-    processed.expect(COUNTS).materialized("2024-01-02", "2024-01-05", since=back, in_any_order=True)
-    assert all(lake.counts(day) == lake.recount(day) for day in FIRST_SEVEN[:6])
+    processed.expect(COUNTS).materialized("2024-01-02", "2024-01-03", since=back, in_any_order=True)
+    assert all(lake.counts(day) == lake.recount(day) for day in FIRST_FOUR[:3])
 
 
 def test_three_days_at_a_time(integrator: Scenario, lake: "Lake") -> None:

@@ -1,8 +1,11 @@
 """A running system with secrets in its settings: nobody can see them, and nobody else can reach its processes."""
 
+import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -66,6 +69,21 @@ def processes(system: System) -> list[psutil.Process]:
     return [top, *top.children(recursive=True)]
 
 
+def files(system: System) -> dict[Path, os.stat_result]:
+    """What is in the home. Some of it goes away while somebody looks."""
+    found = {}
+    for path in system.home.rglob("*"):
+        with suppress(FileNotFoundError):
+            found[path] = path.lstat()
+    return found
+
+
+def content(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text(errors="replace")
+    return ""
+
+
 def secrets_in(text: str) -> list[str]:
     return [secret for secret in SECRETS if secret in text]
 
@@ -73,15 +91,20 @@ def secrets_in(text: str) -> list[str]:
 def test_no_command_line_has_a_secret(system: System) -> None:
     found = processes(system)
     assert len(found) > 10
-    assert secrets_in(str(found[-1].environ())) == list(SECRETS), "they do have them"
-    assert secrets_in("\n".join(" ".join(process.cmdline()) for process in found)) == []
+    with_secrets = 0
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            assert secrets_in(" ".join(process.cmdline())) == []
+            with_secrets += secrets_in(str(process.environ())) == list(SECRETS)
+    assert with_secrets > 5, "they do have them"
 
 
 def test_no_log_and_nothing_in_the_database_has_a_secret(system: System) -> None:
     assert secrets_in((system.home / "logs" / "dagster.log").read_text()) == []
     assert secrets_in(dump(system)) == []
-    for path in (system.home / "dagster").rglob("*"):
-        assert not path.is_file() or secrets_in(path.read_text(errors="replace")) == [], path
+    for path in files(system):
+        if path.is_relative_to(system.home / "dagster") and path.is_file():
+            assert secrets_in(content(path)) == [], path
 
 
 def test_the_ui_shows_no_secret(system: System) -> None:
@@ -91,27 +114,24 @@ def test_the_ui_shows_no_secret(system: System) -> None:
 
 
 def test_no_file_that_others_may_read_has_a_secret(system: System) -> None:
-    for path in system.home.rglob("*"):
-        status = path.lstat()
+    for path, status in files(system).items():
         if stat.S_ISREG(status.st_mode) and status.st_mode & 0o044:
-            assert secrets_in(path.read_text(errors="replace")) == [], path
+            assert secrets_in(content(path)) == [], path
 
 
 def test_every_port_is_on_this_machine_only(system: System) -> None:
-    listening = [
-        connection.laddr.ip
-        for process in processes(system)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert listening
-    assert set(listening) == {"127.0.0.1"}
+    listening = set()
+    for process in processes(system):
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            listening |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 def test_nobody_else_can_reach_the_sockets_and_the_output_of_runs(system: System) -> None:
     for name in ("run", "dagster", "logs"):
         folder = system.home / name
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
-    sockets = [path for path in system.home.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+    sockets = [path for path, status in files(system).items() if stat.S_ISSOCK(status.st_mode)]
     assert len(sockets) > 8
     assert {path.parent for path in sockets} == {system.home / "run"}

@@ -90,7 +90,7 @@ def running(instance: dg.DagsterInstance) -> Iterator[System]:
         finally:
             shutdown.set()
             for thread in threads:
-                thread.join(30)
+                thread.join(300)
             assert not any(thread.is_alive() for thread in threads)
 
 

@@ -141,7 +141,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["dataset.csv"]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -201,7 +201,7 @@ def test_ctrl_c_stops_a_continuous_run_with_whole_loops_and_exit_code_130(tmp_pa
     try:
         wait_for((folder / "dataset.csv").exists)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -238,3 +238,24 @@ def test_the_runtime_folder_of_the_environment_stays_as_it_was(monkeypatch: pyte
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert "PostgreSQL" in subprocess.check_output([embedded_postgres.binary("psql"), "--version"], text=True)
     assert "XDG_RUNTIME_DIR" not in os.environ
+
+
+def test_a_server_that_takes_longer_than_its_library_waits_is_waited_for(
+    new_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = embedded_postgres._library()
+    execute = library.pgexec
+
+    def impatient(program: str, arguments: tuple[str, ...], **options: object) -> object:
+        if "start" not in arguments:
+            return execute(program, arguments, **options)
+        # As if the time were up: the server is under way, and nobody has seen it ready.
+        execute(program, tuple("-W" if each == "-w" else each for each in arguments), **options)
+        while not (new_folder / "data" / "postmaster.pid").exists():
+            time.sleep(0.001)
+        raise subprocess.TimeoutExpired(program, 10)
+
+    monkeypatch.setattr(library, "pgexec", impatient)
+    with embedded_postgres.server_lease(new_folder) as url:
+        assert runs(new_folder, url)
+    assert not (new_folder / "data" / "postmaster.pid").exists()
