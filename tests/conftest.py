@@ -102,6 +102,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def server_to_crash() -> Iterator[str]:
+    """The URL of a server for one file. In its class, a test that crashes it has it as its `postgres_server`."""
+    with _postgres_with_template() as url:
+        yield url
+
+
 @contextmanager
 def _postgres_with_template() -> Iterator[str]:
     # Not below pytest's own temporary folder. If we are root, the server runs as another user, who may not enter it.

@@ -11,8 +11,8 @@ _COLOURS = {"info": "#2eb886", "warning": "#daa038", "error": "#a30200"}
 _LONGEST_TEXT = 3000
 _LONGEST_SUBJECT = 300
 
-# Mattermost and Discord take these words for mentions wherever they stand.
-_EVERYBODY = re.compile(r"@(?=(all|channel|everyone|here)\b)", re.IGNORECASE)
+# For Mattermost and Discord: everybody is called in the middle of a word, too, a person only at its begin.
+_MENTION = re.compile(r"@(?=(?:all|channel|everyone|here)\b)|(?<!\w)@(?=\w)", re.IGNORECASE)
 
 
 def slack_payload(notification: Notification) -> dict[str, Any]:
@@ -33,6 +33,6 @@ def slack_payload(notification: Notification) -> dict[str, Any]:
 
 def _escaped(text: str, longest: int) -> str:
     """Without what would become a link or a mention: names of files and partitions are chosen by others."""
-    text = _EVERYBODY.sub("@\u200b", text)
+    text = _MENTION.sub("@\u200b", text)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return escaped if len(escaped) <= longest else escaped[: longest - 1] + "…"

@@ -399,7 +399,7 @@ class Shop:
             postgres=SimpleNamespace(connect=lambda: self.database.connected(stop)),
             notifier=SimpleNamespace(send=self.send),
         )
-        nothing = SimpleNamespace(info=lambda text: None)
+        nothing = SimpleNamespace(log=lambda level, text: None)
         context = SimpleNamespace(
             cursor=self.cursors[name][-1], instance=self._instance, resources=resources, log=nothing
         )

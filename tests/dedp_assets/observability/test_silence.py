@@ -20,9 +20,8 @@ def test_a_server_that_takes_a_connection_and_says_nothing_does_not_answer() -> 
 
 
 def test_a_server_that_becomes_silent_over_a_query_does_not_answer(dsn: str) -> None:
-    with giving_up_on_silence(0.2):
-        with pytest.raises(DatabaseUnavailable, match=EXPECTED), connect(dsn) as connection:
-            connection.cursor().execute("SELECT pg_sleep(60)")
+    with giving_up_on_silence(0.2), pytest.raises(DatabaseUnavailable, match=EXPECTED), connect(dsn) as connection:
+        connection.cursor().execute("SELECT pg_sleep(60)")
     with connect(dsn) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(0.3)")  # nobody gives up any more
 

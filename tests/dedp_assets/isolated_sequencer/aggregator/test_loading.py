@@ -612,40 +612,46 @@ def crash_server(dsn: str, connection: Connection, pid: int) -> None:
         time.sleep(0.01)  # between two looks; what is waited for is the condition
 
 
-@pytest.mark.parametrize("breaks", ["the server crashes", "the connection is cut"])
 @pytest.mark.parametrize("reload", [False, True])
-def test_a_load_whose_server_goes_away_fails_and_can_be_done_again(
-    dsn: str,
-    database: Connection,
-    devices_csv: WriteDevices,
-    assert_exact: AssertExact,
-    wait_until: WaitUntil,
-    reload: bool,
-    breaks: str,
-) -> None:
-    if reload:
-        load_file(database, LOAD, devices_csv([*some_rows(200), "{........"]))
-        fold(database, LOAD)
-    before = everything(database)
-    path = devices_csv([*some_rows(300, start=100), "bad"])
+class TestAServerThatGoesAway:
+    @pytest.fixture
+    def postgres_server(self, server_to_crash: str) -> str:
+        return server_to_crash
 
-    # The lock goes before the pool, on any way out: the load must not be left waiting for it.
-    with ThreadPoolExecutor(1) as pool, locked(dsn, "dedp.devices_quarantine"):
-        load = pool.submit(load_file, psycopg2.connect(dsn, application_name="child"), LOAD, path)
-        pid = wait_until(WAITING_CHILD)
-        if breaks == "the server crashes":
-            crash_server(dsn, database, pid)
-        else:
-            execute(database, "SELECT pg_terminate_backend(%s)", pid)
-        with pytest.raises((psycopg2.OperationalError, psycopg2.InterfaceError)):
-            load.result()
+    @pytest.mark.parametrize("breaks", ["the server crashes", "the connection is cut"])
+    def test_fails_a_load_which_can_be_done_again(
+        self,
+        dsn: str,
+        database: Connection,
+        devices_csv: WriteDevices,
+        assert_exact: AssertExact,
+        wait_until: WaitUntil,
+        reload: bool,
+        breaks: str,
+    ) -> None:
+        if reload:
+            load_file(database, LOAD, devices_csv([*some_rows(200), "{........"]))
+            fold(database, LOAD)
+        before = everything(database)
+        path = devices_csv([*some_rows(300, start=100), "bad"])
 
-    with connected(dsn) as afresh:
-        assert everything(afresh) == before
-        assert_exact()
-        load_file(afresh, LOAD, path)
-        assert query(afresh, "SELECT count(*) FROM dedp.devices_raw WHERE load_id = %s", LOAD) == [(300,)]
-        assert_exact()
+        # The lock goes before the pool, on any way out: the load must not be left waiting for it.
+        with ThreadPoolExecutor(1) as pool, locked(dsn, "dedp.devices_quarantine"):
+            load = pool.submit(load_file, psycopg2.connect(dsn, application_name="child"), LOAD, path)
+            pid = wait_until(WAITING_CHILD)
+            if breaks == "the server crashes":
+                crash_server(dsn, database, pid)
+            else:
+                execute(database, "SELECT pg_terminate_backend(%s)", pid)
+            with pytest.raises((psycopg2.OperationalError, psycopg2.InterfaceError)):
+                load.result()
+
+        with connected(dsn) as afresh:
+            assert everything(afresh) == before
+            assert_exact()
+            load_file(afresh, LOAD, path)
+            assert query(afresh, "SELECT count(*) FROM dedp.devices_raw WHERE load_id = %s", LOAD) == [(300,)]
+            assert_exact()
 
 
 # --- many at once
