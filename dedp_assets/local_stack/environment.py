@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import psycopg2
 import psycopg2.extensions
+from psycopg2 import sql
 
 from dedp_assets import settings
 from dedp_assets.local_stack.errors import StackError
@@ -67,24 +68,26 @@ def in_schema(dsn: str, schema: str) -> str:
 
 
 def create_instance_schema(shared: dict[str, str]) -> None:
-    """Create the schema for Dagster's own tables, if they are beside ours.
+    """Create the schema for Dagster's own tables, which is the search path of their address.
 
     Raises:
         StackError: the database does not answer, or refuses to.
     """
-    if _own_storage():
-        return
+    setting = "DEDP_DAGSTER_STORAGE" if _own_storage() else "DEDP_POSTGRES_DSN"
     try:
-        connection = psycopg2.connect(shared["DEDP_POSTGRES_DSN"])
+        connection = psycopg2.connect(shared["DEDP_DAGSTER_STORAGE"])
     except psycopg2.Error as error:
-        raise StackError(f"PostgreSQL can't be reached; is DEDP_POSTGRES_DSN right? {_in_a_line(error)}") from None
+        raise StackError(f"PostgreSQL can't be reached; is {setting} right? {_in_a_line(error)}") from None
+    schema = _INSTANCE_SCHEMA
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_INSTANCE_SCHEMA}")
+            cursor.execute("SELECT current_setting('search_path') WHERE current_schema() IS NULL")
+            for (schema,) in cursor.fetchall():
+                cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema.strip('"'))))
     except psycopg2.Error as error:
         raise StackError(
-            f"the schema {_INSTANCE_SCHEMA} for Dagster's own tables can't be created; "
-            f"the user in DEDP_POSTGRES_DSN needs the privilege CREATE on the database: {_in_a_line(error)}"
+            f"the schema {schema} for Dagster's own tables can't be created; "
+            f"the user in {setting} needs the privilege CREATE on the database: {_in_a_line(error)}"
         ) from None
     finally:
         connection.close()
