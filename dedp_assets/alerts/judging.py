@@ -183,14 +183,15 @@ def failing_ticks(instigators: Iterable[Instigator]) -> Iterator[Problem]:
     for each in instigators:
         if not is_evaluated(each.ticks):
             continue
+        key = f"tick/{each.location}/{each.name}"
         last = each.ticks[:_TICKS_IN_A_ROW]
         # Dagster keeps no message of a tick that starts runs: nobody knows whether it met an error.
         with_message = [tick for tick in each.ticks if tick.status != "SUCCESS"][:_TICKS_IN_A_ROW]
         if len(last) == _TICKS_IN_A_ROW and all(tick.status == "FAILURE" for tick in last):
             yield Problem(
-                f"tick/{each.location}/{each.name}",
+                key,
                 "tick",
-                f"tick/{each.location}/{each.name}",
+                key,
                 f"The {each.kind} {each.name} keeps failing",
                 f"The last {_TICKS_IN_A_ROW} ticks of {each.name} in {each.location} have failed: "
                 f"{_short(each.ticks[0].message)}",
@@ -198,9 +199,9 @@ def failing_ticks(instigators: Iterable[Instigator]) -> Iterator[Problem]:
             )
         elif len(with_message) == _TICKS_IN_A_ROW and _say_an_error(with_message):
             yield Problem(
-                f"tick/{each.location}/{each.name}",
+                key,
                 "tick",
-                f"tick/{each.location}/{each.name}",
+                key,
                 f"The {each.kind} {each.name} reports an error",
                 f"The ticks of {each.name} in {each.location} say: {_short(with_message[0].message)}",
                 f"Mend what the error names. What it does not concern goes on, and each tick of {each.name} tries the "

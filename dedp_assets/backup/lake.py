@@ -68,9 +68,8 @@ class _Folder(Lake):
         target = Path(self.uri, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-        os.utime(
-            target, ns=(modified_ns, modified_ns)
-        )  # without commit information, Delta's times are those of its log
+        # Delta takes the times of commits without commit information from the files of its log.
+        os.utime(target, ns=(modified_ns, modified_ns))
 
 
 class _ObjectStore(Lake):

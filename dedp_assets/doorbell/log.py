@@ -65,33 +65,31 @@ _EVENTS = """
     ORDER BY event.id
 """
 
-_TRIGGER = """
+# It notifies on the channel that a trigger names. Those of earlier versions name none. Two daemons may start at once.
+_FUNCTION = """
+    SELECT pg_advisory_xact_lock(hashtext('dedp_doorbell'));
     CREATE OR REPLACE FUNCTION dedp_doorbell() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        PERFORM pg_notify('run_events', '');
+        PERFORM pg_notify(COALESCE(TG_ARGV[0], 'run_events'), '');
         RETURN NULL;
     END
     $$;
+"""
+_TRIGGER = f"""
+    {_FUNCTION}
     CREATE OR REPLACE TRIGGER dedp_doorbell
         AFTER INSERT ON event_logs
-        FOR EACH STATEMENT EXECUTE FUNCTION dedp_doorbell();
+        FOR EACH STATEMENT EXECUTE FUNCTION dedp_doorbell('{CHANNEL}');
 """
-
-
 # Only what somebody asks for. The daemon itself stores the progress of a backfill without another status.
-_BACKFILL_TRIGGER = """
-    CREATE OR REPLACE FUNCTION dedp_backfills() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        PERFORM pg_notify('dedp_backfills', '');
-        RETURN NULL;
-    END
-    $$;
+_BACKFILL_TRIGGER = f"""
+    {_FUNCTION}
     CREATE OR REPLACE TRIGGER dedp_backfill_changed
         AFTER UPDATE OF status ON bulk_actions
-        FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION dedp_backfills();
+        FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION dedp_doorbell('{BACKFILLS}');
     CREATE OR REPLACE TRIGGER dedp_backfill_launched
         AFTER INSERT ON bulk_actions
-        FOR EACH STATEMENT EXECUTE FUNCTION dedp_backfills();
+        FOR EACH STATEMENT EXECUTE FUNCTION dedp_doorbell('{BACKFILLS}');
 """
 _HAS_BACKFILL_TRIGGER = """
     SELECT EXISTS (

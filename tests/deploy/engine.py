@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tests.deploy.images import Image
+from tests.waiting import wait_until
 
 _CLONE_NEWNET = 0x40000000
 # A process with it ends when the thread that has started it ends.
@@ -519,8 +520,7 @@ class ControlGroup:
     def remove(self) -> None:
         """Remove it, once its processes have ended."""
         for folder in {*self.folders.values()}:
-            while folder.exists() and (folder / "cgroup.procs").read_text():
-                time.sleep(0.01)
+            wait_until(partial(_has_no_process, folder), f"the end of the processes in {folder}")
             with suppress(OSError):
                 folder.rmdir()
 
@@ -529,6 +529,13 @@ class ControlGroup:
             return {}
         lines = (self.folders["memory"] / file).read_text().splitlines()
         return {name: int(number) for name, number in (line.split() for line in lines)}
+
+
+def _has_no_process(control_group: Path) -> bool:
+    try:
+        return not (control_group / "cgroup.procs").read_text()
+    except FileNotFoundError:
+        return True
 
 
 def _passwd(container: Container) -> str:

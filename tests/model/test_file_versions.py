@@ -159,7 +159,7 @@ class Landing:
         self.runs: list[Run] = []
         self.kept: dict[str, int] = {}  # which life of the undated file a day loaded
         self.had_own: set[str] = set()
-        self.needless = self.allowed = 0
+        self.needless = self.allowed = self.changes = 0
         # The aggregating team: its loads, the copies that it has yet to load, and the cursor of its reconciliation.
         self.loads: dict[str, LoadState] = {}
         self.told: list[str] = []
@@ -202,6 +202,7 @@ class Landing:
             file.modified = file.changed
         # A file that changes while a run is on its way may be loaded twice.
         self.allowed += len(DAYS) if self.runs else 0
+        self.changes += 1
 
     def new_life(self, file: File) -> None:
         self.lives += 1
@@ -408,6 +409,7 @@ class Landing:
         return max(lives)
 
     def tick(self) -> None:
+        changes_before = self.changes
         cursor = Cursor.from_json(self.cursor)
         in_progress = {day for run in self.runs for day in run.request.days}
         listing = Listing({name: version for name in self.files if (version := self.version(name))})
@@ -438,6 +440,9 @@ class Landing:
         self.materialized |= plan.unreported.keys()
         self.told += plan.unreported
         self.compare_loads()
+        if plan.requests and not self.runs:
+            # What changed after the tick had seen it: the runs that it requests were as good as on their way.
+            self.allowed += len(DAYS) * (self.changes - changes_before)
         self.runs += [Run(request) for request in plan.requests]
         assert len(self.cursor) < 3000
 

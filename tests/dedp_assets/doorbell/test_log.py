@@ -3,6 +3,7 @@
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +13,16 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from dedp_assets.doorbell._dagster import connect_to_log
 from dedp_assets.doorbell.bell import Bell
-from dedp_assets.doorbell.log import LogEvent, LogListener, told_ids, wakes_backfills, wakes_queue, woken
+from dedp_assets.doorbell.log import (
+    _BACKFILL_TRIGGER,
+    _TRIGGER,
+    LogEvent,
+    LogListener,
+    told_ids,
+    wakes_backfills,
+    wakes_queue,
+    woken,
+)
 from dedp_assets.doorbell.sources import LONGEST_PAUSE_SECONDS, Source, next_pause
 from dedp_assets.doorbell.woken_by import Listener, listener_from_metadata, woken_by
 from dedp_assets.resources import embedded_postgres
@@ -180,6 +190,19 @@ def test_a_backfill_that_is_launched_or_canceled_rings_and_its_progress_does_not
 
     listening.instance.update_backfill(backfill._replace(status=BulkActionStatus.CANCELING))
     wait_until(lambda: "backfills" in listening.bell.rung)
+
+
+def test_daemons_that_start_at_once_make_the_triggers_without_an_error(listening: Listening) -> None:
+    with ThreadPoolExecutor(8) as starting:
+        list(starting.map(listening.execute, [_TRIGGER, _BACKFILL_TRIGGER] * 20))
+
+
+def test_a_trigger_of_an_earlier_version_still_rings(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening.execute(_TRIGGER.replace("dedp_doorbell('run_events')", "dedp_doorbell()"))
+    monkeypatch.setattr("dagster_postgres.event_log.event_log.CHANNEL_NAME", "another_channel")
+    materialize(listening.instance)
+    wait_until(lambda: "follows" in listening.bell.rung)
+    listening.execute("DROP TRIGGER dedp_doorbell ON event_logs")
 
 
 def test_without_the_privilege_for_a_trigger_everything_else_rings(

@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 
 from dedp_assets.resources import embedded_postgres
+from tests.waiting import wait_until
 
 _USE = """
 import sys
@@ -28,6 +29,7 @@ _ATTACH = """
 import sys
 from pathlib import Path
 from dedp_assets.resources.embedded_postgres import attach
+from tests.waiting import wait_until
 for _ in range(2):
     print(attach(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
@@ -251,8 +253,7 @@ def test_a_server_that_takes_longer_than_its_library_waits_is_waited_for(
             return execute(program, arguments, **options)
         # As if the time were up: the server is under way, and nobody has seen it ready.
         execute(program, tuple("-W" if each == "-w" else each for each in arguments), **options)
-        while not (new_folder / "data" / "postmaster.pid").exists():
-            time.sleep(0.001)
+        wait_until((new_folder / "data" / "postmaster.pid").exists)
         raise subprocess.TimeoutExpired(program, 10)
 
     monkeypatch.setattr(library, "pgexec", impatient)
