@@ -1,13 +1,15 @@
 """A scenario always comes back: from runs that wait for each other, that hang, that start threads and processes."""
 
+import hashlib
 import multiprocessing
+import select
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -135,6 +137,59 @@ def test_threads_of_a_run_sleep_in_simulated_time_and_come_to_faults(scenario: S
     scenario.materialize("parallel")
     scenario.advance(hours=5)
     scenario.expect("parallel").failed(error="in a thread")
+
+
+class Late(threading.Thread):
+    """A thread that a busy machine starts late."""
+
+    def _bootstrap(self) -> None:
+        select.select([], [], [], 1.5)
+        super()._bootstrap()  # type: ignore[misc]
+
+
+def compute(seconds: float) -> None:
+    """Compute outside of Python, in one call, for about so many real seconds."""
+    began = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", int(100_000 * seconds / (time.perf_counter() - began)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "work"),
+    [
+        pytest.param(Late, lambda: None, id="starts late"),
+        pytest.param(
+            threading.Thread,
+            lambda: compute(1.5),
+            id="computes",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a thread does"),
+        ),
+    ],
+)
+def test_simulated_time_waits_for_a_thread_that_does_not_wait(
+    scenario: Scenario, kind: type[threading.Thread], work: Callable[[], None]
+) -> None:
+    times: list[datetime] = []
+
+    def other() -> None:
+        work()
+        time.sleep(3600)
+        times.append(datetime.now(timezone.utc))
+
+    @dg.asset
+    def parallel() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(time.sleep, 3 * 3600)
+            thread = kind(target=other)
+            thread.start()
+            thread.join()
+
+    scenario.load(dg.Definitions(assets=[parallel]))
+    scenario.materialize("parallel")
+    scenario.advance(hours=2)
+    assert [round((at - BEGIN).total_seconds() / 3600) for at in times] == [1]
+    scenario.advance(hours=1)
+    scenario.expect("parallel").materialized(times=1)
 
 
 def test_a_thread_that_is_held_holds_its_run(scenario: Scenario) -> None:

@@ -28,7 +28,7 @@ from dagster_scenario import _dagster as dagster_
 from dagster_scenario.clock import FOR_EVER, undone_in_children
 from dagster_scenario.errors import ScenarioError
 from dagster_scenario.executors import CPUS, in_this_process
-from dagster_scenario.stuck import Stuck, Watch, is_blocked, place, position, stack_of
+from dagster_scenario.stuck import Stuck, Watch, is_blocked, is_runnable, place, position, stack_of
 
 
 class Abandoned(BaseException):
@@ -82,6 +82,8 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=f"run {run.run_id[:8]}", daemon=True)
         # The threads that the run has started and that are alive.
         self._others: set[threading.Thread] = set()
+        # Those of them that have not come to their first line yet.
+        self._beginning: set[threading.Thread] = set()
         self._waits: list[_Wait] = []
         # Released when a thread begins to wait, or ends: a reason to look.
         self._news = threading.Semaphore(0)
@@ -217,6 +219,7 @@ class Worker:
 
         def run_for_worker() -> None:
             _here.worker = self
+            self._beginning.discard(thread)
             try:
                 run()
             except Abandoned:
@@ -226,11 +229,13 @@ class Worker:
                 self._news.release()
 
         self._others.add(thread)
+        self._beginning.add(thread)
         thread.run = run_for_worker  # type: ignore[method-assign]
         try:
             _start_thread(thread)
         except BaseException:
             self._others.discard(thread)
+            self._beginning.discard(thread)
             raise
 
     # Behind it
@@ -291,8 +296,9 @@ class Worker:
     def _until_it_waits(self) -> None:
         seen: dict[threading.Thread, tuple[Any, int, float]] = {}
         while not self.done:
-            moving = self._moving_threads()
-            if self._waits and all(self._has_stopped(thread, seen) for thread in moving):
+            # In this order: a thread that has begun between the two is one that moves.
+            beginning, moving = bool(self._beginning), self._moving_threads()
+            if self._waits and not beginning and all(self._has_stopped(thread, seen) for thread in moving):
                 return
             self._news.acquire(timeout=0.001 if self._waits else 0.1)
             limit = self._stuck_after()
@@ -307,7 +313,7 @@ class Worker:
         """Whether a thread waits for another one, by all that can be seen of it. seen: what earlier looks found."""
         now, where = time.monotonic(), position(thread)
         last, looks, since = seen.get(thread, (None, 0, now))
-        if where != last:
+        if where != last or is_runnable(thread):
             looks, since = 0, now
         seen[thread] = (where, looks + 1, since)
         return (is_blocked(thread) and looks >= _LOOKS) or now - since > _NOT_MOVING

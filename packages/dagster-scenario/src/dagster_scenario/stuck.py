@@ -144,6 +144,19 @@ def is_blocked(thread: threading.Thread) -> bool:
     return frame is not None and _waits(frame)
 
 
+def is_runnable(thread: threading.Thread) -> bool:
+    """Whether the operating system has a thread compute, or wait for a processor: it stands still and yet will move.
+
+    Known on Linux alone; elsewhere False.
+    """
+    try:
+        stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    except OSError:
+        return False
+    # The state stands behind the name, which may have any characters.
+    return stat.rpartition(")")[2].split()[0] == "R"
+
+
 def _waits(frame: FrameType) -> bool:
     file = frame.f_code.co_filename.replace("\\", "/")
     return file.startswith(_STDLIB.replace("\\", "/")) and any(part in file for part in _WAITING_IN)
