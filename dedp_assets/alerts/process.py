@@ -151,13 +151,18 @@ def tell_of_outage(world: World, outage: Outage, error: str | None, now: float) 
 
 
 def _not_sent(world: World, waiting: Sequence[tuple[str, Message]]) -> Iterator[tuple[str, Message]]:
+    away: set[str] = set()
     for target, message in waiting:
+        if target in away:  # each attempt takes many seconds, and the order has to stay
+            yield target, message
+            continue
         try:
             world.notifier_for(target).send(
                 Notification(message.key, message.subject, message.text, None, message.severity)
             )
         except Exception as error:
             _log.error("%s", shown(error))
+            away.add(target)
             yield target, message
 
 

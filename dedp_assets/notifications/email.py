@@ -3,15 +3,18 @@
 import hashlib
 import re
 import smtplib
+import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from dedp_assets.errors import SettingError
+from dedp_assets.notifications.deadline import TOTAL_SECONDS, Deadline, TimeIsUpError
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused
 from dedp_assets.wording import printable
 
@@ -38,6 +41,7 @@ class EmailNotifier:
         login: the user at the server, and the password; None if it asks nobody.
         tls: whom to trust; by default the certificates of this machine.
         timeout_seconds: how long to wait for a connection, and for each answer.
+        total_seconds: how long a message may take in all.
 
     Raises:
         SettingError: `target` is not such a URL, or has a password in it.
@@ -49,15 +53,18 @@ class EmailNotifier:
         login: tuple[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         timeout_seconds: float = 20,
+        total_seconds: float = TOTAL_SECONDS,
     ) -> None:
         self._server, self._sender, self._recipients = _parsed(target)
-        self._login, self._tls, self._timeout = login, tls, timeout_seconds
+        self._login, self._tls, self._timeout, self._total = login, tls, timeout_seconds, total_seconds
 
     def send(self, notification: Notification) -> None:
         """Hand the message to the server."""
         what = f"the notification {notification.key} to the SMTP server {self._server.host}"
+        deadline = Deadline(self._total)
         try:
-            refused = self._send(self._message(notification))
+            with deadline:
+                refused = self._send(self._message(notification), deadline)
         except smtplib.SMTPNotSupportedError:
             raise NotificationRefused(
                 f"{what} was not sent, because the server offers no STARTTLS; use smtps:// or another server"
@@ -75,22 +82,21 @@ class EmailNotifier:
             raise NotificationRefused(
                 f"{what} was not sent: its certificate is not trusted ({error.verify_message})"
             ) from None
-        except (OSError, smtplib.SMTPException) as error:
+        except (OSError, smtplib.SMTPException, TimeIsUpError) as error:
+            why = f"no whole answer within {self._total:g} s" if deadline.is_over else type(error).__name__
             raise NotificationNotSent(
-                f"{what} was not sent: no answer ({type(error).__name__}). Check the network and the address"
+                f"{what} was not sent: no answer ({why}). Check the network and the address"
             ) from None
         for code, reason in refused.values():
             # It is sent to all of them again: an e-mail that comes twice is better than one that never comes.
             _raise(f"{what}, for {len(refused)} of {len(self._recipients)} recipients,", code, reason)
 
-    def _send(self, message: EmailMessage) -> dict[str, tuple[int, bytes]]:
+    def _send(self, message: EmailMessage, deadline: Deadline) -> dict[str, tuple[int, bytes]]:
         tls = self._tls or ssl.create_default_context()
-        if self._server.encrypts_at_once:
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                self._server.host, self._server.port, timeout=self._timeout, context=tls
-            )
-        else:
-            connection = smtplib.SMTP(self._server.host, self._server.port, timeout=self._timeout)
+        kind = _watched(smtplib.SMTP_SSL if self._server.encrypts_at_once else smtplib.SMTP, deadline)
+        # `context`: only SMTP_SSL knows it.
+        options: dict[str, Any] = {"context": tls} if self._server.encrypts_at_once else {}
+        connection = kind(self._server.host, self._server.port, timeout=self._timeout, **options)
         try:
             connection.ehlo_or_helo_if_needed()
             may_be_open = self._server.host in _THIS_MACHINE and self._login is None
@@ -119,6 +125,18 @@ class EmailNotifier:
         text = f"{notification.text}{link}\n".encode(errors="backslashreplace").decode()
         message.set_content(text)
         return message
+
+
+def _watched(kind: Any, deadline: Deadline) -> type[smtplib.SMTP]:
+    """The same class, whose connections end with the time of the message."""
+
+    class Watched(kind):  # type: ignore[misc]
+        def _get_socket(self, *args: Any) -> socket.socket:
+            connection: socket.socket = super()._get_socket(*args)
+            deadline.watch(connection)
+            return connection
+
+    return Watched
 
 
 def _raise(what: str, code: int, reason: bytes | str) -> None:

@@ -1,6 +1,7 @@
 """Messages to an HTTP endpoint. Its URL may hold a token, and therefore appears in no log and no error."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from dedp_assets.errors import SettingError
+from dedp_assets.notifications.deadline import TOTAL_SECONDS, Deadline, TimeIsUpError
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused
 
 # The endpoint is busy, restarts, or wants us to slow down.
@@ -27,6 +29,7 @@ class WebhookNotifier:
         timeout_seconds: how long to wait for a connection, and then for the answer, at each attempt.
         attempts: how often to send a message before it counts as not sent.
         backoff_seconds: the pause before the third attempt; each later pause is twice as long.
+        total_seconds: how long all attempts together may take.
         payload: what is sent of a message, as values of JSON.
 
     Raises:
@@ -40,6 +43,7 @@ class WebhookNotifier:
         timeout_seconds: float = 10,
         attempts: int = 4,
         backoff_seconds: float = 0.5,
+        total_seconds: float = TOTAL_SECONDS,
         payload: Callable[[Notification], dict[str, Any]] = asdict,
     ) -> None:
         try:
@@ -48,7 +52,7 @@ class WebhookNotifier:
             raise SettingError(
                 "DEDP_NOTIFY or DEDP_ALERTS begins like a URL and is not one; expected https://host/path"
             ) from None
-        self._url, self._timeout, self._payload = url, timeout_seconds, payload
+        self._url, self._timeout, self._total, self._payload = url, timeout_seconds, total_seconds, payload
         self._host, self._secret = urlsplit(prepared.url or "").hostname, prepared.path_url
         self._retries = Retry(
             attempts - 1,
@@ -65,9 +69,9 @@ class WebhookNotifier:
         what = f"the notification {notification.key} to {self._host}"
         # A header takes ASCII only; such a key is left unchanged.
         headers = {"Idempotency-Key": quote(notification.key, safe="!#$&'()*+,/:;=?@[] ", errors="backslashreplace")}
-        with requests.Session() as session, _without_in_logs(self._secret):
+        with Deadline(self._total) as deadline, requests.Session() as session, _without_in_logs(self._secret):
             for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(max_retries=self._retries))
+                session.mount(scheme, _WatchedAdapter(deadline, self._retries))
             try:
                 # The body of the answer is of no interest, and may be endless.
                 answer = session.post(
@@ -78,11 +82,12 @@ class WebhookNotifier:
                     allow_redirects=False,
                     stream=True,
                 )
-            except requests.RequestException as error:
+            except (requests.RequestException, TimeIsUpError) as error:
                 cause = getattr(error.args[0] if error.args else None, "reason", error)
                 # Only the kind of the error: its text has the URL. That is why the cause is left out, too.
+                why = f"no whole answer within {self._total:g} s" if deadline.is_over else type(cause).__name__
                 raise NotificationNotSent(
-                    f"{what} was not sent: no answer ({type(cause).__name__}). Check the network, and the URL in "
+                    f"{what} was not sent: no answer ({why}). Check the network, and the URL in "
                     "DEDP_NOTIFY or DEDP_ALERTS"
                 ) from None
         if answer.status_code in _MAY_PASS:
@@ -92,6 +97,29 @@ class WebhookNotifier:
                 f"{what} was refused with {answer.status_code}; check that DEDP_NOTIFY or DEDP_ALERTS has the URL of "
                 "an endpoint that takes JSON, and that its token is still valid"
             )
+
+
+class _WatchedAdapter(HTTPAdapter):
+    """Ends the connections of a message with its time."""
+
+    def __init__(self, deadline: Deadline, retries: Retry) -> None:
+        self._deadline = deadline
+        super().__init__(max_retries=retries)
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        """Return the pool for a request, also for one by a proxy."""
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        kind: Any = type(pool).ConnectionCls
+        watch = self._deadline.watch
+
+        class Watched(kind):  # type: ignore[misc]
+            def _new_conn(self) -> socket.socket:
+                connection: socket.socket = super()._new_conn()
+                watch(connection)
+                return connection
+
+        pool.ConnectionCls = Watched
+        return pool
 
 
 @contextmanager

@@ -74,6 +74,25 @@ def test_an_outage_is_told_also_to_a_target_that_could_not_be_reached_at_first(t
     assert told(tmp_path) == ["PostgreSQL does not answer"]
 
 
+def test_a_target_that_does_not_answer_is_tried_once_a_look_and_gets_what_it_missed_in_order(tmp_path: Path) -> None:
+    tried: list[str] = []
+    notifier: Notifier = Down(NotificationNotSent("down"))
+
+    def notifier_for(target: str) -> Notifier:
+        tried.append(target)
+        return notifier
+
+    world, outage = World(NOWHERE, NOWHERE, None, ["a"], notifier_for, Limits()), Outage()
+    for now in range(0, 600, 15):
+        tell_of_outage(world, outage, "refused" if now < 300 else None, now)
+    tried.clear()
+    tell_of_outage(world, outage, None, 600)
+    assert (len(tried), len(outage.waiting)) == (1, 2)
+    notifier = FileNotifier(tmp_path / "told")
+    tell_of_outage(world, outage, None, 615)
+    assert told(tmp_path) == ["PostgreSQL does not answer", "Over: PostgreSQL does not answer"]
+
+
 def test_messages_have_links_to_the_ui_if_its_address_is_known() -> None:
     problem = Problem("run/a/", "run", "run/a", "a failed", "a failed.", "Read the run in the UI (/runs/1), mend it.")
     decision = decide([problem], {}, 0.0)

@@ -7,6 +7,7 @@ import ssl
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import default
@@ -204,6 +205,27 @@ def test_a_server_that_hangs_is_an_error_that_may_pass(greeting: bytes) -> None:
             EmailNotifier(url, timeout_seconds=0.2).send(FAILED)
         ended.set()
         greeter.join()
+
+
+@pytest.mark.parametrize("greeting", [b"220 mail.example", b"220 mail.example ESMTP\r\n"])
+def test_a_server_that_answers_byte_by_byte_without_end_is_given_up(greeting: bytes) -> None:
+    def drip() -> None:
+        connection, _ = server.accept()
+        connection.sendall(greeting)
+        with connection, suppress(OSError):  # until the other side hangs up
+            while not ended.wait(0.02):
+                connection.sendall(b"x")
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        url = f"smtp://127.0.0.1:{server.getsockname()[1]}?from=a@example.org&to=b@example.org"
+        with pytest.raises(NotificationNotSent, match=r"no whole answer within 0\.3 s"):
+            EmailNotifier(url, total_seconds=0.3).send(FAILED)
+        dripping.join(60)
+        assert not dripping.is_alive()  # we have hung up
+        ended.set()
 
 
 def test_a_message_with_bytes_that_are_no_text_and_of_100_kb_arrives(plain: Controller, mailbox: Mailbox) -> None:

@@ -7,6 +7,7 @@ import re
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,8 +33,14 @@ PAYLOAD = {
     "severity": "info",
 }
 
-# How an endpoint answers a request: with a status, never, or by closing the connection.
-Answer: TypeAlias = int | Literal["never", "hang up"]
+# How an endpoint answers a request: with a status, never, by closing the connection, or with a byte now and then,
+# without end: of the head of its answer, or of the body.
+Answer: TypeAlias = int | Literal["never", "hang up", "a head without end", "a body without end"]
+
+HEADS = {
+    "a head without end": b"",
+    "a body without end": b"HTTP/1.1 503 Busy\r\nContent-Length: 1000000\r\n\r\n",
+}
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -46,6 +53,7 @@ class Endpoint(ThreadingHTTPServer):
         self.answers: list[Answer] = []
         self.received: list[tuple[str, str | None, Any]] = []
         self.ended = threading.Event()
+        self.hung_up = threading.Event()
 
     @property
     def url(self) -> str:
@@ -61,7 +69,14 @@ class _Requests(BaseHTTPRequestHandler):
         answer = self.server.answers.pop(0) if self.server.answers else 200
         if answer == "never":
             self.server.ended.wait()
-        elif answer != "hang up":
+        elif answer in HEADS:
+            self.connection.sendall(HEADS[answer])
+            with suppress(OSError):  # until the other side hangs up
+                while not self.server.ended.wait(0.02):
+                    self.connection.sendall(b"x")
+            self.close_connection = True
+            self.server.hung_up.set()
+        elif isinstance(answer, int):
             self.send_response(answer)
             self.send_header("Retry-After", "86400")
             if 300 <= answer < 400:
@@ -115,6 +130,19 @@ def test_a_message_that_is_not_taken_at_last_is_an_error_that_may_pass(
         notifier.send(DELIVERED)
     assert raised.value.may_pass
     assert len(endpoint.received) == 3
+
+
+@pytest.mark.parametrize("answer", HEADS)
+def test_an_endpoint_that_answers_byte_by_byte_without_end_takes_no_longer_than_all_attempts_may(
+    endpoint: Endpoint, answer: Answer
+) -> None:
+    endpoint.answers = [answer] * 3
+    notifier = WebhookNotifier(endpoint.url, backoff_seconds=0, total_seconds=0.3)
+    with pytest.raises(NotificationNotSent, match=r"no whole answer within 0\.3 s") as raised:
+        notifier.send(DELIVERED)
+    assert raised.value.may_pass
+    assert endpoint.hung_up.wait(60)
+    assert len(endpoint.received) == 1
 
 
 def test_an_endpoint_that_is_dead_is_an_error_that_may_pass(endpoint: Endpoint) -> None:
