@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.alerts.store import readdress, record_not_sent, record_sent, target_id, waiting_for
+from dedp_assets.alerts.store import record_not_sent, record_sent, target_id, waiting_for
 from dedp_assets.errors import DedpError
 from dedp_assets.notifications.notification import NotificationNotSent, Notifier
 
@@ -24,13 +24,12 @@ def deliver(connection: Connection, targets: Sequence[str], notifier_for: Callab
 
     Args:
         connection: To a database with the tables, outside of a transaction.
-        targets: All targets of the settings.
+        targets: The targets of this process. What waits for others is theirs.
         notifier_for: Makes the notifier of a target. It may raise a DedpError.
 
     Returns:
         Why messages could not be sent. They stay, and are sent again.
     """
-    readdress(connection, targets)
     problems: list[str] = []
     for target in targets:
         with _alone_with(connection, target) as is_alone:

@@ -33,6 +33,12 @@ _WRITE_INCIDENTS = """
         returns = EXCLUDED.returns
 """
 
+_REMEMBER_TARGETS = """
+    INSERT INTO dedp.alert_targets (target, seen_at)
+    SELECT DISTINCT target, now() FROM unnest(%(targets)s::text[]) AS target
+    ON CONFLICT (target) DO UPDATE SET seen_at = EXCLUDED.seen_at
+"""
+
 _WRITE_MESSAGE = """
     WITH written AS (
         INSERT INTO dedp.alert_messages (key, subject, text, severity)
@@ -41,7 +47,7 @@ _WRITE_MESSAGE = """
         RETURNING number
     )
     INSERT INTO dedp.alert_deliveries (message, target)
-    SELECT number, target FROM written, unnest(%(targets)s::text[]) AS target
+    SELECT number, target FROM written, dedp.alert_targets
 """
 
 _LOOKED = """
@@ -50,16 +56,22 @@ _LOOKED = """
     ON CONFLICT (id) DO UPDATE SET ended_at = EXCLUDED.ended_at, unseen = EXCLUDED.unseen
 """
 
-# Somebody has changed a target, perhaps because it was wrong: what waits for the old one goes to those of now.
-_READDRESS = """
-    WITH waiting AS (
-        DELETE FROM dedp.alert_deliveries
-        WHERE sent_at IS NULL AND target <> ALL(%(targets)s::text[])
-        RETURNING message
-    )
+# Somebody may have changed a target, perhaps because it was wrong: what waits for it goes to those of this process,
+# too. It may as well be a target of another process that is down for a moment, so it keeps what waits for it.
+_HAND_OVER = """
     INSERT INTO dedp.alert_deliveries (message, target)
-    SELECT DISTINCT message, target FROM waiting, unnest(%(targets)s::text[]) AS target
+    SELECT DISTINCT message, own FROM dedp.alert_deliveries, unnest(%(targets)s::text[]) AS own
+    WHERE sent_at IS NULL AND target <> ALL(%(targets)s::text[])
     ON CONFLICT DO NOTHING
+"""
+
+_FORGET_TARGETS = """
+    WITH gone AS (
+        DELETE FROM dedp.alert_targets WHERE seen_at < now() - interval '7 days' RETURNING target
+    )
+    DELETE FROM dedp.alert_deliveries AS delivery
+    USING gone
+    WHERE delivery.target = gone.target AND sent_at IS NULL
 """
 
 # No pause is so long. What is due later was written before the clock was set back.
@@ -116,7 +128,8 @@ def look(
 
     Args:
         connection: To a database with the tables, outside of a transaction.
-        targets: Where each message has to go.
+        targets: Where this process sends messages. Each message has to go there, and to the targets of the other
+            processes that have looked in the last week.
         unseen: The kinds of problems that could not be looked at.
         decide: The rule. It is called while other processes that look have to wait.
     """
@@ -125,8 +138,12 @@ def look(
         before = _incidents(cursor)
         decision = decide(before)
         _write_incidents(cursor, before, decision.incidents)
+        own = {"targets": [target_id(target) for target in targets]}
+        cursor.execute(_REMEMBER_TARGETS, own)
         for message in decision.messages:
-            cursor.execute(_WRITE_MESSAGE, {**asdict(message), "targets": [target_id(target) for target in targets]})
+            cursor.execute(_WRITE_MESSAGE, asdict(message))
+        cursor.execute(_HAND_OVER, own)
+        cursor.execute(_FORGET_TARGETS)
         cursor.execute(_LOOKED, [sorted(unseen)])
         cursor.execute(_PURGE)
     return decision
@@ -152,12 +169,6 @@ def _write_incidents(cursor: Cursor, before: Mapping[str, Incident], after: Mapp
     ]
     if rows:
         execute_values(cursor, _WRITE_INCIDENTS, rows)
-
-
-def readdress(connection: Connection, targets: Sequence[str]) -> None:
-    """Send what waits for targets that are no longer in the settings to those that are."""
-    with connection, connection.cursor() as cursor:
-        cursor.execute(_READDRESS, {"targets": [target_id(target) for target in targets]})
 
 
 def waiting_for(connection: Connection, target: str) -> list[Waiting]:

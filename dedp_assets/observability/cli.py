@@ -156,18 +156,25 @@ def _database(workspace: Path | None, is_up: bool) -> Iterator[Finding]:
             yield from checks.locations(broken_locations(served), number)
 
 
+# A target that no process has had lately is no longer in the settings.
 _ALERTING = """
+    WITH waiting AS (
+        SELECT problem
+        FROM dedp.alert_deliveries
+        JOIN dedp.alert_targets USING (target)
+        WHERE sent_at IS NULL AND seen_at > (SELECT ended_at - interval '10 min' FROM dedp.alert_looks)
+    )
     SELECT
         (SELECT extract(epoch FROM now() - ended_at)::double precision FROM dedp.alert_looks),
-        (SELECT count(*) FROM dedp.alert_deliveries WHERE sent_at IS NULL),
-        (SELECT max(problem) FROM dedp.alert_deliveries WHERE sent_at IS NULL)
+        (SELECT count(*) FROM waiting),
+        (SELECT max(problem) FROM waiting)
 """
 
 
 def _alerting(connection: Connection) -> Iterator[Finding]:
     last_look, undelivered, problem = None, 0, ""
     with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('dedp.alert_looks') IS NOT NULL")
+        cursor.execute("SELECT to_regclass('dedp.alert_targets') IS NOT NULL")
         if cursor.fetchone() == (True,):
             cursor.execute(_ALERTING)
             last_look, undelivered, problem = cursor.fetchone() or (None, 0, "")

@@ -138,10 +138,16 @@ _INCIDENTS = """
     GROUP BY 1, 2
 """
 
+# A target that no process has had lately is no longer in the settings.
 _ALERTS = """
+    WITH waiting AS (
+        SELECT FROM dedp.alert_deliveries
+        JOIN dedp.alert_targets USING (target)
+        WHERE sent_at IS NULL AND seen_at > (SELECT ended_at - interval '10 min' FROM dedp.alert_looks)
+    )
     SELECT
         (SELECT extract(epoch FROM ended_at)::double precision FROM dedp.alert_looks),
-        (SELECT count(*) FROM dedp.alert_deliveries WHERE sent_at IS NULL)
+        (SELECT count(*) FROM waiting)
 """
 
 _CONNECTIONS = """
@@ -350,11 +356,13 @@ def _add_quantiles(
 
 def _of_alerts(database: Connection) -> Iterator[Metric]:
     incidents = GaugeMetricFamily("dedp_incidents_open", "Incidents that go on", labels=["kind", "severity"])
-    undelivered = GaugeMetricFamily("dedp_alerts_undelivered", "Messages that have not reached a target yet")
+    undelivered = GaugeMetricFamily(
+        "dedp_alerts_undelivered", "Messages that have not reached a target of the settings yet"
+    )
     looked = GaugeMetricFamily(
         "dedp_alerts_last_look_timestamp_seconds", "When the alerts looked last, in s since the epoch"
     )
-    if _has(database, "dedp.alert_looks"):
+    if _has(database, "dedp.alert_targets"):
         with database, database.cursor() as cursor:
             cursor.execute(_INCIDENTS)
             for kind, severity, number in cursor.fetchall():

@@ -121,20 +121,64 @@ def test_a_clock_that_was_set_back_delays_no_message(tables: Connection, receive
     assert receivers["a"].got == keys
 
 
+def test_a_process_with_other_targets_takes_no_message_from_theirs(
+    tables: Connection, receivers: dict[str, Receiver]
+) -> None:
+    keys = keys_of(look(tables, [failed(1)], targets=["a"]))
+    receivers["a"].error = lambda _: NotificationNotSent("down")
+    deliver(tables, ["a"], receivers.__getitem__)
+    # By hand, say. It is the first to see the next failure, and sends all that it can.
+    keys += keys_of(look(tables, [failed(1), failed(2)], targets=["b"]))
+    deliver(tables, ["b"], receivers.__getitem__)
+    assert keys_of(look(tables, [failed(1), failed(2)], targets=["a"])) == []
+    receivers["a"].error = lambda _: None
+    deliver(tables, ["a"], receivers.__getitem__)
+    assert receivers["a"].got == keys
+    assert receivers["b"].got == keys  # the first one had reached nobody
+    assert len(keys) == 2
+
+
 def test_what_waits_for_a_target_that_was_replaced_goes_to_the_new_one(
     tables: Connection, receivers: dict[str, Receiver]
 ) -> None:
     keys = keys_of(look(tables, [failed(1)]))
     receivers["a"].error = lambda _: NotificationNotSent("gone")
     deliver(tables, ALL, receivers.__getitem__)
-    deliver(tables, ["b", "c"], receivers.__getitem__)
-    deliver(tables, ["b", "c"], receivers.__getitem__)
+    for _ in range(2):
+        look(tables, [failed(1)], targets=["b", "c"])
+        deliver(tables, ["b", "c"], receivers.__getitem__)
     assert (receivers["a"].got, receivers["b"].got, receivers["c"].got) == ([], keys, keys)
+
+
+def test_a_target_that_no_process_has_had_for_a_week_is_forgotten_with_what_waits_for_it(
+    tables: Connection, receivers: dict[str, Receiver]
+) -> None:
+    look(tables, [failed(1)], targets=["a"])
+    with tables, tables.cursor() as cursor:
+        cursor.execute("UPDATE dedp.alert_targets SET seen_at = now() - interval '8 days'")
+    keys = keys_of(look(tables, [failed(1), failed(2)], targets=["b"]))
+    deliver(tables, ["a"], receivers.__getitem__)
+    deliver(tables, ["b"], receivers.__getitem__)
+    assert receivers["a"].got == []
+    assert receivers["b"].got[1:] == keys
+    assert len(receivers["b"].got) == 2
+
+
+def test_a_target_that_was_away_with_its_process_for_weeks_gets_what_waits_for_it(
+    tables: Connection, receivers: dict[str, Receiver]
+) -> None:
+    keys = keys_of(look(tables, [failed(1)], targets=["a"]))
+    with tables, tables.cursor() as cursor:
+        cursor.execute("UPDATE dedp.alert_targets SET seen_at = now() - interval '30 days'")
+    look(tables, [failed(1)], targets=["a"])
+    deliver(tables, ["a"], receivers.__getitem__)
+    assert receivers["a"].got == keys
 
 
 def test_a_new_target_does_not_get_what_is_old(tables: Connection, receivers: dict[str, Receiver]) -> None:
     look(tables, [failed(1)], targets=["a"])
     deliver(tables, ["a"], receivers.__getitem__)
+    look(tables, [failed(1)], targets=["a", "b"])
     deliver(tables, ["a", "b"], receivers.__getitem__)
     assert receivers["b"].got == []
 

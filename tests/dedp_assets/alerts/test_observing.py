@@ -1,6 +1,7 @@
 """What is wrong is found in the tables of a real Dagster instance in PostgreSQL, after real runs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,11 +11,14 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 from dagster._core.scheduler.instigation import TickStatus
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.alerts.incidents import Incident
+from dedp_assets.alerts.incidents import Incident, Problem, decide
 from dedp_assets.alerts.judging import Limits
 from dedp_assets.alerts.observing import observe
+from dedp_assets.alerts.process import World, look_once
+from dedp_assets.alerts.store import ensure_tables, look, read_incidents
 from dedp_assets.errors import PermanentError
 from dedp_assets.failures import named_failures
+from dedp_assets.notifications.notifiers import FileNotifier
 from dedp_assets.observability.dagster_tables import connected_to_dagster
 from tests.dagster_in_postgres import dagster_in_postgres
 from tests.stored_ticks import add_sensor
@@ -242,3 +246,16 @@ def test_a_damaged_record_of_one_kind_hides_no_other_problem(system: System) -> 
     assert "run" in {problem.kind for problem in seen.problems}
     with psycopg2.connect(system.url) as connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM daemon_heartbeats")
+
+
+def test_a_process_that_knows_no_code_servers_does_not_end_what_another_one_says_of_them(
+    system: System, module_dsn: str, tmp_path: Path
+) -> None:
+    ensure_tables(system.database)
+    known = Problem("location/wrecked", "location", "location/wrecked", "can't be loaded", "No.", "Mend it.", wait=60)
+    look(system.database, ["log"], (), lambda incidents: decide([known], incidents, 0.0))
+    by_hand = World(
+        module_dsn, system.url, None, ["file"], lambda _: FileNotifier(tmp_path / "told"), Limits(daemon=1e9)
+    )
+    look_once(by_hand, system.instance)
+    assert read_incidents(system.database).keys() >= {"location/wrecked"}

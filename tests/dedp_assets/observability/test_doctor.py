@@ -17,9 +17,10 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets import settings
 from dedp_assets.alerts import store
+from dedp_assets.alerts.incidents import Problem, decide
 from dedp_assets.inotify import Inotify
 from dedp_assets.observability import doctor
-from dedp_assets.observability.cli import _READ, _known_settings
+from dedp_assets.observability.cli import _READ, _alerting, _known_settings
 from dedp_assets.observability.dagster_tables import Heartbeat
 from dedp_assets.observability.doctor import Finding
 from tests.dedp_command import run_dedp
@@ -272,6 +273,19 @@ def test_alerts_that_reach_nobody_are_found(
     last_look: float | None, undelivered: int, problem: str, is_wanted: bool, found: list[str]
 ) -> None:
     assert statuses(doctor.alerting(last_look, undelivered, problem, is_wanted=is_wanted)) == found
+
+
+def test_an_alert_that_waits_is_found_once_though_it_waits_for_a_target_that_was_replaced_too(
+    database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEDP_ALERTS", "log")
+    store.ensure_tables(database)
+    with database, database.cursor() as cursor:
+        cursor.execute("INSERT INTO dedp.alert_targets VALUES ('replaced', now() - interval '1 h')")
+    problem = Problem("run/a/", "run", "run/a", "a failed", "a failed.", "Mend it.")
+    store.look(database, ["log"], (), lambda incidents: decide([problem], incidents, 0.0))
+    (finding,) = _alerting(database)
+    assert finding.what.startswith("1 alert could not be delivered yet")
 
 
 @pytest.mark.slow

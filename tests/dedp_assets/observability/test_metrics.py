@@ -66,6 +66,9 @@ def used_dsn(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         cursor.execute(LATER, ["-30 s", FILE.to_string(), 0])
         cursor.execute(LATER, ["1 h", RAW.to_string(), 1])
     store.ensure_tables(connection)
+    with connection, connection.cursor() as cursor:
+        # What waits for a target that is in no settings any more, is nothing that somebody has to mend.
+        cursor.execute("INSERT INTO dedp.alert_targets VALUES ('replaced', now() - interval '1 h')")
     problem = Problem("run/faulty/", "run", "run/faulty", "faulty failed", "faulty failed.", "Mend it.")
     store.look(connection, ["a"], (), lambda incidents: decide([problem], incidents, 0.0))
     connection.close()
