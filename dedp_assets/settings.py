@@ -1,6 +1,7 @@
 """Every environment variable of the project. Each is read when its function is called, and never at import.
 
-The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are part of the definition of an asset.
+The exceptions are DEDP_SUPPLIERS and DEDP_FRESHNESS, which are part of the definitions of assets: the suppliers are
+partitions, and an asset has its freshness policy.
 
 | variable               | default                         | meaning                                              |
 | ---------------------- | ------------------------------- | ---------------------------------------------------- |
@@ -21,6 +22,7 @@ The exception is DEDP_SUPPLIERS: suppliers are partitions, and partitions are pa
 | `DEDP_ALERTS_DAEMON_SECONDS` | `180`                     | a daemon that is silent for so long has stopped      |
 | `DEDP_ALERTS_RUN_SECONDS`   | `3600`                     | a run that takes longer is a problem                 |
 | `DEDP_ALERTS_QUEUE_SECONDS` | `1800`                     | a run that waits longer for its start is a problem   |
+| `DEDP_FRESHNESS`       | none: no asset has a deadline   | when assets have to be updated: `asset=26h; ...`     |
 | `DEDP_UI_URL`          | none: messages have paths       | the address of the UI, for links in messages         |
 | `DEDP_SMTP_USER`       | none: the server asks nobody    | the user at the SMTP server                          |
 | `DEDP_SMTP_PASSWORD`, `DEDP_SMTP_PASSWORD_FILE` | none   | the password, or a file that has it                  |
@@ -361,6 +363,30 @@ def alerts_run_seconds() -> float:
         SettingError: the value is not a number of seconds, 1 or more.
     """
     return _seconds("DEDP_ALERTS_RUN_SECONDS", default=3600, at_least=1)
+
+
+EXPECTED_FRESHNESS = (
+    "expected assets and when they have to be updated, separated by `;`, such as `dedp/devices_aggregates=26h` (m, h "
+    "or d) or `dedp/devices_aggregates=6h before 0 6 * * * Europe/Berlin` (a cron schedule of deadlines; UTC without a "
+    "time zone)"
+)
+
+
+def freshness() -> dict[str, str]:
+    """Return when assets have to be updated, by asset, as `freshness_from_settings` reads it.
+
+    Raises:
+        SettingError: a part of the value does not name an asset, or an asset stands there twice.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, (os.environ.get("DEDP_FRESHNESS") or "").split(";"))):
+        asset, _, when = (each.strip() for each in part.partition("="))
+        if not asset:
+            raise SettingError(f"DEDP_FRESHNESS has {part!r}; {EXPECTED_FRESHNESS}")
+        if asset in found:
+            raise SettingError(f"DEDP_FRESHNESS: {asset} stands there twice; {EXPECTED_FRESHNESS}")
+        found[asset] = when
+    return found
 
 
 def ui_url() -> str:

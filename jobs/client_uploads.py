@@ -5,6 +5,7 @@ import warnings
 import dagster as dg
 
 from dedp_assets.client_uploads.workflow import WORKFLOW
+from dedp_assets.freshness_from_settings import with_freshness
 from dedp_assets.resources_from_settings import NotifierFromSettings, PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.pipelines.client_uploads import uploads_arrived
@@ -17,12 +18,14 @@ with warnings.catch_warnings():
     from dedp_assets.client_uploads.assets import no_client_is_silent, uploads
     from dedp_assets.client_uploads.report_asset import report
 
-defs = dg.Definitions(
-    assets=[uploads, report],
-    asset_checks=[no_client_is_silent],
-    jobs=[WORKFLOW],
-    sensors=[uploads_arrived, uploads_quarantine_watched],
-    schedules=[uploads_report],
-    resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
-    executor=in_process_executor,
+defs = with_freshness(
+    dg.Definitions(
+        assets=[uploads, report],
+        asset_checks=[no_client_is_silent],
+        jobs=[WORKFLOW],
+        sensors=[uploads_arrived, uploads_quarantine_watched],
+        schedules=[uploads_report],
+        resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
+        executor=in_process_executor,
+    )
 )

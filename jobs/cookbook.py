@@ -8,6 +8,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.freshness_from_settings import with_freshness
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import SettlingSensor, on_input_change
 
@@ -36,36 +37,38 @@ with warnings.catch_warnings():
         waiting,
     )
 
-    defs = dg.Definitions.merge(
-        alerts.defs,
-        another_pipeline.defs.map_resolved_asset_specs(
-            selection="billing",
-            func=lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
-        ),
-        asset_events.defs,
-        branching.defs,
-        clearing.defs,
-        custom_operator.defs,
-        depends_on_past.defs,
-        executors.defs,
-        groups.defs,
-        limits.defs,
-        partition_mappers.defs,
-        passing_values.defs,
-        retries.defs,
-        schedules.defs,
-        trigger_rules_between_runs.defs,
-        trigger_rules_in_a_run.defs,
-        versions.defs,
-        waiting.defs,
-        dg.Definitions(
-            sensors=[
-                SettlingSensor("follow_orders", target="billing", use_user_code_server=True, emit_backfills=False)
-            ],
-            executor=in_process_executor,
-        ),
-    ).map_resolved_asset_specs(
-        func=lambda spec: (
-            spec.replace_attributes(group_name="cookbook") if spec.group_name in (None, "default") else spec
+    defs = with_freshness(
+        dg.Definitions.merge(
+            alerts.defs,
+            another_pipeline.defs.map_resolved_asset_specs(
+                selection="billing",
+                func=lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
+            ),
+            asset_events.defs,
+            branching.defs,
+            clearing.defs,
+            custom_operator.defs,
+            depends_on_past.defs,
+            executors.defs,
+            groups.defs,
+            limits.defs,
+            partition_mappers.defs,
+            passing_values.defs,
+            retries.defs,
+            schedules.defs,
+            trigger_rules_between_runs.defs,
+            trigger_rules_in_a_run.defs,
+            versions.defs,
+            waiting.defs,
+            dg.Definitions(
+                sensors=[
+                    SettlingSensor("follow_orders", target="billing", use_user_code_server=True, emit_backfills=False)
+                ],
+                executor=in_process_executor,
+            ),
+        ).map_resolved_asset_specs(
+            func=lambda spec: (
+                spec.replace_attributes(group_name="cookbook") if spec.group_name in (None, "default") else spec
+            )
         )
     )

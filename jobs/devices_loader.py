@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.freshness_from_settings import with_freshness
 from dedp_assets.run_processes import in_process_executor
 from sensors.pipelines.devices_loader import devices_landed
 
@@ -12,9 +13,11 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     from dedp_assets.isolated_sequencer.loader.assets import devices_file
 
-defs = dg.Definitions(
-    assets=[devices_file],
-    sensors=[devices_landed],
-    # A run executes one step at a time. A process for each step would only cost time.
-    executor=in_process_executor,
+defs = with_freshness(
+    dg.Definitions(
+        assets=[devices_file],
+        sensors=[devices_landed],
+        # A run executes one step at a time. A process for each step would only cost time.
+        executor=in_process_executor,
+    )
 )

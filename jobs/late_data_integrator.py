@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.freshness_from_settings import with_freshness
 from dedp_assets.resources_from_settings import LakeFromSettings, SparkFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.automation import PartitionClosed, UntilRequested, automation_sensor, on_input_change
@@ -23,17 +24,21 @@ WHEN_ANYTHING_CHANGES = (
     UntilRequested(dg.AutomationCondition.any_deps_updated()) & ~dg.AutomationCondition.in_progress()
 )
 
-defs = dg.Definitions(
-    assets=[
-        assets.devices,
-        assets.device_counts.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=WHEN_CLOSED)),
-        *dg.map_asset_specs(
-            lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
-            [assets.partitions_state, assets.backfilling_configuration],
-        ),
-        picture.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=WHEN_ANYTHING_CHANGES)),
-    ],
-    sensors=[devices_committed, automation_sensor(), late_data_reconciled],
-    resources={"lake": LakeFromSettings(), "spark": SparkFromSettings()},
-    executor=in_process_executor,
+defs = with_freshness(
+    dg.Definitions(
+        assets=[
+            assets.devices,
+            assets.device_counts.map_asset_specs(
+                lambda spec: spec.replace_attributes(automation_condition=WHEN_CLOSED)
+            ),
+            *dg.map_asset_specs(
+                lambda spec: spec.replace_attributes(automation_condition=on_input_change()),
+                [assets.partitions_state, assets.backfilling_configuration],
+            ),
+            picture.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=WHEN_ANYTHING_CHANGES)),
+        ],
+        sensors=[devices_committed, automation_sensor(), late_data_reconciled],
+        resources={"lake": LakeFromSettings(), "spark": SparkFromSettings()},
+        executor=in_process_executor,
+    )
 )

@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.freshness_from_settings import with_freshness
 from dedp_assets.resources_from_settings import NotifierFromSettings, PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.pipelines.promotions import promotions_delivered
@@ -15,11 +16,13 @@ with warnings.catch_warnings():
     from dedp_assets.promotions.deliveries.assets import every_supplier_delivered, promotion_deliveries
     from dedp_assets.promotions.deliveries.refreshing import refresh_supermarket
 
-defs = dg.Definitions(
-    assets=[promotion_deliveries],
-    asset_checks=[every_supplier_delivered],
-    jobs=[refresh_supermarket],
-    sensors=[promotions_delivered, promotions_reconciled],
-    resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
-    executor=in_process_executor,
+defs = with_freshness(
+    dg.Definitions(
+        assets=[promotion_deliveries],
+        asset_checks=[every_supplier_delivered],
+        jobs=[refresh_supermarket],
+        sensors=[promotions_delivered, promotions_reconciled],
+        resources={"postgres": PostgresFromSettings(), "notifier": NotifierFromSettings()},
+        executor=in_process_executor,
+    )
 )

@@ -8,6 +8,7 @@ import warnings
 
 import dagster as dg
 
+from dedp_assets.freshness_from_settings import with_freshness
 from dedp_assets.resources_from_settings import PostgresFromSettings
 from dedp_assets.run_processes import in_process_executor
 from sensors.pipelines.user_intake import users_api_up, users_reconciled
@@ -17,9 +18,11 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     from dedp_assets.user_intake.assets import raw, users
 
-defs = dg.Definitions(
-    assets=[raw, users],
-    sensors=[users_api_up, users_reconciled],
-    resources={"postgres": PostgresFromSettings()},
-    executor=in_process_executor,
+defs = with_freshness(
+    dg.Definitions(
+        assets=[raw, users],
+        sensors=[users_api_up, users_reconciled],
+        resources={"postgres": PostgresFromSettings()},
+        executor=in_process_executor,
+    )
 )

@@ -43,12 +43,14 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
         sys.exit(0 if all(outcomes) else 1)
     from dedp_assets.alerts.judging import Limits
     from dedp_assets.alerts.process import World, logging_to_stderr, run
+    from dedp_assets.freshness_from_settings import freshness_policies
     from dedp_assets.observability.silence import giving_up_on_silence
 
     limits = Limits(
         daemon=settings.alerts_daemon_seconds(),
         run=settings.alerts_run_seconds(),
         queue=settings.alerts_queue_seconds(),
+        fresh=tuple(asset.to_user_string() for asset in freshness_policies()),
     )
     with local_stack.environment() as shared:
         os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})

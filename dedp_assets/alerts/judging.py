@@ -29,6 +29,7 @@ class Limits(NamedTuple):
         requests: after so many requests by reconciliation, a partition keeps failing.
         quarantine_share: above this share of the lines of the last hour, too many are in quarantine.
         quarantine_lines: fewer lines are no problem: of three lines, one is a third.
+        fresh: the assets that have to have a freshness policy, because a setting gives them one.
     """
 
     daemon: float = 180.0
@@ -38,6 +39,7 @@ class Limits(NamedTuple):
     requests: int = 3
     quarantine_share: float = 0.2
     quarantine_lines: int = 100
+    fresh: Collection[str] = ()
 
 
 class Instigator(NamedTuple):
@@ -247,12 +249,27 @@ def _requested(cursor: str | None) -> dict[str, int]:
         return {}
 
 
-def not_fresh(states: Mapping[str, str]) -> Iterator[Problem]:
-    """Assets that should have been updated, by the freshness policies of their definitions.
+def not_fresh(states: Mapping[str, str], limits: Limits) -> Iterator[Problem]:
+    """Assets that should have been updated, by their freshness policies, and policies of the setting without an asset.
 
     Args:
-        states: the state that Dagster's freshness daemon has found, by asset: PASS, WARN, FAIL or UNKNOWN.
+        states: the state that Dagster's freshness daemon has found, by asset that has a policy: PASS, WARN, FAIL or
+            UNKNOWN.
+        limits: the limits.
     """
+    for asset in sorted(set(limits.fresh) - states.keys()):
+        yield Problem(
+            f"freshness-setting/{asset}",
+            "freshness",
+            "freshness-setting",
+            "DEDP_FRESHNESS names an asset in vain",
+            f"No code location has given {asset} the policy of DEDP_FRESHNESS: nobody is told if it is out of date.",
+            "Is its name as in the UI? Does its code server have the setting, too, and has it been started since? A "
+            "code location of your own has to call with_freshness (docs/alerts.md).",
+            "warning",
+            # The freshness daemon looks every 30 s, when the code servers have started.
+            wait=300.0,
+        )
     for asset, state in states.items():
         if state in ("WARN", "FAIL"):
             yield Problem(

@@ -64,7 +64,7 @@ def observe(
         "time-out": lambda: judging.too_long(dagster_tables.runs_under_way(dagster), limits),
         "tick": lambda: judging.failing_ticks(instigators),
         "reconciliation": lambda: judging.reconciled_in_vain(instigators, limits),
-        "freshness": lambda: judging.not_fresh(freshness(instance)),
+        "freshness": lambda: judging.not_fresh(freshness(instance), limits),
         "quarantine": lambda: judging.quarantined(rows_by_pipeline(database, _HOUR), open_keys, limits),
         "location": lambda: judging.not_loaded(broken_locations(workspace) if workspace else {}),
     }

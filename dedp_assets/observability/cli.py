@@ -203,6 +203,12 @@ def _check_targets(targets: Iterable[str], setting: str) -> None:
         notifier_for(target, settings.smtp_login(), setting)
 
 
+def _check_freshness() -> None:
+    from dedp_assets.freshness_from_settings import freshness_policies
+
+    freshness_policies()
+
+
 # What reads each setting, and raises an error if it can't be used.
 _READ: dict[str, Callable[[], object]] = {
     "DEDP_POSTGRES_DSN": settings.postgres_dsn,
@@ -222,6 +228,7 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_ALERTS_DAEMON_SECONDS": settings.alerts_daemon_seconds,
     "DEDP_ALERTS_RUN_SECONDS": settings.alerts_run_seconds,
     "DEDP_ALERTS_QUEUE_SECONDS": settings.alerts_queue_seconds,
+    "DEDP_FRESHNESS": _check_freshness,
     "DEDP_USERS_API": settings.users_api,
     "DEDP_SUPPLIERS": settings.suppliers,
 }

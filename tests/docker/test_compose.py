@@ -124,6 +124,8 @@ def test_dedp_doctor_takes_no_variable_of_a_container_for_a_misspelt_setting(ser
     ("service", "setting"),
     [
         ("devices_loader", "DEDP_START"),
+        ("devices_aggregator", "DEDP_FRESHNESS"),
+        ("alerts", "DEDP_FRESHNESS"),
         ("late_data_integrator", "DEDP_SPARK_REMOTE"),
         ("late_data_integrator", "DEDP_DATA_URI"),
         ("promotions", "DEDP_SUPPLIERS"),

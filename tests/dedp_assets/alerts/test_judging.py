@@ -159,10 +159,17 @@ def test_a_cursor_that_is_not_one_of_reconciliation_is_no_problem(cursor: str | 
 
 def test_an_asset_is_out_of_date_by_its_policy() -> None:
     states = {"a": "PASS", "b": "WARN", "c": "FAIL", "d": "UNKNOWN"}
-    assert {problem.key: problem.severity for problem in judging.not_fresh(states)} == {
+    assert {problem.key: problem.severity for problem in judging.not_fresh(states, LIMITS)} == {
         "freshness/b": "warning",
         "freshness/c": "error",
     }
+
+
+def test_an_asset_of_the_setting_that_has_no_policy_is_a_problem_and_one_that_was_never_made_is_none() -> None:
+    limits = LIMITS._replace(fresh=("tides/flod", "tides/flood", "ebb"))
+    (problem,) = judging.not_fresh({"tides/flood": "PASS", "ebb": "UNKNOWN"}, limits)
+    assert (problem.key, problem.wait > 60) == ("freshness-setting/tides/flod", True)
+    assert "DEDP_FRESHNESS" in problem.headline
 
 
 def test_a_quarantine_that_moves_around_its_limit_stays_a_problem_until_half_of_it() -> None:

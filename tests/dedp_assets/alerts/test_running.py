@@ -1,5 +1,6 @@
 """The alerts of a running system: they come without a daemon, and name what is broken in it."""
 
+import datetime as dt
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import dagster as dg
 import psycopg2
 import pytest
+from dagster._core.test_utils import freeze_time
 
 from dedp_assets import local_stack
 from dedp_assets.alerts.judging import Limits
@@ -25,16 +27,16 @@ pytestmark = pytest.mark.slow
 
 
 TIDES = """
-import datetime as dt
 import dagster as dg
 from dedp_assets.errors import PermanentError
+from dedp_assets.freshness_from_settings import with_freshness
 from sensors.ticks import reporting_tick
 
 @dg.asset
 def ebb():
     raise ValueError("no moon")
 
-@dg.asset(freshness_policy=dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(seconds=61)))
+@dg.asset
 def flood(): ...
 
 @dg.job
@@ -55,7 +57,7 @@ def once(context):
 def locked_out(context, report):
     raise PermanentError("the beach can't be read; give us access")
 
-defs = dg.Definitions(assets=[ebb, flood], jobs=[work], sensors=[blind, once, locked_out])
+defs = with_freshness(dg.Definitions(assets=[ebb, flood], jobs=[work], sensors=[blind, once, locked_out]))
 """
 
 
@@ -137,6 +139,8 @@ def system(module_dsn: str, receiver: Receiver, tmp_path_factory: pytest.TempPat
             "DEDP_SPARK_REMOTE": "sc://localhost:1",
             "DEDP_ALERTS": f"http://127.0.0.1:{receiver.server_port}/hook",
             "DEDP_LOG_FORMAT": "json",
+            "DEDP_FRESHNESS": "flood=1m; no_such_asset=26h",
+            "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
             "NO_PROXY": "127.0.0.1",
         }.items():
             patch.setenv(name, value)
@@ -171,6 +175,20 @@ def test_messages_come_in_the_end_although_the_receiver_was_down_and_the_process
     # What was on its way when the process was killed comes twice, but with the same key: the receiver can drop it.
     told = {(message["subject"], message["key"]) for message in receiver.messages}
     assert len(told) == len({subject for subject, _ in told})
+
+
+def test_an_asset_that_misses_the_policy_of_the_setting_is_an_incident_until_it_is_materialized(
+    system: System, receiver: Receiver
+) -> None:
+    receiver.is_open = True
+    with freeze_time(dt.datetime.now(dt.timezone.utc) - dt.timedelta(minutes=2)):
+        system.instance.report_runless_asset_event(dg.AssetMaterialization("flood"))
+    wait_until(lambda: "flood is out of date" in {message["subject"] for message in receiver.messages}, "the message")
+    fresh = Limits(fresh=("flood", "no_such_asset"))
+    assert {"freshness/flood", "freshness-setting/no_such_asset"} <= system.keys(fresh)
+    assert "freshness-setting/flood" not in system.keys(fresh)
+    system.instance.report_runless_asset_event(dg.AssetMaterialization("flood"))
+    wait_until(lambda: "freshness/flood" not in system.keys(fresh), "the end of the incident")
 
 
 def test_the_processes_log_json_if_they_are_asked_to(system: System) -> None:

@@ -75,6 +75,7 @@ def test_packages_that_are_missing_or_in_other_versions_are_broken() -> None:
         ("DEDP_START", "yesterday"),
         ("DEDP_LOG_FORMAT", "xml"),
         ("DEDP_UI_URL", "dagster"),
+        ("DEDP_FRESHNESS", "raw=soon"),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_broken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
