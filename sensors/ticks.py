@@ -64,7 +64,7 @@ def reporting_tick(
         with noting_errors(report.notes):
             evaluate(context, report)
         if report.run_requests:
-            # Dagster shows no message beside run requests, but it keeps the log of the tick.
+            # Dagster shows no message beside run requests, but it keeps the log of the tick, and the alerts read it.
             for note in report.notes:
                 context.log.log(logging.ERROR if isinstance(note, ErrorNote) else logging.INFO, note)
         return dg.SensorResult(

@@ -5,12 +5,15 @@ A release may move any of it: tests/dedp_assets/alerts/test_canary.py names what
 are read by SQL are in `observability`.
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
+from dagster._core.definitions.instigation_logger import get_instigation_log_records
+from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load import location_origins_from_yaml_paths
 from dagster._grpc.__generated__ import dagster_api_pb2
@@ -43,6 +46,7 @@ TAKEN: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("dagster", "DagsterInstance.get_required_daemon_types"): ("self",),
     ("dagster._core.storage.event_log.base", "EventLogStorage.get_freshness_state_records"): ("self", "keys"),
     ("dagster._core.storage.event_log.base", "EventLogStorage.alembic_version"): ("self",),
+    ("dagster._core.definitions.instigation_logger", "get_instigation_log_records"): ("instance", "log_key"),
 }
 
 
@@ -77,6 +81,16 @@ def freshness(instance: dg.DagsterInstance) -> dict[str, str]:
         for key, record in records.items()
         if record.freshness_state.value != "NOT_APPLICABLE"
     }
+
+
+def logged_errors(instance: dg.DagsterInstance, log_key: Sequence[str]) -> list[str]:
+    """What a tick has logged as errors; nothing if its log is where this process can't read it."""
+    try:
+        records = get_instigation_log_records(instance, log_key)
+    except Exception:  # of whatever keeps the logs
+        return []
+    logged = [record for record in records if record.get("levelno", 0) >= logging.ERROR]
+    return [record.get(LOG_RECORD_METADATA_ATTR, {}).get("orig_message") or record.get("msg", "") for record in logged]
 
 
 def broken_locations(workspace: Path, seconds: float = _ASK_SECONDS) -> dict[str, str]:

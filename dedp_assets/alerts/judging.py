@@ -187,8 +187,8 @@ def failing_ticks(instigators: Iterable[Instigator]) -> Iterator[Problem]:
             continue
         key = f"tick/{each.location}/{each.name}"
         last = each.ticks[:_TICKS_IN_A_ROW]
-        # Dagster keeps no message of a tick that starts runs: nobody knows whether it met an error.
-        with_message = [tick for tick in each.ticks if tick.status != "SUCCESS"][:_TICKS_IN_A_ROW]
+        # A tick that starts runs has no message, unless an error was in its log: not every sensor writes it there.
+        with_message = [tick for tick in each.ticks if tick.message or tick.status != "SUCCESS"][:_TICKS_IN_A_ROW]
         if len(last) == _TICKS_IN_A_ROW and all(tick.status == "FAILURE" for tick in last):
             yield Problem(
                 key,

@@ -11,12 +11,13 @@ from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.alerts import judging
-from dedp_assets.alerts._dagster import broken_locations, freshness, instigators_that_are_on
+from dedp_assets.alerts._dagster import broken_locations, freshness, instigators_that_are_on, logged_errors
 from dedp_assets.alerts.incidents import Incident, Problem
 from dedp_assets.alerts.judging import Instigator, Limits
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import TICK_ERROR, DedpError
 from dedp_assets.observability import dagster_tables
 from dedp_assets.observability.accounts import rows_by_pipeline
+from dedp_assets.observability.dagster_tables import Tick
 
 _HOUR = 3600.0
 
@@ -99,5 +100,20 @@ def active_instigators(instance: dg.DagsterInstance, dagster: Connection) -> lis
     on = list(instigators_that_are_on(instance))
     ticks = dagster_tables.last_ticks(dagster, [each.selector_id for each in on])
     return [
-        Instigator(each.location, each.name, each.kind, ticks.get(each.selector_id, []), each.cursor) for each in on
+        Instigator(
+            each.location,
+            each.name,
+            each.kind,
+            [_with_logged_errors(instance, tick) for tick in ticks.get(each.selector_id, [])],
+            each.cursor,
+        )
+        for each in on
     ]
+
+
+def _with_logged_errors(instance: dg.DagsterInstance, tick: Tick) -> Tick:
+    """A tick that has no message, because it has requested runs, gets the errors of its log as one."""
+    if tick.message or not tick.log_key:
+        return tick
+    errors = logged_errors(instance, tick.log_key)
+    return tick._replace(message="; ".join(f"{TICK_ERROR}{error}" for error in errors))

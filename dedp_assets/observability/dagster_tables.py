@@ -164,16 +164,22 @@ class RunUnderWay(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A tick of a sensor or a schedule that has ended. `message`: its error, or why it was skipped."""
+    """A tick of a sensor or a schedule that has ended.
+
+    Attributes:
+        message: its error, or why it was skipped. Dagster keeps none of a tick that requests runs.
+        log_key: where its log is; empty if it has none.
+    """
 
     status: str
     age: float
     message: str
+    log_key: tuple[str, ...] = ()
 
     @property
     def reports_error(self) -> bool:
         """Whether it has not failed, and says in its message that something is wrong."""
-        return self.status == "SKIPPED" and self.message.startswith(TICK_ERROR)
+        return self.status != "FAILURE" and self.message.startswith(TICK_ERROR)
 
 
 @contextmanager
@@ -279,4 +285,5 @@ def tick_of(status: str, age: float, body: str) -> Tick:
     error = data.get("error") or {}
     while error.get("cause"):
         error = error["cause"]
-    return Tick(status, age, " ".join((error.get("message") or data.get("skip_reason") or "").split()))
+    message = " ".join((error.get("message") or data.get("skip_reason") or "").split())
+    return Tick(status, age, message, tuple(data.get("log_key") or ()))

@@ -13,6 +13,7 @@ LIMITS = Limits()
 FAILED, SKIPPED = Tick("FAILURE", 1.0, "ValueError: no"), Tick("SKIPPED", 1.0, "nothing new")
 STARTED, GROWING = Tick("SUCCESS", 1.0, ""), Tick("SKIPPED", 1.0, "a.csv is not complete yet")
 WRONG = Tick("SKIPPED", 1.0, "error: /landing can't be read: Permission denied; 2 files wait")
+HALF_WRONG = WRONG._replace(status="SUCCESS")  # its log has the error
 
 
 def run(number: int, *cells: Cell, is_done_since: bool = False) -> FailedRun:
@@ -116,6 +117,9 @@ def test_a_sensor_whose_last_ticks_have_all_failed_keeps_failing(ticks: list[Tic
         # A tick that starts runs has no message. What it starts is of other files, or other folders.
         ([STARTED, WRONG, STARTED, WRONG, WRONG], True),
         ([STARTED] * 3, False),
+        ([HALF_WRONG] * 3, True),
+        ([HALF_WRONG, STARTED, WRONG, HALF_WRONG], True),
+        ([HALF_WRONG, HALF_WRONG, SKIPPED], False),
     ],
 )
 def test_a_sensor_whose_last_messages_all_name_an_error_is_a_problem(ticks: list[Tick], is_problem: bool) -> None:

@@ -230,8 +230,16 @@ def test_a_sensor_that_says_the_same_error_again_and_again_is_a_problem_also_whi
 ) -> None:
     said = (TickStatus.SKIPPED, "error: the folder can't be read")
     add_sensor(system.instance, "jobs.tides", "shut", [said, said, said, (TickStatus.STARTED, "")])
-    (problem,) = system.problems("tick")
-    assert "the folder can't be read" in problem.what
+    found = {problem.key: problem.what for problem in system.problems("tick")}
+    assert "the folder can't be read" in found["tick/jobs.tides/shut"]
+
+
+def test_an_error_is_seen_though_every_tick_starts_runs_and_so_has_no_message(system: System) -> None:
+    add_sensor(system.instance, "jobs.tides", "busy", [(TickStatus.SUCCESS, "")] * 3, logged="half of it can't be read")
+    add_sensor(system.instance, "jobs.tides", "well", [(TickStatus.SUCCESS, "")] * 3)
+    found = {problem.key: problem.what for problem in system.problems("tick")}
+    assert found["tick/jobs.tides/busy"].endswith("say: error: half of it can't be read")
+    assert "tick/jobs.tides/well" not in found
 
 
 def test_a_damaged_record_of_one_kind_hides_no_other_problem(system: System) -> None:

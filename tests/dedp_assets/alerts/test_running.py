@@ -57,7 +57,15 @@ def once(context):
 def locked_out(context, report):
     raise PermanentError("the beach can't be read; give us access")
 
-defs = with_freshness(dg.Definitions(assets=[ebb, flood], jobs=[work], sensors=[blind, once, locked_out]))
+@dg.sensor(
+    name="busy", job=work, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+)
+@reporting_tick
+def busy(context, report):
+    report.run_requests.append(dg.RunRequest(run_key="once"))
+    raise PermanentError("half of the beach can't be read; give us access")
+
+defs = with_freshness(dg.Definitions(assets=[ebb, flood], jobs=[work], sensors=[blind, once, locked_out, busy]))
 """
 
 
@@ -151,7 +159,7 @@ def system(module_dsn: str, receiver: Receiver, tmp_path_factory: pytest.TempPat
 
 
 def test_what_is_broken_is_seen_in_the_running_system(system: System) -> None:
-    expected = {"run/ebb/", "tick/tides/blind", "tick/tides/locked_out", "location/wrecked"}
+    expected = {"run/ebb/", "tick/tides/blind", "tick/tides/locked_out", "tick/tides/busy", "location/wrecked"}
     wait_until(lambda: expected <= system.keys(), "the failures")
     seen = system.seen()
     assert seen.unseen == {}
@@ -159,6 +167,7 @@ def test_what_is_broken_is_seen_in_the_running_system(system: System) -> None:
     assert "no moon" in said["run/ebb/"]
     assert "no light" in said["tick/tides/blind"]
     assert "the beach can't be read; give us access" in said["tick/tides/locked_out"]
+    assert "half of the beach can't be read; give us access" in said["tick/tides/busy"]
     assert "no_such_package" in said["location/wrecked"]
     assert "tick/tides/once" not in said
     assert "daemon" not in said
