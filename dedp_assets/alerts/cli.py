@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dedp_assets import local_stack, settings
-from dedp_assets.errors import DedpError
+from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.notifications.notification import Notification, Notifier
 
 _TARGETS = "DEDP_ALERTS"
@@ -43,18 +43,17 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
         sys.exit(0 if all(outcomes) else 1)
     from dedp_assets.alerts.judging import Limits
     from dedp_assets.alerts.process import World, logging_to_stderr, run
-    from dedp_assets.freshness_from_settings import freshness_policies
     from dedp_assets.observability.silence import giving_up_on_silence
 
     limits = Limits(
         daemon=settings.alerts_daemon_seconds(),
         run=settings.alerts_run_seconds(),
         queue=settings.alerts_queue_seconds(),
-        fresh=tuple(asset.to_user_string() for asset in freshness_policies()),
     )
     with local_stack.environment() as shared:
         os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
         with logging_to_stderr(settings.logs_json()), giving_up_on_silence():
+            limits = limits._replace(fresh=_assets_with_policies())
             _log.info("looking every %g s; telling %s", every, ", ".join(map(address_of, targets)))
             run(
                 World(
@@ -69,6 +68,17 @@ def alerts(workspace: Path | None, every: float, test: bool) -> None:
                 every,
                 lambda: local_stack.create_instance_schema(shared),
             )
+
+
+def _assets_with_policies() -> list[str]:
+    """The assets that have a policy by the setting. If that is wrong, no code location loads: this has to be told."""
+    from dedp_assets.freshness_from_settings import freshness_policies
+
+    try:
+        return [asset.to_user_string() for asset in freshness_policies()]
+    except SettingError as error:
+        _log.error("%s", error)
+        return []
 
 
 def _try(notifier: Notifier, address: str) -> bool:

@@ -129,13 +129,16 @@ def test_a_target_that_does_not_take_the_test_message_does_not_keep_it_from_the_
 
 
 @pytest.mark.slow
-def test_a_process_that_starts_while_the_database_is_away_goes_on_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_starts_while_the_database_is_away_and_a_policy_is_wrong_goes_on_looking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", NOWHERE)
+    monkeypatch.setenv("DEDP_FRESHNESS", "raw=soon")  # for it, no code location loads: somebody has to tell of that
     process = subprocess.Popen([DEDP, "alerts", "--every", "1"], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
-        said = (line for line in process.stderr if "PostgreSQL does not answer" in line)
-        assert len(list(islice(said, 2))) == 2
+        said = (line for line in process.stderr if "raw=soon" in line or "PostgreSQL does not answer" in line)
+        assert ["raw=soon" in line for line in islice(said, 3)] == [True, False, False]
     finally:
         process.terminate()
         process.communicate()
