@@ -14,6 +14,7 @@ from dedp_assets.alerts.delivery import deliver
 from dedp_assets.alerts.incidents import Decision, Problem, decide
 from dedp_assets.notifications.notification import Notification, NotificationNotSent, NotificationRefused, Notifier
 from dedp_assets.notifications.notifiers import FileNotifier
+from tests.waiting import wait_until
 
 ALL = ["a", "b"]
 
@@ -209,9 +210,14 @@ def test_a_process_that_is_killed_between_sending_and_recording_sends_again_with
     def die() -> None:
         deliver(psycopg2.connect(dsn), ["a"], lambda _: DiesAfterSending(file))
 
-    in_a_process_that_dies(die)
-    for _ in range(2):
+    def has_gone_on() -> bool:
+        # PostgreSQL needs a moment to notice that the process is gone. Until then, its target is its own.
         deliver(tables, ["a"], lambda _: FileNotifier(file))
+        return len(file.read_text().splitlines()) > 1
+
+    in_a_process_that_dies(die)
+    wait_until(has_gone_on)
+    has_gone_on()
     assert [key in line for line in file.read_text().splitlines()] == [True, True]
 
 
