@@ -54,8 +54,8 @@ def server() -> Iterator[uvicorn.Server]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, clients have little time."""
-    monkeypatch.setattr(TimelyRequests, "head_seconds", 0.2)
-    monkeypatch.setattr(TimelyRequests, "request_seconds", 0.2)
+    monkeypatch.setattr(TimelyRequests, "head_seconds", 0.1)
+    monkeypatch.setattr(TimelyRequests, "request_seconds", 0.1)
 
 
 def connected(server: uvicorn.Server) -> socket.socket:
