@@ -81,7 +81,9 @@ def test_the_system_does_not_start_on_such_tables(
     assert not (own_home / "logs").exists()
 
 
-@pytest.mark.parametrize("command", ["exec dagster instance migrate", "purge --older-than 90d"])
+@pytest.mark.parametrize(
+    "command", ["exec dagster instance migrate", pytest.param("purge --older-than 90d", marks=pytest.mark.slow)]
+)
 def test_no_command_changes_such_tables(migrated: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one is what `docker compose up` runs before any other service starts."""
     monkeypatch.setenv("DEDP_POSTGRES_DSN", migrated)
@@ -92,6 +94,7 @@ def test_no_command_changes_such_tables(migrated: str, command: str, monkeypatch
     assert (done.stderr.count("\n"), done.stdout) == (1, "")
 
 
+@pytest.mark.slow
 def test_the_tables_that_the_installed_dagster_makes_are_known(dsn: str, tmp_path: Path) -> None:
     with dagster_in_postgres(dsn, tmp_path):
         check(dsn)
