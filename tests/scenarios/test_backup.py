@@ -83,10 +83,12 @@ class Copied(System):
             cursor.execute("LOCK TABLE dedp.devices_loads IN EXCLUSIVE MODE")
             yield
 
-    def load_under_way(self) -> str | None:
-        """The id of a run that loads devices at this moment."""
-        started = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        return next((run.run_id for run in started if contract.DEVICES_RAW in (run.asset_selection or ())), None)
+    def load_under_way(self, day: str) -> str | None:
+        """The id of a run that loads the devices of a day at this moment."""
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+            if contract.DEVICES_RAW in (run.asset_selection or ()) and day in run.tags.values():
+                return run.run_id
+        return None
 
     def failures(self, run_id: str | None) -> list[str | None]:
         """What the events say that say that a run has failed."""
@@ -138,7 +140,7 @@ def test_what_is_restored_from_a_backup_during_loads_becomes_what_the_original_b
     assert "it was not completed" in half.stderr
     with original.no_load_ends():
         original.drop_file(DAYS[-1], "tv;Lux;2", "lamp;Orb;1", "bad line")
-        under_way = original.wait_until(original.load_under_way)
+        under_way = original.wait_until(lambda: original.load_under_way(DAYS[-1]))
         whole = original.backup(target)
         assert "is a backup" in whole.communicate()[0]
         assert whole.returncode == 0

