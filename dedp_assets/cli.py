@@ -213,6 +213,7 @@ def execute(command: tuple[str, ...]) -> None:
     """
     with local_stack.environment() as shared:
         local_stack.create_instance_schema(shared)
+        local_stack.refuse_later_tables(shared)
         path = os.pathsep.join([os.path.dirname(sys.executable), shared.get("PATH", "")])
         if shutil.which(command[0], path=path) is None:
             raise click.UsageError(f"{command[0]} is not a program; give `dedp exec` a program and its options")

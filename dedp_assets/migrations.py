@@ -133,11 +133,12 @@ def pending(pipeline: str, known: Sequence[Migration], applied: Mapping[int, App
     Raises:
         WrongTables: The database has a migration that is not among `known`, or its records have a gap.
     """
-    newer = [f"{number:04}_{there.name}.sql" for number, there in sorted(applied.items()) if number > len(known)]
+    newer = newer_than(known, applied)
     if newer:
         raise WrongTables(
             f"the database is newer than this version: it has the migration {newer[-1]} of {pipeline}, and the last "
-            f"one here is {known[-1].file_name}; update this installation, or point DEDP_POSTGRES_DSN elsewhere"
+            f"one here is {known[-1].file_name}; update this installation, restore the backup from before the upgrade "
+            "(docs/operations.md), or point DEDP_POSTGRES_DSN elsewhere"
         )
     for migration in known:
         there = applied.get(migration.number)
@@ -155,6 +156,11 @@ def pending(pipeline: str, known: Sequence[Migration], applied: Mapping[int, App
             "was it changed by hand?"
         )
     return lacking
+
+
+def newer_than(known: Sequence[Migration], applied: Mapping[int, Applied]) -> list[str]:
+    """The file names of the migrations that a database has, in order, and that come after the known ones."""
+    return [f"{number:04}_{there.name}.sql" for number, there in sorted(applied.items()) if number > len(known)]
 
 
 def _applied(connection: Connection, pipeline: str) -> dict[int, Applied]:

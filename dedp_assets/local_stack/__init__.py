@@ -18,6 +18,7 @@ from dedp_assets.local_stack.environment import (
     create_instance_schema,
     environment,
     in_dagster_schema,
+    refuse_later_tables,
 )
 from dedp_assets.local_stack.errors import StackError
 from dedp_assets.local_stack.lock import lock_of_system, running_pid, stop_running
@@ -42,6 +43,7 @@ __all__ = [
     "lock_of_system",
     "log_tail",
     "react_to_interrupts",
+    "refuse_later_tables",
     "running",
     "running_pid",
     "stop_running",
@@ -86,6 +88,7 @@ def running(
 
     Raises:
         StackError: the system runs already, the port is taken, or Dagster does not start.
+        WrongTables: a later release has migrated the database.
         PostgresNotStarted: the embedded PostgreSQL server does not start.
     """
     home = settings.make_home()
@@ -97,6 +100,7 @@ def running(
             cleanup.enter_context(shared_server(home / "spark", spark_size(), at_once))
         shared = cleanup.enter_context(environment())
         create_instance_schema(shared)
+        refuse_later_tables(shared)
         settings.landing().mkdir(parents=True, exist_ok=True)
         log = home / "logs" / "dagster.log"
         log.parent.mkdir(exist_ok=True)

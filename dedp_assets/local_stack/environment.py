@@ -13,6 +13,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 
 from dedp_assets import settings
+from dedp_assets.later_releases import check_is_not_newer
 from dedp_assets.local_stack.errors import StackError
 from dedp_assets.resources import embedded_postgres
 
@@ -91,6 +92,15 @@ def create_instance_schema(shared: dict[str, str]) -> None:
         ) from None
     finally:
         connection.close()
+
+
+def refuse_later_tables(shared: dict[str, str]) -> None:
+    """See that no later release has migrated the tables of the system, ours or Dagster's.
+
+    Raises:
+        WrongTables: one has. The message says what was found, and what to do.
+    """
+    check_is_not_newer(shared["DEDP_POSTGRES_DSN"], shared["DEDP_DAGSTER_STORAGE"])
 
 
 def _in_a_line(error: Exception) -> str:

@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets.errors import DedpError
-from dedp_assets.migrations import Applied, WrongTables, migrations_in, pending
+from dedp_assets.later_releases import MIGRATIONS, applied_migrations
+from dedp_assets.migrations import WrongTables, migrations_in, pending
 from dedp_assets.observability.spark_probe import NoAnswer, ask_for_one_row
 from dedp_assets.wording import counted, duration
 
@@ -37,17 +38,6 @@ SKEW_SECONDS, BROKEN_SKEW_SECONDS = 2.0, 60.0
 _OLDEST_POSTGRES = 14
 _LONG_TRANSACTION_SECONDS = 600.0
 _FEW_WATCHES = 8192
-
-# The folder of each pipeline's migrations, by the name of the pipeline in dedp.schema_migrations.
-MIGRATIONS = {
-    "alerts": "alerts",
-    "client_uploads": "client_uploads",
-    "isolated_sequencer": "isolated_sequencer/aggregator",
-    "promotion_reports": "promotions/reports",
-    "promotions": "promotions/deliveries",
-    "sign_in": "sign_in",
-    "user_intake": "user_intake",
-}
 
 # Imports each module that it is given, and says which can't be.
 _IMPORT = """
@@ -296,13 +286,7 @@ def clock(connection: Connection, now: Callable[[], float] = time.time) -> Itera
 
 def schema_versions(connection: Connection, known: Mapping[str, str] = MIGRATIONS) -> Iterator[Finding]:
     """Whether this version can use the tables of the pipelines. `known`: the folders of migrations, by pipeline."""
-    applied: dict[str, dict[int, Applied]] = {}
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('dedp.schema_migrations') IS NOT NULL")
-        if cursor.fetchone() == (True,):
-            cursor.execute("SELECT pipeline, number, name, sha256 FROM dedp.schema_migrations")
-            for pipeline, number, name, sha256 in cursor.fetchall():
-                applied.setdefault(pipeline, {})[number] = Applied(name, sha256)
+    applied = applied_migrations(connection)
     waiting = 0
     for pipeline, place in known.items():
         try:

@@ -39,6 +39,7 @@ def purge(older_than: timedelta, dry_run: bool) -> None:
 
     with local_stack.environment() as shared:
         local_stack.create_instance_schema(shared)
+        local_stack.refuse_later_tables(shared)
         os.environ.update({name: shared[name] for name in ("DEDP_DAGSTER_STORAGE", "DAGSTER_HOME")})
         with dg.DagsterInstance.get() as instance, closing(psycopg2.connect(_database_of(instance))) as connection:
             counted = purging.purge(connection, older_than, instance.compute_log_manager, dry_run=dry_run)

@@ -10,12 +10,18 @@ written. Two places decide what happens then:
 import copy
 import json
 import logging
+import time
+from asyncio import Task
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from inspect import isawaitable
+from math import inf
 from typing import Any, NamedTuple, cast
 
+import click
 import psycopg2
+import uvicorn
 from dagster import DagsterInstance
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.storage.tags import REPORTING_USER_TAG
@@ -26,18 +32,21 @@ from dagster_shared.error import SerializableErrorInfo
 from dagster_webserver import cli
 from dagster_webserver.webserver import DagsterWebserver
 from graphene import Schema
-from graphql import GraphQLError, GraphQLResolveInfo, get_named_type
+from graphql import GraphQLError, GraphQLFormattedError, GraphQLResolveInfo, get_named_type
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from dedp_assets.origin import USER_TAG
 from dedp_assets.sign_in import audit
 from dedp_assets.sign_in.database import Database
+from dedp_assets.sign_in.long_queries import TakesTooLong, too_long, while_there_is_time
 from dedp_assets.sign_in.roles import Role, may, role_for_mutation
 from dedp_assets.sign_in.run_config import reserved_for_admins
+from dedp_assets.sign_in.slow_clients import TimelyRequests
 from dedp_assets.sign_in.users import User
 
 # What says nothing about the system is not in the log.
@@ -54,6 +63,11 @@ text-decoration:none">{name} &middot; {role}</a>
 """
 
 
+# How many times as long as one statement of the database a query may take.
+_STATEMENTS = 4
+# Of a web socket, in bytes. A page sends subscriptions, of 20 KB at most.
+_LONGEST_MESSAGE = 1 << 20
+
 # Where the gate puts the visitor into the scope of a request.
 VISITOR = "dedp.visitor"
 
@@ -68,7 +82,9 @@ class Visitor(NamedTuple):
 class _Context(WorkspaceRequestContext):
     """What a request may ask of the instance and the code locations, with the permissions of its user."""
 
-    def __init__(self, of: WorkspaceRequestContext, visitor: Visitor, source: HTTPConnection) -> None:
+    def __init__(
+        self, of: WorkspaceRequestContext, visitor: Visitor, source: HTTPConnection, query_seconds: float = inf
+    ) -> None:
         super().__init__(
             instance=_signing(of.instance, visitor.user.name),
             current_workspace=of.get_current_workspace(),
@@ -78,6 +94,7 @@ class _Context(WorkspaceRequestContext):
             read_only=of.read_only,
         )
         self.visitor = visitor
+        self.ends_at = time.monotonic() + query_seconds
 
     @property
     def permissions(self) -> Mapping[str, PermissionResult]:
@@ -122,14 +139,42 @@ def _signing(instance: DagsterInstance, user: str) -> DagsterInstance:
 class _WebServer(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestContext]):
     """Dagster's web server, for users that the gate has found out."""
 
-    def __init__(self, database: Database, *arguments: Any) -> None:
-        self._database = database
+    def __init__(self, database: Database, query_seconds: float, *arguments: Any) -> None:
+        self._database, self._query_seconds = database, query_seconds
         super().__init__(*arguments)
 
     def _make_request_context(self, conn: HTTPConnection) -> WorkspaceRequestContext:
         # Without a visitor there is no context: nothing gets past the gate by a way that we have not thought of.
         visitor = conn.scope[VISITOR]
-        return _Context(self._process_context.create_request_context(conn), visitor, conn)
+        return _Context(self._process_context.create_request_context(conn), visitor, conn, self._query_seconds)
+
+    def build_graphql_middleware(self) -> list[Callable[..., Any]]:
+        return [*super().build_graphql_middleware(), while_there_is_time]
+
+    def graphql_execution_thread(
+        self, request: Request, query: str, variables: dict[str, Any] | None, operation_name: str | None
+    ) -> JSONResponse:
+        refused = _too_long_for(request.scope[VISITOR], query)
+        if refused:
+            return JSONResponse({"data": None, "errors": [refused.formatted]}, 400)
+        try:
+            return super().graphql_execution_thread(request, query, variables, operation_name)
+        except TakesTooLong:
+            reason = f"the query took longer than {self._query_seconds:g} s, and was ended; ask for less at once"
+            return JSONResponse({"data": None, "errors": [{"message": reason}]}, 503)
+
+    async def execute_graphql_subscription(
+        self,
+        websocket: WebSocket,
+        operation_id: str,
+        query: str,
+        variables: dict[str, Any] | None,
+        operation_name: str | None,
+    ) -> tuple[Task[Any] | None, GraphQLFormattedError | None]:
+        refused = _too_long_for(websocket.scope[VISITOR], query)
+        if refused:
+            return None, refused.formatted
+        return await super().execute_graphql_subscription(websocket, operation_id, query, variables, operation_name)
 
     def build_graphql_schema(self) -> Schema:
         schema = super().build_graphql_schema()
@@ -255,6 +300,11 @@ def _for_launchers(resolve: Callable[..., Any]) -> Callable[..., Any]:
     return resolve_for_launchers
 
 
+def _too_long_for(visitor: Visitor, query: str) -> GraphQLError | None:
+    # Who may launch runs may keep the machine busy anyway, and may name thousands of partitions in a mutation.
+    return too_long(query) if visitor.user.role < Role.launcher else None
+
+
 def _refusal(info: GraphQLResolveInfo, reason: str) -> GraphQLError:
     # With its place: without it, Dagster takes it for a fault of the server, and adds a traceback.
     return GraphQLError(reason, info.field_nodes, path=info.path.as_list())
@@ -346,9 +396,14 @@ def serve(arguments: Sequence[str], database: Database, gate: Callable[[ASGIApp,
     def create_app(
         process_context: WorkspaceProcessContext, path_prefix: str, live_data_poll_rate: int | None, **options: Any
     ) -> ASGIApp:
-        server = _WebServer(database, process_context, path_prefix, live_data_poll_rate)
+        # In ms, for one statement. A page asks several at once, one after another.
+        statement: int = click.get_current_context().params["db_statement_timeout"]
+        seconds = _STATEMENTS * statement / 1000
+        server = _WebServer(database, seconds, process_context, path_prefix, live_data_poll_rate)
         return gate(server.create_asgi_app(**options), path_prefix)
 
     # Its command takes all options, opens the instance and the workspace, and then calls this.
     cast(Any, cli).create_app_from_workspace_process_context = create_app
+    # Then it calls this, with an address and nothing else.
+    cast(Any, uvicorn).run = partial(uvicorn.run, http=TimelyRequests, ws_max_size=_LONGEST_MESSAGE)
     cli.dagster_webserver.main(list(arguments), "dedp webserver", auto_envvar_prefix="DAGSTER_WEBSERVER")

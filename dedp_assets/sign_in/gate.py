@@ -7,6 +7,7 @@ comes from a session (a browser), an API token or a password (a script). What th
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -41,6 +42,8 @@ _LONGEST_FORM = 8 * 1024
 _LONGEST_BODY = 32 * 1024 * 1024
 # How many passwords are compared at once. Each takes 19 MiB.
 _AT_ONCE = 2
+# How many requests of one user Dagster answers at once; the others wait. It has 40 threads for those of all.
+_OF_ONE_USER = 20
 # How soon a connection ends whose session has.
 _RECHECK_SECONDS = 5.0
 # How often what is over is deleted, if somebody tries to sign in.
@@ -71,6 +74,7 @@ class Gate:
         self._attempts = Attempts()
         self._failures = throttling.Sample(size=100, seconds=10)
         self._forgotten_at = float("-inf")
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_USER))
         self._comparing = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sign-in")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +90,8 @@ class Gate:
         except (psycopg2.Error, SQLAlchemyError):
             response = PlainTextResponse("The database of the users does not answer. Try again soon.", 503)
         if response is None:
-            await self._app(scope, _at_most(_LONGEST_BODY, receive), _for_one_user(send))
+            async with self._turns[request.scope[VISITOR].user.name]:
+                await self._app(scope, _at_most(_LONGEST_BODY, receive), _for_one_user(send))
         else:
             await response(scope, receive, send)
 

@@ -107,7 +107,8 @@ def test_a_database_that_is_newer_is_refused_and_left_as_it_is(empty_database: C
         migrate(empty_database, "parcels", folder)
     assert str(raised.value) == (
         "the database is newer than this version: it has the migration 0003_another.sql of parcels, and the last one "
-        "here is 0002_weights.sql; update this installation, or point DEDP_POSTGRES_DSN elsewhere"
+        "here is 0002_weights.sql; update this installation, restore the backup from before the upgrade "
+        "(docs/operations.md), or point DEDP_POSTGRES_DSN elsewhere"
     )
 
 

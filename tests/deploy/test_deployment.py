@@ -471,6 +471,20 @@ def test_a_backup_is_made_and_old_records_are_purged_by_the_commands_of_the_read
     assert code == 0, said
 
 
+def test_what_comes_before_all_services_refuses_a_database_that_a_later_version_has_migrated(
+    deployment: Deployment,
+) -> None:
+    """`migrate`, as `up` runs it: the others wait until it has succeeded."""
+    record = "INSERT INTO dedp.schema_migrations VALUES ('sign_in', 9999, 'of_tomorrow', repeat('0', 64)) RETURNING 1"
+    assert deployment.rows(record) == [(1,)]
+    its_own = deployment.engine.containers["migrate"].service["command"]
+    code, said = deployment.engine.run("migrate", its_own)
+    assert (code, "it has 9999_of_tomorrow.sql of sign_in" in said) == (1, True), said
+    assert deployment.rows("DELETE FROM dedp.schema_migrations WHERE number = 9999 RETURNING 1") == [(1,)]
+    code, said = deployment.engine.run("migrate", its_own)
+    assert code == 0, said
+
+
 def test_an_earlier_version_is_upgraded_with_its_data_and_all_services_restart_while_files_land(
     deployment: Deployment,
 ) -> None:

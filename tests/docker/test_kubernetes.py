@@ -128,7 +128,7 @@ def test_all_pods_of_ours_have_one_image_run_as_nobody_special_and_name_what_the
     ours = f"{image['repository']}:{image['tag']}"
     for pod in pods():
         assert pod["spec"]["securityContext"]["runAsNonRoot"]
-        for container in pod["spec"]["containers"]:
+        for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]:
             assert container["image"] == ours or container["image"].startswith("apache/spark:")
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
@@ -190,6 +190,16 @@ def test_each_service_of_docker_has_its_place_and_the_same_command() -> None:
         [container] = named("Deployment")[IN_PLACE_OF[name]]["spec"]["template"]["spec"]["containers"]
         there = services[name]["command"].partition(" --log-format")[0].replace("docker/", "/dagster-workspace/")
         assert " ".join(container["command"]) == there
+
+
+def test_the_daemon_starts_after_a_command_that_refuses_the_database_of_a_later_version() -> None:
+    """In docker compose it is `migrate`. What `dedp exec` refuses: tests/dedp_assets/test_later_releases.py."""
+    spec = named("Deployment")["dedp-daemon"]["spec"]["template"]["spec"]
+    [first], [daemon] = spec["initContainers"], spec["containers"]
+    assert first["command"] == ["dedp", "exec", "true"]
+    assert (first["env"], first["envFrom"]) == (daemon["env"], daemon["envFrom"])
+    assert [each for each in first["volumeMounts"] if each not in daemon["volumeMounts"]] == []
+    assert {"/opt/dagster/dagster.yaml", "/data"} == {each["mountPath"] for each in first["volumeMounts"]}
 
 
 def test_what_hangs_is_ended_by_the_check_of_docker_and_not_before_five_minutes() -> None:

@@ -79,13 +79,14 @@ class Server:
 
 
 @contextmanager
-def serving(home: Path, database: str, prefix: str = "", **settings: str) -> Iterator[Server]:
+def serving(home: Path, database: str, prefix: str = "", *options: str, **settings: str) -> Iterator[Server]:
     """Start the web server, and end it.
 
     Args:
         home: Becomes DAGSTER_HOME.
         database: The URL of a database.
         prefix: The path below which the web server is.
+        options: More options of it.
         settings: More environment variables.
     """
     dsn = in_schema(database, "dagster")
@@ -101,7 +102,7 @@ def serving(home: Path, database: str, prefix: str = "", **settings: str) -> Ite
     command = [sys.executable, "-m", "dedp_assets.sign_in", "-h", "127.0.0.1", "-p", str(port), "-f", str(WORLD)]
     with open(log, "wb") as output:
         server = subprocess.Popen(
-            [*command, "--path-prefix", prefix],
+            [*command, "--path-prefix", prefix, *options],
             stdout=output,
             stderr=output,
             env=environment,

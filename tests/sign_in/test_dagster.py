@@ -68,6 +68,10 @@ def test_the_web_server_has_the_routes_that_were_looked_at() -> None:
 
 def test_what_is_replaced_is_still_there() -> None:
     assert callable(cli.__dict__["create_app_from_workspace_process_context"])
+    assert "uvicorn.run(" in inspect.getsource(cli.host_dagster_ui_with_workspace_process_context)
+    # docs/sign_in.md: a query may take four times as long as a statement, which is 60 s.
+    [statement] = [each for each in cli.dagster_webserver.params if each.name == "db_statement_timeout"]
+    assert statement.default == 15_000
     assert list(inspect.signature(DagsterWebserver._make_request_context).parameters) == ["self", "conn"]
     assert list(inspect.signature(DagsterWebserver.__init__).parameters)[1:4] == [
         *("process_context", "app_path_prefix", "live_data_poll_rate"),

@@ -17,8 +17,9 @@ from dedp_assets.backup.archive import Manifest, drafting
 from dedp_assets.backup.errors import BackupError
 from dedp_assets.backup.places import Places
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from dedp_assets.later_releases import MIGRATIONS
 from dedp_assets.migrations import migrate
-from dedp_assets.observability.doctor import MIGRATIONS, PACKAGE
+from dedp_assets.observability.doctor import PACKAGE
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres import UnusableDatabase
 from dedp_assets.sign_in import sessions, users

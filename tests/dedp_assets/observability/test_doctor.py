@@ -19,6 +19,7 @@ from dedp_assets import settings
 from dedp_assets.alerts import store
 from dedp_assets.alerts.incidents import Problem, decide
 from dedp_assets.inotify import Inotify
+from dedp_assets.later_releases import MIGRATIONS
 from dedp_assets.observability import doctor
 from dedp_assets.observability.cli import _READ, _alerting, _known_settings
 from dedp_assets.observability.dagster_tables import Heartbeat
@@ -184,7 +185,7 @@ def test_tables_of_a_later_version_are_broken(database: Connection) -> None:
 
 def test_the_doctor_knows_the_migrations_of_every_pipeline() -> None:
     there = {path.parent.relative_to(doctor.PACKAGE).as_posix() for path in doctor.PACKAGE.rglob("migrations")}
-    assert there == set(doctor.MIGRATIONS.values())
+    assert there == set(MIGRATIONS.values())
 
 
 def test_dagsters_tables_of_another_version_are_broken() -> None:
