@@ -79,6 +79,15 @@ def _findings(workspace: Path | None, port: int) -> Iterator[Finding]:
         yield from checks.modules(names, os.environ)
 
 
+def wrong_settings() -> Iterator[Finding]:
+    """The settings of this process that can't be used, and names that look misspelt."""
+    # Not the targets of messages: to check them imports Dagster, whose memory `dedp up` would keep.
+    read = {name: get for name, get in _READ.items() if name not in ("DEDP_NOTIFY", "DEDP_ALERTS")}
+    for finding in checks.settings_of(read, os.environ, _known_settings()):
+        if finding.status != "ok":
+            yield finding
+
+
 def _each(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """The findings of a check. An error that we can name is one of them."""
     try:
