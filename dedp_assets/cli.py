@@ -21,7 +21,7 @@ from dedp_assets.client_uploads.cli import uploads
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
-from dedp_assets.observability.cli import doctor, logs, metrics, traces
+from dedp_assets.observability.cli import doctor, logs, metrics, traces, wrong_settings
 from dedp_assets.promotions.cli import generate_promotions
 from dedp_assets.resources import embedded_postgres
 from dedp_assets.resources.postgres_programs import connection_of
@@ -90,11 +90,18 @@ dedp.add_command(webserver)
 
 @dedp.command()
 @click.option(
-    "--port", type=int, default=3000, envvar="PORT", show_default=True, help="The port of the UI, on 127.0.0.1."
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    envvar="PORT",
+    show_default=True,
+    help="The port of the UI, on 127.0.0.1.",
 )
 def up(port: int) -> None:
     """Start PostgreSQL, Spark, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
     click.echo("Starting PostgreSQL, Dagster's daemon and its UI ...")
+    for finding in wrong_settings():
+        click.echo(f"Warning: {finding.what}; {finding.next_step}", err=True)
     with local_stack.running(port, say=click.echo) as stack:
         for name, error in stack.broken.items():
             click.echo(f"The code location {name} can't be loaded; the others run. {_first_line(error)}", err=True)

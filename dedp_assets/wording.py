@@ -4,6 +4,7 @@ Others choose the names of files and folders, and the text in them. What a termi
 an escape.
 """
 
+import os
 from datetime import datetime, timezone
 
 
@@ -12,6 +13,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def shown_name(name: str) -> str:
+    """The name of a file in one line of text that can be stored: bytes that are not UTF-8 stand as `\\xNN`."""
+    return printable(os.fsencode(name).decode("utf-8", errors="backslashreplace"))
 
 
 def in_utc(time: datetime) -> str:

@@ -24,6 +24,7 @@ from dedp_assets.generator.yaml_lines import YamlProblem, read_yaml
 from dedp_assets.landing.arrivals import MAX_FILES_PER_RUN, MAX_RUNS
 from dedp_assets.landing.directories import NOTHING, Completeness, Directory, ObjectFolder, Scan, Scanner, is_text
 from dedp_assets.resources.object_store import is_object_store, problem_of_uri
+from dedp_assets.wording import shown_name
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -249,8 +250,7 @@ class ClientFinder:
             for name, path in directories:
                 problem = problem_of_client(name) or ("" if is_text(path) else "is not UTF-8")
                 if problem:
-                    shown = os.fsencode(path).decode(errors="backslashreplace")
-                    found.problems.append(f"{shown} is not watched: its name {problem}")
+                    found.problems.append(f"{shown_name(path)} is not watched: its name {problem}")
                     continue
                 key = rule_key, name, path
                 client = made[key] = self._made.get(key) or self._client(rule, name, path)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dedp_assets.errors import ErrorNote
-from dedp_assets.landing.directories import NOTHING, UNCHANGED, Directory, ObjectFolder, Scan, digest_of, shown_name
+from dedp_assets.landing.directories import NOTHING, UNCHANGED, Directory, ObjectFolder, Scan, digest_of
 from dedp_assets.landing.versions import FileVersion
+from dedp_assets.wording import shown_name
 
 # How many files the cursor keeps between ticks. Further ones wait in their directories until some of these are taken.
 MAX_WAITING_FILES = 3000

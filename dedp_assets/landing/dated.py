@@ -13,6 +13,7 @@ from dedp_assets.days import day_of
 from dedp_assets.errors import ErrorNote
 from dedp_assets.landing.links import LEADS_OUT, leads_out
 from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
+from dedp_assets.wording import shown_name
 
 # Takes the place of a day where the undated file is meant.
 UNDATED = ""
@@ -81,8 +82,8 @@ def scan_landing(landing: DatedFolder) -> Listing:
             if not _add(listing, name, landing):
                 listing.problems.extend(_misnamed(landing, name, _names(folder / name)))
         elif os.path.exists(landing.file_of(name)):
-            shown = _shown(name)
-            listing.problems.append(f"{shown}/{landing.file_name} is ignored: {shown!r} is not a day like 2024-01-31")
+            shown = shown_name(name)
+            listing.problems.append(f"{shown}/{landing.file_name} is ignored: '{shown}' is not a day like 2024-01-31")
     return listing
 
 
@@ -122,15 +123,10 @@ def _misnamed(landing: DatedFolder, day: str, names: list[str]) -> list[str]:
     else:
         wrong = [name for name in names if name.lower().startswith(expected) or name.lower().endswith(".csv")]
     return [
-        f"{_shown(os.path.join(day, name))} is ignored: expected the name {expected}, and plain CSV in it"
+        f"{shown_name(os.path.join(day, name))} is ignored: expected the name {expected}, and plain CSV in it"
         for name in wrong
         if not name.endswith(DRAFT_ENDINGS) and os.path.isfile(landing.path / day / name)
     ]
-
-
-def _shown(name: str) -> str:
-    """A name that can be printed and stored: bytes that are not UTF-8 are shown as \\xNN."""
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,8 +14,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from dedp_assets.landing.directories import Directory, Scan, shown_name
+from dedp_assets.landing.directories import Directory, Scan
 from dedp_assets.landing.versions import FileVersion
+from dedp_assets.wording import shown_name
 
 DATA_FILES = "data-*.csv"
 MARKER = "_SUCCESS"

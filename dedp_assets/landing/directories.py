@@ -24,6 +24,7 @@ from zlib import crc32
 
 from dedp_assets.errors import ErrorNote
 from dedp_assets.landing.versions import DRAFT_ENDINGS, FileVersion
+from dedp_assets.wording import shown_name
 
 # When a file counts as complete:
 # settled: we have seen it unchanged for `settle_seconds`.
@@ -214,11 +215,6 @@ def is_text(name: str) -> bool:
 
 def _leads_inside(link: Path, root: Path) -> bool:
     return link.resolve().is_relative_to(root.resolve())
-
-
-def shown_name(name: str) -> str:
-    """A file's name that can be printed and stored: bytes that are not UTF-8 stand as \\xNN."""
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 class Scanner:

@@ -31,6 +31,8 @@ _MARKS = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "broken"
 _DAEMON_SECONDS = 180.0
 # A server that says nothing for so long is broken: somebody waits for the answer.
 _SILENT_SECONDS = 20.0
+# To check these imports Dagster, whose memory `dedp up` would keep.
+_IMPORT_DAGSTER = {"DEDP_NOTIFY", "DEDP_ALERTS", "DEDP_FRESHNESS"}
 
 
 @click.command()
@@ -79,6 +81,14 @@ def _findings(workspace: Path | None, port: int) -> Iterator[Finding]:
         yield from checks.modules(names, os.environ)
 
 
+def wrong_settings() -> Iterator[Finding]:
+    """The settings of this process that can't be used, and names that look misspelt."""
+    read = {name: get for name, get in _READ.items() if name not in _IMPORT_DAGSTER}
+    for finding in checks.settings_of(read, os.environ, _known_settings()):
+        if finding.status != "ok":
+            yield finding
+
+
 def _each(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """The findings of a check. An error that we can name is one of them."""
     try:
@@ -88,6 +98,9 @@ def _each(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
         yield Finding("broken", what or step, step if what else "see the message")
     except psycopg2.Error as error:
         yield Finding("broken", f"PostgreSQL: {' '.join(str(error).split())}", "see the privileges of its user")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        yield Finding("broken", f"{where}{error.strerror or error}", "check its kind, its permissions, and its disk")
 
 
 def _folders() -> Iterator[Finding]:

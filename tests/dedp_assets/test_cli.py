@@ -127,6 +127,22 @@ def test_a_port_that_is_taken_is_an_error_of_one_line_before_anything_starts(
     assert not (own_home / "postgres").exists()
 
 
+def test_a_port_that_does_not_exist_is_an_error_of_the_option() -> None:
+    result = CliRunner().invoke(dedp, ["up", "--port", "99999"])
+    assert (result.exit_code, "99999 is not in the range" in result.output) == (2, True)
+
+
+def test_up_names_settings_that_are_wrong_or_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDP_START", "yesterday")
+    monkeypatch.setenv("DEDP_SETLE_SECONDS", "3")
+    with socket.create_server((local_stack.HOST, 0)) as taken:
+        result = CliRunner().invoke(dedp, ["up", "--port", str(taken.getsockname()[1])])
+    assert result.output.splitlines()[1:3] == [
+        "Warning: DEDP_START is 'yesterday'; expected a date such as 2024-01-31; correct DEDP_START",
+        "Warning: DEDP_SETLE_SECONDS is not a setting; did you mean DEDP_SETTLE_SECONDS?",
+    ]
+
+
 def test_a_server_that_cannot_be_reached_is_an_error_that_keeps_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_POSTGRES_DSN", "postgresql://somebody:secret@127.0.0.1:1/somewhere")
     done = run_dedp("up", "--port", str(local_stack.free_port()))

@@ -51,6 +51,7 @@ def test_what_is_wrong_with_one_file_hides_no_other(upload: Callable[..., Path],
     (folder / "outside.csv").symlink_to(secret)
     (folder / "inside.csv").symlink_to(folder / "good.csv")
     os.mkfifo(folder / "pipe.csv")
+    os.mkfifo(folder / "two\nlines.csv")
     with open(os.fsencode(folder) + b"/caf\xe9.csv", "w") as stream:
         stream.write("a name in Latin-1")
     scan = scan_directory(Directory("north", folder))
@@ -61,6 +62,7 @@ def test_what_is_wrong_with_one_file_hides_no_other(upload: Callable[..., Path],
         "nothing.csv is a link to nothing",
         f"outside.csv is a link that leads out of {folder}; put the file itself there",
         "pipe.csv is not a regular file",
+        "two\\nlines.csv is not a regular file",
     ]
 
 

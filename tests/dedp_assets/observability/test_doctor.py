@@ -318,6 +318,19 @@ def test_the_command_says_all_that_it_finds_and_ends_with_1(
     assert ended.stdout.count("-> ") >= len(broken)
 
 
+@pytest.mark.slow
+def test_a_home_that_cannot_be_used_is_a_finding_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEDP_HOME", str(tmp_path / "file"))
+    ended = run_dedp("doctor")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert f"{tmp_path}/file" in ended.stdout
+    assert "code locations can be loaded" in ended.stdout
+    assert ended.stdout.splitlines()[-1].endswith("in order.")
+
+
 def test_no_command_waits_for_dagster_because_of_these() -> None:
     code = (
         "import sys, dedp_assets.cli; "

@@ -9,6 +9,7 @@ from psycopg2.extensions import connection as Connection
 from dedp_assets.isolated_sequencer.aggregator import audits
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from tests.dedp_assets.isolated_sequencer.aggregator.loads import execute
 from tests.dedp_assets.isolated_sequencer.fixture_types import AssertExact, WaitUntil, WriteDevices
 
 LOAD, OTHER, NEW = "20240101", "20240102", "20240103"
@@ -18,11 +19,6 @@ EVERY_CHECK = {
     "balance": audits.totals_balance,
     "recount": audits.totals_equal_recount,
 }
-
-
-def execute(connection: Connection, statement: str) -> None:
-    with connection, connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 def failing(connection: Connection) -> dict[str, str]:

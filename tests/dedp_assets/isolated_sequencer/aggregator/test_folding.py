@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import pytest
@@ -15,6 +14,7 @@ from psycopg2.extensions import connection as Connection
 
 from dedp_assets.isolated_sequencer.aggregator.folding import FoldReport, LoadNotFound, fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
+from tests.dedp_assets.isolated_sequencer.aggregator.loads import execute, query
 from tests.dedp_assets.isolated_sequencer.fixture_types import AssertExact, WaitUntil, WriteDevices
 
 LOAD, OTHER, THIRD = LOADS = ("20240101", "20240102", "20240103")
@@ -22,17 +22,6 @@ LOAD, OTHER, THIRD = LOADS = ("20240101", "20240102", "20240103")
 
 def rows(*numbers: int) -> list[str]:
     return [f"phone;device {n};1" for n in numbers]
-
-
-def execute(connection: Connection, statement: str, *parameters: object) -> None:
-    with connection, connection.cursor() as cursor:
-        cursor.execute(statement, parameters or None)
-
-
-def query(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
-    with connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.fetchall()
 
 
 def totals(connection: Connection) -> dict[str, int]:

@@ -15,6 +15,7 @@ from dedp_assets.isolated_sequencer import contract
 from dedp_assets.isolated_sequencer.aggregator.folding import fold
 from dedp_assets.isolated_sequencer.aggregator.loading import load_file
 from dedp_assets.isolated_sequencer.aggregator.tables import WrongTables, ensure_tables
+from tests.dedp_assets.isolated_sequencer.aggregator.loads import execute, query
 from tests.dedp_assets.isolated_sequencer.fixture_types import WaitUntil, WriteDevices
 
 EARLIER = Path(__file__).with_name("earlier") / "schema_of_version_1.sql"
@@ -53,17 +54,6 @@ def empty_database(empty_dsn: str) -> Iterator[Connection]:
     connection = psycopg2.connect(empty_dsn)
     yield connection
     connection.close()
-
-
-def query(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
-    with connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.fetchall()
-
-
-def execute(connection: Connection, statement: str) -> None:
-    with connection, connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 def test_a_new_database_can_be_loaded_and_folded_at_once(empty_database: Connection, devices_csv: WriteDevices) -> None:
