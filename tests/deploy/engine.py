@@ -372,6 +372,12 @@ class Engine:
             f"for name in {' '.join(_DEVICES)}; do bind /dev/$name dev/$name rw; done",
             f"mkdir dev/shm; mount -t tmpfs -o mode=1777,size={service.get('shm_size', '64m')} shm dev/shm",
         ]
+        # Before what comes from this machine, which may be below /tmp.
+        for each in service.get("tmpfs", ()):
+            where, _, options = each.partition(":")
+            # What Docker adds.
+            flags = ["mode=1777", "nosuid", "nodev", *([] if "exec" in options.split(",") else ["noexec"])]
+            lines.append(f"mkdir -p .{where}; mount -t tmpfs -o {','.join([*flags, options])} tmp .{where}")
         for inside, path in image.contents.items():
             if not Path(inside).is_relative_to("/usr"):
                 lines.append(f"bind {path} {inside} ro")
@@ -381,11 +387,6 @@ class Engine:
         for secret in service.get("secrets", ()):
             file = self._project["secrets"][secret["source"]]["file"]
             lines.append(f"bind {file} {secret.get('target') or '/run/secrets/' + secret['source']} ro")
-        for each in service.get("tmpfs", ()):
-            where, _, options = each.partition(":")
-            # What Docker adds.
-            flags = ["mode=1777", "nosuid", "nodev", *([] if "exec" in options.split(",") else ["noexec"])]
-            lines.append(f"mkdir -p .{where}; mount -t tmpfs -o {','.join([*flags, options])} tmp .{where}")
         names = {"hosts": self._hosts(container), "passwd": _passwd(container)}
         for name, text in names.items():
             (container.folder / name).write_text(text)
