@@ -1,5 +1,6 @@
 """The command `dedp`: starts and stops the system on this machine, and has its database, its demo and its generator."""
 
+import errno
 import os
 import shutil
 import signal
@@ -58,6 +59,8 @@ def _message(error: DedpError | OSError | psycopg2.Error) -> str:
         return str(error)
     if isinstance(error, psycopg2.Error):
         return f"PostgreSQL: {' '.join(str(error).split())}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}. Stop the process that uses the port, or choose another one: --port"
     where = f"{printable(str(error.filename))}: " if error.filename else ""
     what = error.strerror or " ".join(str(error).split())
     return f"{where}{what}. Check that file or folder: its kind, its permissions, and the space on its disk"
@@ -91,7 +94,7 @@ dedp.add_command(webserver)
 @dedp.command()
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=click.IntRange(0, 65535),
     default=3000,
     envvar="PORT",
     show_default=True,

@@ -41,7 +41,8 @@ from dedp_assets.landing.versions import FileVersion, sha256_of
 from dedp_assets.origin import origin_tag
 from dedp_assets.partition_runs import runs_in_progress
 from dedp_assets.run_processes import fail_ended_runs
-from sensors.ticks import TickReport, counted, errors_first, noting_errors, reporting_tick
+from dedp_assets.wording import counted
+from sensors.ticks import TickReport, errors_first, noting_errors, reporting_tick
 
 # A tick reads so much of the files that it requests, to tell their content; of what is beyond, the run does it.
 MAX_READ_BYTES = 64 << 20

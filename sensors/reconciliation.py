@@ -76,16 +76,16 @@ def plan_requests(
             # Do not let the minute start again: an input that changes every minute would wait for ever.
             known = Waiting(input, 0, min(known.due, now + INTERVAL_SECONDS))
         # If the clock was set back, do not wait longer than one pause.
-        known = known._replace(due=min(known.due, now + _pause(known.requests)))
+        known = known._replace(due=min(known.due, now + pause(known.requests)))
         if partition not in in_progress and known.due <= now:
             requests[partition] = known
-            known = Waiting(input, known.requests + 1, now + _pause(known.requests + 1))
+            known = Waiting(input, known.requests + 1, now + pause(known.requests + 1))
         left[partition] = known
     return ReconciliationPlan(requests, left)
 
 
-def _pause(requests: int) -> float:
-    """The pause after so many requests, in s."""
+def pause(requests: int) -> float:
+    """The pause after so many requests for the same input, in s: each twice as long as the one before, to a limit."""
     return float(min(INTERVAL_SECONDS * 2 ** min(requests, 10), LONGEST_PAUSE_SECONDS))
 
 

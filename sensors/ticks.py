@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from dedp_assets.errors import TICK_ERROR, DedpError, ErrorNote
-from dedp_assets.wording import counted as counted
 
 # A tick message that lists every name would be too long to read.
 _NAMED = 20

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dedp_assets.servers_from_settings import database_dsn
-from dedp_assets.wording import counted, duration, in_utc, printable
+from dedp_assets.text_tables import text_table
+from dedp_assets.wording import counted, duration, in_utc
 
 if TYPE_CHECKING:
     from dedp_assets.client_uploads.figures import Arrivals, Overview
@@ -83,34 +84,20 @@ def files_in_short(last_day: Arrivals) -> list[str]:
 
 
 def _table(directories: tuple[DirectoryStatus, ...]) -> list[str]:
-    if not directories:
-        return []
-    rows = [_HEADER, *(_cells(directory) for directory in directories)]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    colours = ["", *(_COLOURS[directory.state] for directory in directories)]
-    return [_line(row, widths, colour) for row, colour in zip(rows, colours, strict=True)]
+    rows = [_cells(directory) for directory in directories]
+    return text_table(_HEADER, rows, to_the_right=_TO_THE_RIGHT, coloured="state", colours=_COLOURS)
 
 
 def _cells(directory: DirectoryStatus) -> tuple[str, ...]:
     return (
-        printable(directory.client),
-        printable(directory.directory),
+        directory.client,
+        directory.directory,
         directory.state,
         in_utc(directory.since),
         str(directory.waiting or ""),
         str(directory.failures or ""),
-        printable(directory.problem),
+        directory.problem,
     )
-
-
-def _line(cells: tuple[str, ...], widths: list[int], colour: str) -> str:
-    padded = [
-        cell.rjust(width) if name in _TO_THE_RIGHT else cell.ljust(width)
-        for cell, width, name in zip(cells, widths, _HEADER, strict=True)
-    ]
-    if colour:
-        padded[2] = click.style(padded[2], fg=colour)
-    return "  ".join(padded).rstrip()
 
 
 def _as_json(overview: Overview, last_day: Arrivals) -> dict[str, Any]:

@@ -8,17 +8,12 @@ from dedp_assets.client_uploads import contract
 from dedp_assets.client_uploads.charts import Moment
 from dedp_assets.client_uploads.figures import Figures, read_figures
 from dedp_assets.client_uploads.report import moment, moment_of, numbers, report_html, verdict
-from dedp_assets.errors import PermanentError
 from dedp_assets.failures import named_failures
+from dedp_assets.pages.writing import write_page
 from dedp_assets.resources.postgres import PostgresResource
-from dedp_assets.whole_files import write_whole
 
 # The charts of the sensor show this many reports.
 _MOST_MOMENTS = 240
-
-
-class ReportNotWritten(PermanentError):
-    """The file of the report can't be written. The message names it, with the reason."""
 
 
 @dg.asset(
@@ -40,22 +35,11 @@ def report(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.
     with named_failures(context.log):
         with postgres.connect() as connection:
             figures = read_figures(connection)
-        _write(report_html(figures, _moments(context.instance, figures)))
+        html = report_html(figures, _moments(context.instance, figures))
+        write_page(contract.report_file(), html, page="the report", asset="uploads/report")
     return dg.MaterializeResult(
         metadata=_metadata(figures), data_version=dg.DataVersion(figures.version) if figures.version else None
     )
-
-
-def _write(html: str) -> None:
-    path = contract.report_file()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, html.encode())
-    except OSError as error:
-        raise ReportNotWritten(
-            f"the report can't be written to {error.filename or path}: {error.strerror}; "
-            "check the permissions and the space on the disk, and materialize uploads/report again"
-        ) from error
 
 
 def _metadata(figures: Figures) -> dict[str, Any]:

@@ -331,49 +331,17 @@ def plan_deliveries(
         cursor: What the ticks before have left.
         situation: The time, and what is under way.
     """
-    notes: list[str] = []
-    waiting = {key: each for key, each in cursor.waiting.items() if key not in scans}
-    ready: list[Ready] = []
-    came_in = set(taken)
-    for key, scan in scans.items():
-        notes += [f"{'/'.join(key)}: {problem}" for problem in scan.problems]
-        state = state_of(scan)
-        if state == "unreadable":
-            notes.append(scan.failure)
-            if key in cursor.waiting:
-                waiting[key] = cursor.waiting[key]
-            continue
-        if state in READY:
-            came_in.add(key)
-        # What was taken stays, also if its supplier clears the folder.
-        if taken.get(key) == scan.files or (key in taken and state in ("no marker", "no data")):
-            continue
-        now_waiting = _watched(scan, state, cursor.waiting.get(key), situation)
-        waiting[key] = now_waiting
-        if state == "no data":
-            notes.append(f"{'/'.join(key)} has its marker {MARKER}, and no data file {DATA_FILES} that is not empty")
-        if (
-            now_waiting.ready_since is not None
-            and now_waiting.due <= situation.now
-            and key not in situation.in_progress
-        ):
-            size = sum(version.size for version in scan.files.values())
-            ready.append(Ready(key, now_waiting.look, now_waiting.ready_since, size))
-    requests = _requests(ready, waiting, cursor.began or situation.now, situation.free_runs)
+    found = _look(scans, taken, cursor, situation)
+    waiting = found.waiting
+    requests = _requests(found.ready, waiting, cursor.began or situation.now, situation.free_runs)
     for delivery in chain.from_iterable(request.deliveries for request in requests):
         waiting[delivery.key] = _requested(waiting[delivery.key], situation.now)
-    came = [key for key in cursor.missing if key in came_in]
+    came = [key for key in cursor.missing if key in found.came_in]
     missing = [
         (supplier, day)
         for day in situation.closed
         for supplier in situation.suppliers
-        if (supplier, day) not in came_in
-    ]
-    notes = [
-        *(f"{supplier} has not delivered {day}: its window has closed" for supplier, day in missing),
-        *(f"{supplier} has delivered {day} after all, late" for supplier, day in came),
-        *_waiting_notes(waiting, scans),
-        *notes,
+        if (supplier, day) not in found.came_in
     ]
     return Plan(
         requests=requests,
@@ -387,8 +355,54 @@ def plan_deliveries(
             missing=_remembered([*(key for key in cursor.missing if key not in came), *missing], situation),
             untold=_remembered([*(key for key in cursor.untold if key not in came), *missing], situation),
         ),
-        notes=notes,
+        notes=[
+            *(f"{supplier} has not delivered {day}: its window has closed" for supplier, day in missing),
+            *(f"{supplier} has delivered {day} after all, late" for supplier, day in came),
+            *_waiting_notes(waiting, scans),
+            *found.notes,
+        ],
     )
+
+
+class _Found(NamedTuple):
+    """What a tick sees in the folders: deliveries that wait, those of them to take, and all that have ever come in."""
+
+    waiting: dict[Key, Waiting]
+    ready: list[Ready]
+    came_in: set[Key]
+    notes: list[str]
+
+
+def _look(
+    scans: Mapping[Key, Scan], taken: Mapping[Key, Mapping[str, FileVersion]], cursor: Cursor, situation: Situation
+) -> _Found:
+    found = _Found({key: each for key, each in cursor.waiting.items() if key not in scans}, [], set(taken), [])
+    for key, scan in scans.items():
+        found.notes.extend(f"{'/'.join(key)}: {problem}" for problem in scan.problems)
+        state = state_of(scan)
+        if state == "unreadable":
+            found.notes.append(scan.failure)
+            if key in cursor.waiting:
+                found.waiting[key] = cursor.waiting[key]
+            continue
+        if state in READY:
+            found.came_in.add(key)
+        # What was taken stays, also if its supplier clears the folder.
+        if taken.get(key) == scan.files or (key in taken and state in ("no marker", "no data")):
+            continue
+        found.waiting[key] = now_waiting = _watched(scan, state, cursor.waiting.get(key), situation)
+        if state == "no data":
+            found.notes.append(
+                f"{'/'.join(key)} has its marker {MARKER}, and no data file {DATA_FILES} that is not empty"
+            )
+        if (
+            now_waiting.ready_since is not None
+            and now_waiting.due <= situation.now
+            and key not in situation.in_progress
+        ):
+            size = sum(version.size for version in scan.files.values())
+            found.ready.append(Ready(key, now_waiting.look, now_waiting.ready_since, size))
+    return found
 
 
 def _watched(scan: Scan, state: State, before: Waiting | None, situation: Situation) -> Waiting:

@@ -13,6 +13,8 @@ import click
 
 from dedp_assets import local_stack, settings
 from dedp_assets.errors import DedpError
+from dedp_assets.text_tables import text_table
+from dedp_assets.wording import counted
 
 if TYPE_CHECKING:
     from dedp_assets.late_data_integrator.overview import Row
@@ -147,13 +149,10 @@ def _environment(values: dict[str, str], *names: str) -> Iterator[None]:
 
 
 def _table(rows: Sequence["Row"]) -> list[str]:
-    """A header and a line for each row; nothing without rows. 79 columns are enough for versions of six digits."""
-    if not rows:
-        return []
-    cells = [_HEADER, *[_cells(row) for row in rows]]
-    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-    colours = ["", *[_COLOURS.get(row.status, "") for row in rows]]
-    return [_line(line, widths, colour) for line, colour in zip(cells, colours, strict=True)]
+    # 79 columns are enough for versions of six digits.
+    return text_table(
+        _HEADER, [_cells(row) for row in rows], to_the_right=_TO_THE_RIGHT, coloured="status", colours=_COLOURS
+    )
 
 
 def _cells(row: "Row") -> tuple[str, ...]:
@@ -166,16 +165,6 @@ def _cells(row: "Row") -> tuple[str, ...]:
         f"{row.late_at:%Y-%m-%d %H:%M}" if row.late_at else "",
         "" if row.lateness is None else format_duration(row.lateness),
     )
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], colour: str) -> str:
-    padded = [
-        cell.rjust(width) if name in _TO_THE_RIGHT else cell.ljust(width)
-        for cell, width, name in zip(cells, widths, _HEADER, strict=True)
-    ]
-    if colour:
-        padded[1] = click.style(padded[1], fg=colour)
-    return "  ".join(padded).rstrip()
 
 
 def format_duration(duration: timedelta) -> str:
@@ -200,7 +189,7 @@ def _summary(rows: Sequence["Row"]) -> dict[str, int]:
 def _in_short(rows: Sequence["Row"], version: int, hidden: int) -> str:
     statuses = [f"{number} {status}" for status, number in _summary(rows).items() if number]
     more = " (--all shows them)" if hidden else ""
-    return f"{_counted(len(rows), 'day')} at version {version}: {', '.join(statuses) or 'nothing to count'}{more}"
+    return f"{counted(len(rows), 'day')} at version {version}: {', '.join(statuses) or 'nothing to count'}{more}"
 
 
 def _notes(rows: Sequence["Row"], missing: int, unknown: str | None, left_out: Sequence[str]) -> list[str]:
@@ -213,14 +202,10 @@ def _notes(rows: Sequence["Row"], missing: int, unknown: str | None, left_out: S
         names = _some([repr(name) for name in left_out])
         notes.append(f"Left out, because there are no such days (yet): {names}")
     if missing and any(row.input_version is None for row in rows):
-        notes.append(f"{_counted(missing, 'commit')} not read, or gone from the log: hence ? for a version")
+        notes.append(f"{counted(missing, 'commit')} not read, or gone from the log: hence ? for a version")
     if unknown:
         notes.append(f"{unknown}: which days are running or failed is not known")
     return notes
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from dedp_assets.days import day_after
 from dedp_assets.delta.commits import Commit, Snapshot, add_fingerprints
 from dedp_assets.late_data_integrator import state
 from dedp_assets.late_data_integrator.overview import History
+from dedp_assets.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,12 +191,12 @@ def describe_picture(days: Sequence[Timeline], drawn: int, missing: int) -> list
     late = {dot.version for timeline in days for dot in timeline.dots if dot.kind == "late"}
     behind = sum(timeline.is_behind for timeline in days)
     shown = (
-        f"{_counted(len(commits), 'commit')} to {_counted(len(days), 'day')}, {len(late):,} of them late; "
-        f"{_counted(behind, 'day')} with late data that the counts don't reflect yet"
+        f"{counted(len(commits), 'commit')} to {counted(len(days), 'day')}, {len(late):,} of them late; "
+        f"{counted(behind, 'day')} with late data that the counts don't reflect yet"
     )
     not_shown = []
     if missing:
-        not_shown.append(f"{_counted(missing, 'older commit')}, not read or gone from the log")
+        not_shown.append(f"{counted(missing, 'older commit')}, not read or gone from the log")
     if drawn < len(days):
         not_shown.append(f"all days but the {drawn} that changed last")
     return [shown, f"Not shown: {'; '.join(not_shown)}"] if not_shown else [shown]
@@ -217,14 +218,14 @@ def _draw_days(axes: "Axes", days: Sequence[Timeline], row_height: float) -> Non
     axes.barh([row for row, _ in closed], widths, left=starts, height=1, color=_CLOSED, zorder=0)
 
     size = min(max(0.5 * row_height, 2.4), 6.5)
-    for (kind, counted), at_rows in dot_positions(days, left, right).items():
+    for (kind, is_counted), at_rows in dot_positions(days, left, right).items():
         style = _STYLES[kind]
         axes.scatter(
             [at for at, _ in at_rows],
             [row for _, row in at_rows],
             s=size**2,
             marker=style.marker,
-            facecolor=style.colour if counted else "white",
+            facecolor=style.colour if is_counted else "white",
             edgecolor=style.colour,
             linewidth=size / 5,
             zorder=3 if kind == "late" else 2,
@@ -347,7 +348,3 @@ def _explain(figure: "Figure") -> None:
         handletextpad=0.6,
         columnspacing=4,
     )
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -31,8 +31,11 @@ _MARKS = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "broken"
 _DAEMON_SECONDS = 180.0
 # A server that says nothing for so long is broken: somebody waits for the answer.
 _SILENT_SECONDS = 20.0
-# To check these imports Dagster, whose memory `dedp up` would keep.
-_IMPORT_DAGSTER = {"DEDP_NOTIFY", "DEDP_ALERTS", "DEDP_FRESHNESS"}
+# To check the first three imports Dagster, whose memory `dedp up` would keep. It refuses the others itself.
+_NOT_CHECKED_FOR_UP = {
+    *("DEDP_NOTIFY", "DEDP_ALERTS", "DEDP_FRESHNESS"),
+    *("DEDP_POSTGRES_DSN", "DEDP_SPARK_REMOTE", "DEDP_SPARK_CORES", "DEDP_SPARK_MEMORY"),
+}
 
 
 @click.command()
@@ -43,7 +46,14 @@ _IMPORT_DAGSTER = {"DEDP_NOTIFY", "DEDP_ALERTS", "DEDP_FRESHNESS"}
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The workspace.yaml of running code servers.  [default: those of `dedp up`]",
 )
-@click.option("--port", type=int, default=3000, envvar="PORT", show_default=True, help="The port of the UI.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=3000,
+    envvar="PORT",
+    show_default=True,
+    help="The port of the UI.",
+)
 def doctor(as_json: bool, workspace: Path | None, port: int) -> None:
     """Check this installation, and say for each finding what to do. The exit code is 1 if something is broken.
 
@@ -82,8 +92,8 @@ def _findings(workspace: Path | None, port: int) -> Iterator[Finding]:
 
 
 def wrong_settings() -> Iterator[Finding]:
-    """The settings of this process that can't be used, and names that look misspelt."""
-    read = {name: get for name, get in _READ.items() if name not in _IMPORT_DAGSTER}
+    """What `dedp up` says of the settings before it starts: which can't be used, and which names look misspelt."""
+    read = {name: get for name, get in _READ.items() if name not in _NOT_CHECKED_FOR_UP}
     for finding in checks.settings_of(read, os.environ, _known_settings()):
         if finding.status != "ok":
             yield finding
@@ -250,7 +260,7 @@ _READ: dict[str, Callable[[], object]] = {
 @click.command()
 @click.option("--serve", is_flag=True, help="Serve them on http://HOST:PORT/metrics until Ctrl-C, read anew each time.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to serve them.")
-@click.option("--port", type=int, default=9464, show_default=True, help="Where to serve them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="Where to serve them.")
 def metrics(serve: bool, host: str, port: int) -> None:
     """Print the figures of the whole system in Prometheus' text format.
 

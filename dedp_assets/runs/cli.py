@@ -9,6 +9,7 @@ import click
 
 from dedp_assets import local_stack
 from dedp_assets.origin import ORIGINS, origin_of
+from dedp_assets.text_tables import text_table
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -96,6 +97,4 @@ def _row(run: "dg.DagsterRun", created: datetime) -> RunRow:
 
 def table(rows: Sequence[RunRow]) -> list[str]:
     """A header and a line for each run; nothing without runs."""
-    lines = [("requested (UTC)", "origin", "status", "what", "partition", "run"), *rows] if rows else []
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return text_table(("requested (UTC)", "origin", "status", "what", "partition", "run"), rows)

@@ -15,8 +15,8 @@ from dedp_assets.delta.problems import (
     UnsupportedTable,
 )
 from dedp_assets.errors import ErrorNote
+from dedp_assets.wording import counted
 from sensors.delta_commits.cursor import Cursor
-from sensors.ticks import counted
 
 # Dagster ends a tick after 60 s. If a log is long or its store is slow, the next tick continues.
 MAX_COMMITS = 1_000

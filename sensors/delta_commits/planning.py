@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from dedp_assets.days import day_of
 from dedp_assets.delta.commits import Commit, Snapshot, add_fingerprints
+from dedp_assets.wording import counted
 from sensors.delta_commits.cursor import Cursor
 from sensors.delta_commits.observing import TableState
-from sensors.ticks import counted, some_of
+from sensors.ticks import some_of
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,15 @@ from dedp_assets.landing.directories import Scanner
 from dedp_assets.landing.versions import FileVersion, Seen, track_versions
 from dedp_assets.partition_runs import partitions_in_progress, runs_in_progress
 from dedp_assets.resources.lake import LakeResource
+from dedp_assets.wording import counted
 from sensors.pools import ensure_limit
-from sensors.reconciliation import CAUSE_TAG, INTERVAL_SECONDS, LONGEST_PAUSE_SECONDS, Observation, reconciling_sensor
-from sensors.ticks import TickReport, counted, reporting_tick, some_of
+from sensors.reconciliation import (
+    CAUSE_TAG,
+    Observation,
+    pause,
+    reconciling_sensor,
+)
+from sensors.ticks import TickReport, reporting_tick, some_of
 
 AGGREGATED = [contract.PER_ROUTE, contract.PER_HOUR]
 
@@ -108,7 +114,7 @@ def plan_request(
     }
     asked = {name: version for name, version in cursor.asked.items() if complete.get(name) == version}
     # If the clock was set back, do not wait longer than one pause.
-    due = min(cursor.due, now + _pause(cursor.requests))
+    due = min(cursor.due, now + pause(cursor.requests))
     following = replace(cursor, seen=seen, asked=asked, due=due)
     is_new = complete.keys() != asked.keys()
     if not complete or is_in_progress or not (is_new or due <= now):
@@ -118,13 +124,8 @@ def plan_request(
     cause = "" if is_new else f"still not taken in (request {requests + 1}): {some_of(names)}"
     key = f"{hash_63(json.dumps(complete))}:{requests}:{due:.3f}"
     return Request(names, key, cause), replace(
-        following, asked=complete, requests=requests + 1, due=now + _pause(requests + 1)
+        following, asked=complete, requests=requests + 1, due=now + pause(requests + 1)
     )
-
-
-def _pause(requests: int) -> float:
-    """The pause after so many requests, in s."""
-    return float(min(INTERVAL_SECONDS * 2 ** min(requests, 10), LONGEST_PAUSE_SECONDS))
 
 
 def first_day(path: Path) -> str | None:

@@ -29,8 +29,9 @@ from dedp_assets.promotions.reports.following import Standing
 from dedp_assets.promotions.reports.tables import ensure_tables, has_deliveries
 from dedp_assets.promotions.reports.workflow import WORKFLOW
 from dedp_assets.run_processes import fail_ended_runs
+from dedp_assets.wording import counted
 from sensors.reconciliation import CAUSE_TAG, INTERVAL_SECONDS, Waiting, plan_requests
-from sensors.ticks import TickReport, counted, reporting_tick, some_of
+from sensors.ticks import TickReport, reporting_tick, some_of
 
 TARGETS = [contract.DIFFERENCES, contract.DASHBOARD, contract.NOTIFICATION]
 

@@ -48,6 +48,7 @@ def is_behind(delivery: Delivery, copy: Copy, loaded: Mapping[Delivery, str]) ->
 
 
 def run_config(deliveries: Sequence[ToTake]) -> dg.RunConfig:
+    """What a run is told: the deliveries that it takes, each unless it was taken already."""
     return dg.RunConfig(ops={"promotion_deliveries": Deliveries(deliveries=list(deliveries), again=False)})
 
 

@@ -22,9 +22,10 @@ from dedp_assets.promotions.deliveries.config import ToTake
 from dedp_assets.promotions.deliveries.refresh_request import JOB
 from dedp_assets.promotions.deliveries.tables import LoadState, ensure_tables, loaded_versions, loads_since
 from dedp_assets.run_processes import fail_ended_runs
+from dedp_assets.wording import counted
 from sensors.pipelines.promotions import LINES_CHECK, TARGETS, copies_of, deliveries_of, is_behind, run_config
 from sensors.reconciliation import CAUSE_TAG, INTERVAL_SECONDS, Waiting, describe_cause, plan_requests
-from sensors.ticks import TickReport, counted, reporting_tick, some_of
+from sensors.ticks import TickReport, reporting_tick, some_of
 
 # Beside the copies of the last days, a tick reads so many others of one supplier in turn.
 _COPIES_IN_TURN = 25

@@ -132,6 +132,16 @@ def test_a_port_that_does_not_exist_is_an_error_of_the_option() -> None:
     assert (result.exit_code, "99999 is not in the range" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize("command", [["serve-users"], ["metrics", "--serve"]])
+def test_a_server_whose_port_is_taken_says_so(command: list[str]) -> None:
+    with socket.create_server((local_stack.HOST, 0)) as taken:
+        result = CliRunner().invoke(dedp, [*command, "--port", str(taken.getsockname()[1])])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: Address already in use. Stop the process that uses the port, or choose another one: --port\n",
+    )
+
+
 def test_up_names_settings_that_are_wrong_or_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEDP_START", "yesterday")
     monkeypatch.setenv("DEDP_SETLE_SECONDS", "3")

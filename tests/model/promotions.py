@@ -31,6 +31,7 @@ from dedp_assets.landing import copies, delivery_copies
 from dedp_assets.landing.delivery_folders import DeliveryFolders
 from dedp_assets.landing.directories import Directory, Scan, scan_directory
 from dedp_assets.notifications.notification import Notification, NotificationNotSent
+from dedp_assets.pages import writing
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.contract import Delivery
 from dedp_assets.promotions.deliveries import tables as delivery_tables
@@ -280,10 +281,10 @@ class Shop:
             (delivery_copies, "write_whole"),
             (delivery_copies, "_delete_others"),
             (copies, "_write"),
-            (dashboard, "_write"),
+            (dashboard, "write_page"),
         ):
             patch.setattr(module, name, self._stopping(getattr(module, name), name))
-        patch.setattr(dashboard, "write_whole", self._write_page)
+        patch.setattr(writing, "write_whole", self._write_page)
         for sensors in (delivery_sensors, reconciled, followed):
             patch.setattr(sensors, "fail_ended_runs", lambda instance: self.notice())
         # Everything is compared, and told apart, within the few ticks of a schedule.

@@ -21,6 +21,7 @@ from dedp_assets.notifications.email import EmailNotifier
 from dedp_assets.notifications.notification import Notification
 from dedp_assets.notifications.notifiers import FileNotifier
 from dedp_assets.notifications.slack import slack_payload
+from dedp_assets.runs.cli import RunRow, table
 
 HOSTILE = [
     "'; DROP TABLE dedp.devices_raw; --",
@@ -66,6 +67,11 @@ def test_a_client_cannot_be_named_so_that_its_copies_lie_elsewhere(client: str) 
 def test_the_copies_of_a_client_lie_in_its_own_folder(own_home: Path, client: str) -> None:
     assert not problem_of_client(client)
     assert copy_of(client, "a.csv").resolve().parent.parent == own_home / "internal" / "uploads" / client
+
+
+def test_the_name_of_a_partition_does_not_speak_to_the_terminal_that_lists_runs() -> None:
+    run = RunRow("2024-01-31 08:00:00", "by hand", "success", "uploads/records", "\x1b]0;title\x07\u202e", "1")
+    assert table([run])[1].split()[-2:] == ["\\x1b]0;title\\x07\\u202e", "1"]
 
 
 MARKDOWN = [

@@ -205,7 +205,12 @@ def _load(cursor: Cursor, delivery: Delivery, folder: Path, copy: Copy, run_id: 
         reasons=dict(reasons),
         is_new=True,
     )
-    # Taken last: no other load can get a number until this transaction ends.
+    return report._replace(load_number=_record(cursor, report, delivery, copy, run_id))
+
+
+def _record(cursor: Cursor, report: Load, delivery: Delivery, copy: Copy, run_id: str) -> int:
+    """Write a load into the ledger, as the last thing that its transaction does. Returns its number."""
+    # No other load can get a number until this transaction ends.
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('dedp.promotion_load_numbers', 0))")
     recorded = {
         **report._asdict(),
@@ -217,7 +222,7 @@ def _load(cursor: Cursor, delivery: Delivery, folder: Path, copy: Copy, run_id: 
     }
     cursor.execute(_RECORD, recorded)
     (load_number,) = cursor.fetchone()  # type: ignore[misc]
-    return report._replace(load_number=load_number)
+    return int(load_number)
 
 
 def _setting_aside(delivery: Delivery, file: CopiedContent) -> AbstractContextManager[Quarantine]:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from dedp_assets.errors import PermanentError
 from dedp_assets.pages.rendering import template
+from dedp_assets.pages.writing import write_page
 from dedp_assets.promotions import contract
 from dedp_assets.promotions.reports.charts import discounts_chart, products_chart
 from dedp_assets.promotions.reports.figures import MOST_DELIVERIES, Figures, closes, read_figures
-from dedp_assets.whole_files import write_whole
 from dedp_assets.wording import counted
 
 # Of more suppliers, the page shows only when they delivered: it would be slow to make, and nobody would look at it.
@@ -25,10 +24,6 @@ _VERSION = re.compile(rb'<meta name="version" content="([0-9a-f]*)">')
 _HEAD_BYTES = 1024
 
 
-class DashboardNotWritten(PermanentError):
-    """The file of the dashboard can't be written. The message names it, with the reason."""
-
-
 def build(connection: Connection) -> Figures:
     """Write the dashboard as the tables are now.
 
@@ -39,30 +34,20 @@ def build(connection: Connection) -> Figures:
         What it shows.
 
     Raises:
-        DashboardNotWritten: The file can't be written. What was there stays.
+        PageNotWritten: The file can't be written. What was there stays.
     """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
         connection.commit()  # the lock belongs to the session, and the figures are of after we have got it
         try:
             figures = read_figures(connection, datetime.now(timezone.utc))
-            _write(contract.dashboard_file(), dashboard_html(figures))
+            html = dashboard_html(figures)
+            write_page(contract.dashboard_file(), html, page="the dashboard", asset="promotions/dashboard")
             return figures
         finally:
             connection.rollback()
             cursor.execute(_UNLOCK)
             connection.commit()
-
-
-def _write(path: Path, html: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, html.encode())
-    except OSError as error:
-        raise DashboardNotWritten(
-            f"the dashboard can't be written to {error.filename or path}: {error.strerror}; "
-            "check the permissions and the space on the disk, and materialize promotions/dashboard again"
-        ) from error
 
 
 def written_version(path: Path) -> str | None:
