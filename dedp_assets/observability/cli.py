@@ -252,6 +252,7 @@ _READ: dict[str, Callable[[], object]] = {
     "DEDP_ALERTS_RUN_SECONDS": settings.alerts_run_seconds,
     "DEDP_ALERTS_QUEUE_SECONDS": settings.alerts_queue_seconds,
     "DEDP_FRESHNESS": _check_freshness,
+    "DEDP_RUN_CONFIG_ADDRESSES": settings.run_config_may_have_addresses,
     "DEDP_USERS_API": settings.users_api,
     "DEDP_SUPPLIERS": settings.suppliers,
 }
@@ -287,7 +288,9 @@ def metrics(serve: bool, host: str, port: int) -> None:
 
 
 @click.command()
-@click.option("--since", default=3600.0, show_default=True, help="How far back to begin, in s.")
+@click.option(
+    "--since", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="How far back to begin, in s."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 def logs(since: float, follow: bool) -> None:
     """Print what all runs log, as JSON lines.
@@ -320,7 +323,13 @@ def logs(since: float, follow: bool) -> None:
 
 
 @click.command()
-@click.option("--since", default=3600.0, show_default=True, help="Begin with runs that ended so long ago, in s.")
+@click.option(
+    "--since",
+    type=click.FloatRange(min=0),
+    default=3600.0,
+    show_default=True,
+    help="Begin with runs that ended so long ago, in s.",
+)
 @click.option("--every", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How often to look, in s.")
 @click.option("--once", is_flag=True, help="Send what there is, and end.")
 def traces(since: float, every: float, once: bool) -> None:

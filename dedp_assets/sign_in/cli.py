@@ -18,6 +18,7 @@ from dedp_assets.sign_in import users as stored
 from dedp_assets.sign_in.database import connected
 from dedp_assets.sign_in.errors import UserError
 from dedp_assets.sign_in.roles import NAMES, Role
+from dedp_assets.text_tables import text_table
 from dedp_assets.wording import counted, printable
 
 _PASSWORD_FILE = click.option(
@@ -54,7 +55,7 @@ def list_users() -> None:
     """Show all users."""
     with _cursor() as cursor:
         rows = stored.rows(cursor)
-    for line in _table(("name", "role", "", "made (UTC)", "last seen (UTC)", "API tokens"), rows):
+    for line in text_table(("name", "role", "", "made (UTC)", "last seen (UTC)", "API tokens"), rows):
         click.echo(line)
     if not rows:
         click.echo("There are no users; `dedp users add NAME --role admin` makes one.")
@@ -103,7 +104,7 @@ def token(name: str, days: int | None, end_all: bool) -> None:
         if stored.find(cursor, name) is None:
             raise UserError(f"there is no user {name}; `dedp users list` shows all")
         if end_all:
-            click.echo(f"{sessions.end_api_tokens(cursor, name)} API tokens of {name} have ended.")
+            click.echo(f"Ended {counted(sessions.end_api_tokens(cursor, name), 'API token')} of {name}.")
         else:
             click.echo(sessions.new_api_token(cursor, name, days))
 
@@ -147,7 +148,7 @@ def audit_log(
         )
         for entry in entries
     ]
-    for line in _table(("at (UTC)", "who", "from", "what", "outcome", "about"), rows):
+    for line in text_table(("at (UTC)", "who", "from", "what", "outcome", "about"), rows):
         click.echo(line)
     if not rows:
         click.echo("There are no such entries.")
@@ -204,10 +205,3 @@ def _short(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value[:3])) + (f",... ({len(value)})" if len(value) > 3 else "")
     return str(value)
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    # Others choose the names of partitions, for example.
-    lines = [tuple(map(printable, row)) for row in (header, *rows)] if rows else []
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

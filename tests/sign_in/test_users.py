@@ -201,7 +201,7 @@ def test_the_commands_make_users_and_the_log_says_so(command: Callable[..., str]
     with connected(empty_dsn) as cursor:
         assert sessions.user_of_api_token(cursor, token) == users.User("ada", Role.launcher)
     assert command("users", "list").splitlines()[1].split()[:2] == ["ada", "launcher"]
-    assert command("users", "token", "ada", "--end-all") == "1 API tokens of ada have ended.\n"
+    assert command("users", "token", "ada", "--end-all") == "Ended 1 API token of ada.\n"
     assert "sessions of ada have ended" in command("users", "password", "ada", password="another password")
     assert command("users", "remove", "ada") == "ada is removed.\n"
     assert "there is no user ada" in command("users", "token", "ada")
