@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dedp_assets.sign_in.database import connected
 from dedp_assets.sign_in.errors import UserError
 from dedp_assets.sign_in.roles import NAMES, Role
 from dedp_assets.text_tables import text_table
-from dedp_assets.wording import counted, printable
+from dedp_assets.wording import counted
 
 _PASSWORD_FILE = click.option(
     "--password-file", type=click.Path(path_type=Path), help="A file with the password; `-` is the standard input."
