@@ -97,7 +97,7 @@ def launch(
     *,
     request_id: str,
     tags: Mapping[str, str] | None = None,
-    timeout_seconds: float = 30,
+    timeout_seconds: float = 120,
 ) -> Launched:
     """Start a job, unless a run of the same request exists already.
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -81,18 +82,30 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def left_running() -> Callable[[Path], list[str]]:
-    """Finds the processes, of any user, whose environment, command or folder names a DEDP_HOME."""
+    """Finds the processes, of any user, whose environment, command or folder names a DEDP_HOME.
+
+    One that was killed is not among them, also if a busy machine takes a while to end it.
+    """
 
     def find(home: Path) -> list[str]:
         found = []
         for process in psutil.process_iter():
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, OSError):
+                if _was_killed(process.pid):
+                    continue
                 words = [*process.environ().values(), *process.cmdline(), process.cwd()]
                 if process.pid != os.getpid() and any(str(home) in word for word in words):
                     found.append(f"{process.pid} {' '.join(process.cmdline())}")
         return found
 
     return find
+
+
+def _was_killed(pid: int) -> bool:
+    """Whether SIGKILL has been sent to a process, which then executes nothing any more."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (pending,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigPnd:"))
+    return bool(pending >> (signal.SIGKILL - 1) & 1)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def _server(program: str, arguments: Callable[[int], list[str]], folder: Path) -
         yield url
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(300)
 
 
 @pytest.fixture(scope="session")

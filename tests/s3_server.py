@@ -51,7 +51,7 @@ def _server() -> Iterator[str]:
     assert port, "moto's server did not start: is moto[s3] installed, with flask and flask-cors?"
     yield f"http://127.0.0.1:{port}"
     server.stdin.close()
-    assert server.wait(60) == 0
+    assert server.wait(300) == 0
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import dagster as dg
 from dedp_assets.errors import PermanentError
 
 # The longest time without any event. On a busy machine the whole demo may take minutes.
-_PATIENCE_SECONDS = 120
+_PATIENCE_SECONDS = 300
 
 # An act starts something, and yields functions that tell whether it can go on. At its end it returns whether all of its
 # results are right.

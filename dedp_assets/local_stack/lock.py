@@ -15,8 +15,8 @@ from dedp_assets.local_stack.errors import StackError
 
 # How long a system that has just been started may take to write its process id.
 _RECORD_SECONDS = 5
-# How long it may take to stop.
-_STOP_SECONDS = 60
+# How long it may take to stop: longer than all that it waits for itself before it kills, on a busy machine.
+_STOP_SECONDS = 300
 
 
 def running_pid() -> int | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from dedp_assets.local_stack.errors import StackError
 
-_READY_SECONDS = 180
+# What does not start is told by its death. So this is only for what hangs, and a busy machine may take its time.
+_READY_SECONDS = 600
 _LOCATIONS = """
     { workspaceOrError { ... on Workspace { locationEntries {
         name loadStatus locationOrLoadError { __typename ... on PythonError { message } }
@@ -56,7 +57,7 @@ def _location_entries(url: str, authorization: str) -> list[dict[str, Any]]:
     headers = {"Content-Type": "application/json", "Authorization": authorization}
     asked = urllib.request.Request(f"{url}/graphql", json.dumps({"query": _LOCATIONS}).encode(), headers)
     try:
-        with _open(asked, timeout=5) as response:
+        with _open(asked, timeout=60) as response:
             answer = json.load(response)
     except (OSError, ValueError):  # an HTTP error is an OSError
         return []

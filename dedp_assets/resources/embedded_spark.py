@@ -28,8 +28,9 @@ from dedp_assets.errors import TransientError
 from dedp_assets.resources import spark_keeper
 from dedp_assets.resources.spark_keeper import LOG
 
-START_SECONDS = 180
-STOP_SECONDS = 30
+# A server that ends is noticed at once. So these are only for one that hangs: on a busy machine, Java takes minutes.
+START_SECONDS = 600
+STOP_SECONDS = 120
 
 _HOST = "127.0.0.1"
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"

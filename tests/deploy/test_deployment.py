@@ -180,7 +180,8 @@ class Deployment:
             SELECT sum(all_occurrences), sum(all_occurrences) FILTER (WHERE full_name = 'Every Day')
             FROM dedp.devices_aggregates
         """
-        assert self.rows(totals) == [(sum(self._loaded.values()), len(self._dropped) or None)]
+        total = sum(self._loaded.values()), len(self._dropped) or None
+        self.wait_until(lambda: self.rows(totals) == [total])
 
     def begin_again(self, devices_by_day: dict[str, int]) -> None:
         """Take away all services, volumes and landed files. Days that have been loaded elsewhere will be restored."""
@@ -213,15 +214,18 @@ class Deployment:
         """The services that are to run always."""
         return [container for container in self.engine.containers.values() if container.name != "migrate"]
 
-    def has_watchdog_ended(self, name: str) -> bool:
-        """Whether the health check of a service ends it, if it has given no sign of life for ten minutes."""
+    def has_watchdog_ended(self, name: str, patience_seconds: float = PATIENCE_SECONDS) -> bool:
+        """Whether the health check of a service ends it, if it has given no sign of life for ten minutes.
+
+        Args:
+            patience_seconds: for how long to wait for its process 1 to end: that takes a moment.
+        """
         self.engine.run_in(name, ["touch", "--date=10 minutes ago", "/tmp/silent"])
         process = self.engine.containers[name].process
         assert process is not None
         assert not self.engine.is_healthy(name)
-        # Its process 1 takes a moment to end.
         with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
+            process.wait(patience_seconds)
         return process.poll() is not None
 
     def of_readme(self, command: str) -> tuple[list[str], list[dict[str, Any]]]:
@@ -424,7 +428,7 @@ def test_each_service_that_hangs_is_ended_starts_again_and_catches_up(deployment
     deployment.drop_devices("2024-05-01", 3)
     # While the database hangs, too, nobody can tell whether these two do.
     by_the_database = {"daemon": BEATS_LONG_AGO, "alerts": LOOKED_LONG_AGO}
-    assert not any(deployment.has_watchdog_ended(name) for name in by_the_database)
+    assert not any(deployment.has_watchdog_ended(name, patience_seconds=1) for name in by_the_database)
     with ThreadPoolExecutor(4) as at_once:
         others = [name for name in names if name not in by_the_database]
         assert all(at_once.map(deployment.has_watchdog_ended, others))

@@ -118,7 +118,9 @@ class System:
         with requests.Session() as session:
             session.trust_env = False
             body = {"query": query, "variables": variables}
-            answer = session.post(f"{self.url}/graphql", json=body, auth=("dedp", "dedp"), timeout=60).json()
+            answer = session.post(
+                f"{self.url}/graphql", json=body, auth=("dedp", "dedp"), timeout=PATIENCE_SECONDS
+            ).json()
         assert "errors" not in answer, answer["errors"]
         data: dict[str, Any] = answer["data"]
         return data

@@ -118,7 +118,7 @@ def call(command: str, instance: dg.DagsterInstance) -> dg.DagsterRun:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)["data"]["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 300
     while not (run := instance.get_run_by_id(answer["run"]["runId"])) or not run.is_finished:
         assert time.monotonic() < give_up, "the run does not end"
         time.sleep(0.5)

@@ -86,6 +86,11 @@ def runs_of(system: System, *days: str) -> list[str]:
     )
 
 
+def wait_for_runs(system: System) -> None:
+    """Wait until no run is under way or in the queue."""
+    system.wait_until(lambda: all(run.is_finished for run in system.instance.get_runs()))
+
+
 def wait_for_ticks(system: System, count: int) -> None:
     """Wait until each sensor has had so many ticks more."""
     states = {state.instigator_name: state for state in system.instance.all_instigator_state()}
@@ -104,13 +109,14 @@ def test_a_purge_of_a_system_that_works_loses_no_update_and_makes_nothing_run_ag
     system.wait_until(lambda: totals(system) == {f"first of {day}" for day in OLD})
     drop(system, OLD[0], "second")
     system.wait_until(lambda: "second" in totals(system) and f"first of {OLD[0]}" not in totals(system))
-    system.wait_until(lambda: not system.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))
+    wait_for_runs(system)
     grow_old(system)
 
     drop(system, NEW, "new")
     for _ in range(3):
         system.dedp("purge", "--older-than", "90d")
     system.wait_until(lambda: "new" in totals(system))
+    wait_for_runs(system)
     system.dedp("purge", "--older-than", "90d")
 
     made = runs_of(system, *OLD)

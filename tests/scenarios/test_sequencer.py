@@ -182,7 +182,9 @@ def test_a_run_whose_process_is_killed_is_found_and_its_load_ends_exact(system: 
         waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dedp' AND wait_event_type = 'Lock'"
         system.wait_until(lambda: system.ask(waiting))
         of_day = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={"dagster/partition": day})
-        (run,) = system.instance.get_runs(of_day)
+        # The run that has copied the file may not have said yet that it has ended.
+        started = system.instance.get_runs(of_day)
+        (run,) = (run for run in started if contract.DEVICES_RAW in (run.asset_selection or ()))
         worker = psutil.Process(system.process_of(run))
         worker.send_signal(signal.SIGKILL)
         system.wait_until(lambda: not worker.is_running())

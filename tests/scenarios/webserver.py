@@ -50,13 +50,13 @@ def web_server(home: Path, database: str, *locations: str) -> Iterator[tuple[str
             yield url, instance
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(300)
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
     assert server.poll() is None
     try:
-        return requests.get(f"{url}/healthz", timeout=5).ok
+        return requests.get(f"{url}/healthz", timeout=60).ok
     except requests.RequestException:
         return False
 

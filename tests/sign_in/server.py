@@ -120,7 +120,7 @@ def serving(home: Path, database: str, prefix: str = "", *options: str, **settin
                 yield Server(url, dsn, instance, log)
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(300)
 
 
 def _instance() -> Mapping[str, Any]:

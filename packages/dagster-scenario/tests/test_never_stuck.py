@@ -221,7 +221,7 @@ def test_a_run_that_is_abandoned_takes_its_threads_with_it() -> None:
         scenario.materialize("threaded")
         scenario.advance(minutes=1)
     for thread in set(threading.enumerate()) - before:
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive(), thread
 
 
@@ -303,10 +303,10 @@ def test_a_run_that_hangs_is_reported_with_the_place(scenario: Scenario) -> None
 
     @dg.asset
     def hanging() -> None:
+        scenario.stuck_after = 0.5
         let_go.wait()
 
     scenario.load(dg.Definitions(assets=[hanging]))
-    scenario.stuck_after = 0.5
     scenario.materialize("hanging")
     with pytest.raises(ScenarioError) as error:
         scenario.tick()
@@ -367,10 +367,10 @@ def test_a_sensor_that_hangs_is_reported_with_the_place(scenario: Scenario) -> N
 
     @dg.sensor(target=needed, default_status=dg.DefaultSensorStatus.RUNNING)
     def hanging_sensor() -> None:
+        scenario.stuck_after = 0.5
         let_go.wait()
 
     scenario.load(dg.Definitions(assets=[needed], sensors=[hanging_sensor]))
-    scenario.stuck_after = 0.5
     with pytest.raises(ScenarioError) as error:
         scenario.tick()
     assert "a pass of the daemons has not come back for 0.5 s of real time" in str(error.value)
@@ -382,12 +382,13 @@ def test_what_takes_its_time_and_gets_on_is_not_stuck(scenario: Scenario) -> Non
 
     @dg.asset
     def slow(context: dg.AssetExecutionContext) -> None:
+        scenario.stuck_after = 2.5
         for number in range(12):
             pause.wait(0.25)
             context.log.info(f"{number}")
+        scenario.stuck_after = None
 
     scenario.load(dg.Definitions(assets=[slow]))
-    scenario.stuck_after = 2.5
     scenario.materialize("slow")
     scenario.tick()
     scenario.expect("slow").materialized(times=1)
@@ -474,7 +475,7 @@ def test_a_signal_ends_a_stuck_scenario_and_says_where_it_was(
             break
     process.send_signal(number)
     try:
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=300)[0]
     finally:
         process.kill()
     assert process.returncode != 0
@@ -532,6 +533,7 @@ def test_a_run_that_was_left_behind_says_nothing_when_it_ends_after_all(
     @dg.asset
     def hanging(context: dg.AssetExecutionContext) -> None:
         threads.append(threading.current_thread())
+        scenario.stuck_after = 0.3
         try:
             lock.acquire()
         finally:
@@ -540,12 +542,11 @@ def test_a_run_that_was_left_behind_says_nothing_when_it_ends_after_all(
                 context.log.info("after the end")
 
     with lock, Scenario() as scenario:
-        scenario.stuck_after = 0.3
         scenario.load(dg.Definitions(assets=[hanging]))
         scenario.materialize("hanging")
         with pytest.raises(ScenarioError, match=r"has not come back"):
             scenario.tick()
-    threads[0].join(10)
+    threads[0].join(300)
     assert not threads[0].is_alive()
     said = capfd.readouterr().err
     assert "it is left behind here" in said

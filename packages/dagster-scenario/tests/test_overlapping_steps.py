@@ -384,6 +384,7 @@ def test_threads_of_overlapping_steps_sleep_and_are_held_on_their_own(scenario: 
 
 def test_a_step_that_hangs_beside_another_is_reported_with_its_place() -> None:
     def hangs() -> None:
+        scenario.stuck_after = 0.5
         while True:
             time.monotonic()
 
@@ -393,7 +394,6 @@ def test_a_step_that_hangs_beside_another_is_reported_with_its_place() -> None:
         dg.op(name="b")(hangs)()
 
     with Scenario() as scenario:
-        scenario.stuck_after = 0.5
         scenario.load(dg.Definitions(jobs=[together]))
         scenario.launch("together")
         with pytest.raises(ScenarioError, match=r"run 1 \(together\) has not come back .*\n?.* \(hangs\)"):

@@ -33,6 +33,8 @@ def work_in_steps():
 
 defs = dg.Definitions(jobs=[work, work_in_steps])
 """
+# Long, because the machine may be busy. A test ends its wait as soon as it can.
+PATIENCE_SECONDS = 300.0
 FINISHED = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
 
@@ -110,7 +112,7 @@ class Deployment:
         assert run is not None
         return run
 
-    def wait(self, run_id: str, seconds: float = 60) -> DagsterRunStatus:
+    def wait(self, run_id: str, seconds: float = PATIENCE_SECONDS) -> DagsterRunStatus:
         """Return a run's status when it has finished."""
         wait_until(lambda: self.run(run_id).status in FINISHED, f"run {run_id} to finish", seconds)
         return self.run(run_id).status
@@ -123,7 +125,7 @@ class Deployment:
         )
 
 
-def wait_until(happened: Callable[[], Any], what: str, seconds: float = 60) -> None:
+def wait_until(happened: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"

@@ -44,7 +44,7 @@ def running(command: list[str], folder: Path, **environment: str) -> Iterator[su
             family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
+            process.wait(60)
         for left in [*family, *([psutil.Process(process.pid)] if process.poll() is None else [])]:
             with suppress(psutil.NoSuchProcess):
                 left.kill()
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def told(path: Path) -> list[Any]:
-    wait_until(lambda: path.exists() and path.read_text(), "the step", 120)
+    wait_until(lambda: path.exists() and path.read_text(), "the step")
     found: list[Any] = json.loads(path.read_text())
     path.unlink()
     return found
@@ -114,11 +114,11 @@ def test_under_dagster_dev_runs_are_forks_end_from_the_ui_and_follow_a_reload(
     command = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     with running(command, deployment.folder, DAGSTER_HOME=str(deployment.home)):
         web = WebServer(port)
-        wait_until(web.answers, "the web server", 180)
+        wait_until(web.answers, "the web server")
 
         run_id = web.launch(tells)
         pid, template, from_file = told(path)
-        assert deployment.wait(run_id, 120) == DagsterRunStatus.SUCCESS
+        assert deployment.wait(run_id) == DagsterRunStatus.SUCCESS
         assert is_template(template), (deployment.folder / "said.txt").read_text()
         assert from_file == "1"
         assert "FROM_FILE" not in os.environ
@@ -127,7 +127,7 @@ def test_under_dagster_dev_runs_are_forks_end_from_the_ui_and_follow_a_reload(
         pid, second, _ = told(path)
         assert second == template
         web.ask("mutation ($id: String!) { terminateRun(runId: $id) { __typename } }", id=endless)
-        assert deployment.wait(endless, 120) == DagsterRunStatus.CANCELED
+        assert deployment.wait(endless) == DagsterRunStatus.CANCELED
         wait_until(lambda: not psutil.pid_exists(pid), "the run's process to end")
 
         web.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "plain") { __typename } }')
@@ -137,7 +137,7 @@ def test_under_dagster_dev_runs_are_forks_end_from_the_ui_and_follow_a_reload(
             web.launch(tells)
             return bool(told(path)[1] != template)
 
-        wait_until(follows, "a run of the reloaded location", 120)
+        wait_until(follows, "a run of the reloaded location")
     assert "runs of plain are forks of process" in (deployment.folder / "said.txt").read_text()
 
 
@@ -158,10 +158,10 @@ def test_runs_outlive_the_daemon_and_its_successor_watches_them(deploy: Callable
     (deployment.folder / "said.txt").unlink()
     with running(command, deployment.folder, **home):
         # It has looked at the run, and let it be.
-        wait_until(lambda: f"Checking run {run_id}" in (deployment.folder / "said.txt").read_text(), "monitoring", 120)
+        wait_until(lambda: f"Checking run {run_id}" in (deployment.folder / "said.txt").read_text(), "monitoring")
         assert deployment.run(run_id).status == DagsterRunStatus.STARTED
         os.kill(pid, signal.SIGKILL)
-        assert deployment.wait(run_id, 120) == DagsterRunStatus.FAILURE
+        assert deployment.wait(run_id) == DagsterRunStatus.FAILURE
         assert f"its process (pid {pid}) is gone" in deployment.said(run_id)
     wait_until(lambda: not psutil.pid_exists(template), "the first daemon's template to end")
 
@@ -176,7 +176,7 @@ def test_a_variable_switches_it_off_in_the_launcher_and_in_the_code_server(
     deployment.workspace_file.write_text(yaml.dump({"load_from": [{"grpc_server": server}]}))
     command = ["-m", "dagster_warm_launcher.code_server", "grpc", "-m", "plain", "-h", "127.0.0.1", "-p", str(port)]
     with running(command, deployment.folder) as code_server:
-        wait_until(lambda: "Started Dagster code server" in (deployment.folder / "said.txt").read_text(), "it", 120)
+        wait_until(lambda: "Started Dagster code server" in (deployment.folder / "said.txt").read_text(), "it")
         deployment.start()
         run_id = deployment.launch(TELLS.replace("PATH", repr(str(path))))
         _, parent, _ = told(path)
@@ -194,7 +194,7 @@ def test_a_code_server_of_its_own_forks_its_runs(deploy: Callable[..., Deploymen
     tells = TELLS.replace("PATH", repr(str(path)))
     with ExitStack() as stack:
         code_server = stack.enter_context(running(command, deployment.folder))
-        wait_until(lambda: "Started Dagster code server" in (deployment.folder / "said.txt").read_text(), "it", 120)
+        wait_until(lambda: "Started Dagster code server" in (deployment.folder / "said.txt").read_text(), "it")
         deployment.start()
 
         run_id = deployment.launch(tells)

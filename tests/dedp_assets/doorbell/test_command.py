@@ -65,5 +65,5 @@ def test_the_command_ticks_on_a_rename_between_two_hours_without_a_tick_and_ends
             wait_until(lambda: "dataset.csv" in said())
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(300) == 0
     wait_until(lambda: not left_running(own_home))

@@ -110,13 +110,17 @@ class Listening:
 
     def start(self) -> None:
         self.source.start()
-        wait_until(lambda: "queue" in self.bell.rung)
+        wait_until(self.has_rung_for_all)
         self.bell.rung.clear()
+
+    def has_rung_for_all(self) -> bool:
+        """Whether all has been rung for that looks at the log, as when the connection has just been made."""
+        return self.bell.rung == {"follows", "elsewhere", "any run", "queue", "backfills"}
 
     def stop(self) -> None:
         self.stopped.set()
         self.listener.stop()
-        self.source.join(10)
+        self.source.join(300)
 
     def execute(self, statement: str) -> None:
         connection = psycopg2.connect(self.dsn)
@@ -157,7 +161,12 @@ def test_a_materialization_rings_for_those_that_look_at_the_asset_and_nobody_els
     assert listening.bell.rung == {"follows"}
 
 
-def test_when_the_end_of_a_run_rings_dagster_has_stored_that_the_run_has_ended(listening: Listening) -> None:
+def test_when_the_end_of_a_run_rings_dagster_has_stored_that_the_run_has_ended(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It rings without that, too, if Dagster takes longer: as here on a busy machine.
+    monkeypatch.setattr("dedp_assets.doorbell.log._EFFECT_SECONDS", 300)
+
     @dg.op
     def nothing() -> None: ...
 
@@ -226,8 +235,7 @@ def test_a_lost_connection_comes_back_and_then_everything_that_looks_at_the_log_
         "WHERE pid <> pg_backend_pid() AND datname = current_database() AND query NOT LIKE '%pg_stat%'"
     )
     wait_until(lambda: not listening.source.hears or bool(listening.bell.rung))
-    wait_until(lambda: listening.source.hears and "queue" in listening.bell.rung)
-    assert listening.bell.rung == {"follows", "elsewhere", "any run", "queue", "backfills"}
+    wait_until(lambda: listening.source.hears and listening.has_rung_for_all())
     listening.bell.rung.clear()
     materialize(listening.instance)
     wait_until(lambda: "follows" in listening.bell.rung)
@@ -241,7 +249,7 @@ def test_when_postgresql_is_stopped_and_started_again_the_bell_rings_again(tmp_p
             made.start()
         wait_until(lambda: not made.source.hears)
         with embedded_postgres.server_lease(Path(folder)):
-            wait_until(lambda: made.source.hears and "queue" in made.bell.rung)
+            wait_until(lambda: made.source.hears and made.has_rung_for_all())
             made.bell.rung.clear()
             materialize(made.instance)
             wait_until(lambda: "follows" in made.bell.rung)
@@ -312,7 +320,7 @@ def test_what_listens_and_fails_says_so_and_starts_again(caplog: pytest.LogCaptu
     assert source.hears
     assert "the doorbell hears nothing of the wire: the wire is cut. Sensors are polled every 5 s" in caplog.text
     stopped.set()
-    source.join(10)
+    source.join(300)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -323,5 +331,5 @@ def test_when_the_thread_of_a_source_dies_it_counts_as_deaf() -> None:
 
     source = Source("the wire", listen, threading.Event())
     source.start()
-    source.join(10)
+    source.join(300)
     assert not source.hears

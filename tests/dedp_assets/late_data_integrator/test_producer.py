@@ -231,7 +231,7 @@ def test_of_four_that_find_no_table_one_makes_it_and_the_others_append_to_it(att
 
     def source(day: date, commits: int) -> list[producer.Device]:
         if commits == 0:
-            none_there.wait(60)
+            none_there.wait(300)
         return list(producer.generated(10)(day, commits))
 
     with ThreadPoolExecutor(4) as threads:

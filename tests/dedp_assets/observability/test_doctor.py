@@ -155,9 +155,11 @@ def test_sessions_that_hold_locks_or_wait_for_them_are_found(database: Connectio
     holder.cursor().execute("SELECT pg_advisory_xact_lock(1)")
     waiting = threading.Thread(target=waiter.cursor().execute, args=("SELECT pg_advisory_xact_lock(1)",))
     waiting.start()
-    give_up = time.monotonic() + 60
-    while len(found := list(doctor.long_transactions(database, 0.0))) < 2 and time.monotonic() < give_up:
-        pass
+    give_up = time.monotonic() + 300
+    found = list(doctor.long_transactions(database, 0.0))
+    # It has a transaction before it waits.
+    while not any("waiting for a lock" in each.what for each in found) and time.monotonic() < give_up:
+        found = list(doctor.long_transactions(database, 0.0))
     assert [("holder" in each.what, "waiting for a lock" in each.what) for each in found] == [
         (True, False),
         (False, True),

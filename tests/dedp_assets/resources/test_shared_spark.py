@@ -14,6 +14,7 @@ import pytest
 
 from dedp_assets.resources import embedded_spark, shared_spark
 from dedp_assets.resources.shared_spark import shared_server, shared_url
+from tests.waiting import wait_until
 
 
 def java_of(folder: Path) -> psutil.Process | None:
@@ -29,7 +30,7 @@ def java_of(folder: Path) -> psutil.Process | None:
 def test_a_shared_server_is_found_replaced_and_gone(tmp_path: Path) -> None:
     folder = tmp_path / "spark"
     assert shared_url(folder) is None
-    with shared_server(folder, idle_seconds=2):
+    with shared_server(folder):
         assert java_of(folder) is None, "nobody has asked for it"
         first = shared_url(folder)
         assert re.fullmatch(r"sc://localhost:\d+/;token=\w+", str(first))
@@ -37,16 +38,32 @@ def test_a_shared_server_is_found_replaced_and_gone(tmp_path: Path) -> None:
         java = java_of(folder)
         assert java
         java.kill()
-        while (second := shared_url(folder)) == first:
-            pass
-        with socket.create_connection(("localhost", urlsplit(str(second)).port or 0)):
-            time.sleep(5)
-            assert java_of(folder) is not None, "a client is connected"
-        while java_of(folder):
-            time.sleep(0.1)
-        assert shared_url(folder) not in (None, second), "it starts again"
+        wait_until(lambda: shared_url(folder) != first, "another server")
+        assert java_of(folder) not in (None, java)
     assert shared_url(folder) is None
     assert java_of(folder) is None
+
+
+@pytest.mark.slow
+def test_a_shared_server_stays_while_a_client_is_connected_and_ends_when_nobody_uses_it(tmp_path: Path) -> None:
+    folder = tmp_path / "spark"
+
+    def connected() -> tuple[str, socket.socket] | None:
+        # On a busy machine it may have ended before we come: nobody used it.
+        with suppress(ConnectionRefusedError):
+            url = str(shared_url(folder))
+            return url, socket.create_connection(("localhost", urlsplit(url).port or 0))
+        return None
+
+    with shared_server(folder, idle_seconds=2):
+        found = wait_until(connected, "a connection")
+        assert found
+        url, connection = found
+        with connection:
+            time.sleep(5)
+            assert java_of(folder) is not None, "a client is connected"
+        wait_until(lambda: java_of(folder) is None, "its end")
+        assert shared_url(folder) not in (None, url), "it starts again"
 
 
 @pytest.mark.slow

@@ -70,14 +70,20 @@ class User:
 
     def java(self) -> psutil.Process:
         """Return the process of its server."""
-        [server] = [process for process in self.started() if process.name() == "java"]
+        [server] = filter(is_java, self.started())
         return server
 
     def leave(self) -> None:
         """End the process in an orderly way."""
         assert self.process.stdin
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(300) == 0
+
+
+def is_java(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it may end meanwhile
+        return bool(process.name() == "java")
+    return False
 
 
 @contextmanager
@@ -188,7 +194,7 @@ def listens_at(process: psutil.Process) -> list[Any]:
 def test_the_server_listens_on_the_loopback_address_only(spark_server: str) -> None:
     port = int(spark_server.partition("/;")[0].rpartition(":")[2])
     # Another worker of xdist may have started it.
-    javas = [process for process in psutil.process_iter() if process.name() == "java"]
+    javas = filter(is_java, psutil.process_iter())
     [listening] = [found for found in map(listens_at, javas) if port in {address.port for address in found}]
     assert {address.ip for address in listening} == {"127.0.0.1"}
 

@@ -31,7 +31,7 @@ def port(endpoint: Endpoint) -> int:
 
 
 def statuses(endpoint: Endpoint, path: str, times: int) -> list[int]:
-    return [requests.get(f"{endpoint.url}{path}", timeout=5).status_code for _ in range(times)]
+    return [requests.get(f"{endpoint.url}{path}", timeout=60).status_code for _ in range(times)]
 
 
 @pytest.mark.parametrize(
@@ -46,37 +46,37 @@ def statuses(endpoint: Endpoint, path: str, times: int) -> list[int]:
 )
 def test_a_body_arrives_with_its_type(endpoint: Endpoint, body: object, sent: bytes, kind: str) -> None:
     endpoint.answer("/orders", body)
-    response = requests.get(f"{endpoint.url}/orders", timeout=5)
+    response = requests.get(f"{endpoint.url}/orders", timeout=60)
     assert (response.status_code, response.content, response.headers["Content-Type"]) == (200, sent, kind)
 
 
 def test_status_and_headers_are_what_was_asked_for(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "a,b", status=206, headers={"content-type": "text/csv", "ETag": '"1"'})
-    response = requests.get(f"{endpoint.url}/orders", timeout=5)
+    response = requests.get(f"{endpoint.url}/orders", timeout=60)
     assert response.status_code == 206
     assert response.headers["ETag"] == '"1"'
     assert response.headers["Content-Type"] == "text/csv"
     endpoint.answer("/orders", status=204)
-    assert requests.get(f"{endpoint.url}/orders", timeout=5).status_code == 204
+    assert requests.get(f"{endpoint.url}/orders", timeout=60).status_code == 204
 
 
 def test_a_later_answer_replaces_an_earlier_one(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "old")
     endpoint.answer("/orders", "new")
-    assert requests.get(f"{endpoint.url}/orders", timeout=5).text == "new"
+    assert requests.get(f"{endpoint.url}/orders", timeout=60).text == "new"
 
 
 def test_methods_have_answers_of_their_own(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "list")
     endpoint.answer("/orders", "made", status=201, method="post")
-    assert requests.post(f"{endpoint.url}/orders", timeout=5).status_code == 201
-    assert requests.get(f"{endpoint.url}/orders", timeout=5).text == "list"
-    assert requests.delete(f"{endpoint.url}/orders", timeout=5).text == "list"
+    assert requests.post(f"{endpoint.url}/orders", timeout=60).status_code == 201
+    assert requests.get(f"{endpoint.url}/orders", timeout=60).text == "list"
+    assert requests.delete(f"{endpoint.url}/orders", timeout=60).text == "list"
 
 
 def test_a_head_has_the_length_and_not_the_body_of_a_get(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "list")
-    with socket.create_connection(("127.0.0.1", port(endpoint)), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port(endpoint)), timeout=60) as connection:
         connection.sendall(b"HEAD /orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         head = b"".join(iter(lambda: connection.recv(1000), b""))
     assert b"\r\nContent-Length: 4\r\n" in head
@@ -85,7 +85,7 @@ def test_a_head_has_the_length_and_not_the_body_of_a_get(endpoint: Endpoint) -> 
 
 def test_a_method_without_an_answer_is_refused_with_those_that_have_one(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", method="POST")
-    response = requests.get(f"{endpoint.url}/orders", timeout=5)
+    response = requests.get(f"{endpoint.url}/orders", timeout=60)
     assert response.status_code == 405
     assert response.headers["Allow"] == "POST"
     assert "POST" in response.json()["error"]
@@ -94,24 +94,24 @@ def test_a_method_without_an_answer_is_refused_with_those_that_have_one(endpoint
 def test_a_query_has_an_answer_of_its_own_in_any_order(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "any")
     endpoint.answer("/orders?day=2024-01-31&page=2", "second page")
-    assert requests.get(f"{endpoint.url}/orders?page=2&day=2024-01-31", timeout=5).text == "second page"
-    assert requests.get(f"{endpoint.url}/orders?page=3&day=2024-01-31", timeout=5).text == "any"
-    assert requests.get(f"{endpoint.url}/orders", timeout=5).text == "any"
+    assert requests.get(f"{endpoint.url}/orders?page=2&day=2024-01-31", timeout=60).text == "second page"
+    assert requests.get(f"{endpoint.url}/orders?page=3&day=2024-01-31", timeout=60).text == "any"
+    assert requests.get(f"{endpoint.url}/orders", timeout=60).text == "any"
 
 
 def test_an_unknown_path_is_not_found_and_the_answer_names_the_known_ones(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.answer("/customers?day=1")
-    response = requests.get(f"{endpoint.url}/order", timeout=5)
+    response = requests.get(f"{endpoint.url}/order", timeout=60)
     assert response.status_code == 404
     assert response.json() == {"error": "/order has no answer", "known": ["/customers?day=1", "/orders"]}
 
 
 def test_requests_are_kept_with_the_simulated_time(scenario: Scenario, endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
-    requests.put(f"{endpoint.url}/orders?day=1&empty=", json={"id": 7}, headers={"X-Token": "t"}, timeout=5)
+    requests.put(f"{endpoint.url}/orders?day=1&empty=", json={"id": 7}, headers={"X-Token": "t"}, timeout=60)
     scenario.clock.move(scenario.clock.parse("2024-01-05 08:00"))
-    requests.get(f"{endpoint.url}/nothing", timeout=5)
+    requests.get(f"{endpoint.url}/nothing", timeout=60)
     first, second = endpoint.requests
     assert (first.method, first.path, first.query, first.status) == ("PUT", "/orders", {"day": "1", "empty": ""}, 200)
     assert first.json() == {"id": 7}
@@ -124,14 +124,14 @@ def test_requests_are_kept_with_the_simulated_time(scenario: Scenario, endpoint:
 def test_a_body_in_chunks_is_kept_whole_and_the_connection_goes_on(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "ok")
     with requests.Session() as session:
-        session.post(f"{endpoint.url}/orders", data=iter([b"one,", b"two"]), timeout=5)
-        assert session.get(f"{endpoint.url}/orders", timeout=5).text == "ok"
+        session.post(f"{endpoint.url}/orders", data=iter([b"one,", b"two"]), timeout=60)
+        assert session.get(f"{endpoint.url}/orders", timeout=60).text == "ok"
     assert [request.body for request in endpoint.requests] == [b"one,two", b""]
 
 
 def test_the_date_of_an_answer_is_the_simulated_one(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
-    response = requests.get(f"{endpoint.url}/orders", timeout=5)
+    response = requests.get(f"{endpoint.url}/orders", timeout=60)
     assert response.headers["Date"] == "Mon, 01 Jan 2024 00:00:00 GMT"
 
 
@@ -165,7 +165,7 @@ def test_a_path_without_a_query_fails_with_every_query_and_one_with_it_alone(end
 def test_a_connection_is_dropped_without_an_answer(endpoint: Endpoint) -> None:
     endpoint.answer("/orders")
     endpoint.fail("/orders", status=None, times=1)
-    connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=60)
     connection.request("GET", "/orders")
     with pytest.raises(http.client.RemoteDisconnected):
         connection.getresponse()
@@ -181,7 +181,7 @@ def test_a_stopped_endpoint_refuses_and_comes_back_at_the_same_url(endpoint: End
     for _ in range(3):
         endpoint.stop()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port(endpoint)), timeout=5)
+            socket.create_connection(("127.0.0.1", port(endpoint)), timeout=60)
         endpoint.start()
     assert endpoint.url == url
     assert statuses(endpoint, "/orders", 2) == [503, 200]
@@ -195,7 +195,7 @@ def test_nobody_else_gets_the_port_of_a_stopped_endpoint(endpoint: Endpoint) -> 
 
 def test_open_connections_end_when_it_stops(endpoint: Endpoint) -> None:
     endpoint.answer("/orders", "ok")
-    connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=60)
     for _ in range(2):
         connection.request("GET", "/orders")
         assert connection.getresponse().read() == b"ok"
@@ -267,12 +267,12 @@ def test_it_ends_with_the_scenario() -> None:
         up, down = scenario.http("the one that is up"), scenario.http("the one that is down")
         up.answer("/orders", json.dumps([]))
         with requests.Session() as session:  # whose connection is still open when the scenario ends
-            session.get(f"{up.url}/orders", timeout=5)
+            session.get(f"{up.url}/orders", timeout=60)
             down.stop()
             scenario.close()
     for endpoint in (up, down):
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port(endpoint)), timeout=5)
+            socket.create_connection(("127.0.0.1", port(endpoint)), timeout=60)
         with pytest.raises(ScenarioError, match="has ended with its scenario"):
             endpoint.start()
     with socket.socket() as free:  # the port of one that nobody ever connected to, so that nothing lingers there

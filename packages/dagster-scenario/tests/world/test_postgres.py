@@ -124,7 +124,7 @@ def test_a_server_that_somebody_killed_can_be_stopped_and_started(server: Postgr
     server.execute("CREATE TABLE orders AS SELECT 1 AS id")
     postmaster = psutil.Process(int((folder_of(server) / "data" / "postmaster.pid").read_text().splitlines()[0]))
     postmaster.kill()
-    psutil.wait_procs([postmaster], timeout=10)
+    psutil.wait_procs([postmaster], timeout=300)
     server.stop()
     server.start()
     assert server.query("SELECT id FROM orders") == [(1,)]
@@ -177,7 +177,7 @@ def test_a_killed_process_leaves_no_server_behind(tmp_path: Path) -> None:
     assert left_of(folder)
     killed.kill()
     killed.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while (left := left_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)  # between two looks; what is waited for is the condition
     assert not left
@@ -188,7 +188,13 @@ def test_it_listens_on_no_network_address(server: PostgresServer) -> None:
     folder = folder_of(server)
     of_server = [process for process in psutil.process_iter() if str(folder) in " ".join(_command(process))]
     assert of_server
-    assert [found for process in of_server for found in process.net_connections("inet")] == []
+
+    def addresses(process: psutil.Process) -> list[object]:
+        with suppress(psutil.Error):  # such a process may end at any time
+            return list(process.net_connections("inet"))
+        return []
+
+    assert [found for process in of_server for found in addresses(process)] == []
 
 
 def test_its_folder_is_closed_to_other_users(server: PostgresServer) -> None:

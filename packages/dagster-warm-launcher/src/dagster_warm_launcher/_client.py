@@ -19,6 +19,8 @@ from typing import Any
 from dagster_warm_launcher import _proc
 
 MESSAGE_BYTES = 1 << 20
+# How long a template may take to fork. It is at once, if the machine is not very busy.
+FORK_SECONDS = 60.0
 
 
 class NotWarm(Exception):
@@ -110,8 +112,10 @@ class ForkedRun:
         return f"with exit code {self.exit_code}"
 
 
-def fork_by(control: socket.socket, request: Mapping[str, str], timeout: float = 60) -> ForkedRun:
+def fork_by(control: socket.socket, request: Mapping[str, str]) -> ForkedRun:
     """Let the template at the other end of a connection fork a process that executes a run.
+
+    The process hears what to execute when it has said that it is there. So one that comes too late executes nothing.
 
     Raises:
         NotWarm: The template is gone, or says that it has to be replaced.
@@ -121,8 +125,9 @@ def fork_by(control: socket.socket, request: Mapping[str, str], timeout: float =
     try:
         with theirs:
             socket.send_fds(control, [b"fork"], [theirs.fileno()])
-        ours.sendall(json.dumps(request).encode() + b"\n")
-        message = run.next_message(timeout)
+        message = run.next_message(FORK_SECONDS)
+        if message and "pid" in message:
+            ours.sendall(json.dumps(request).encode() + b"\n")
     except OSError as error:  # a TimeoutError, too
         ours.close()
         raise NotWarm(f"the template does not answer ({type(error).__name__}: {error})") from error
@@ -223,13 +228,13 @@ class Template:
         self._process.kill()
         return {"unusable": f"its import took longer than {timeout:g} s (`startup_timeout`)"}
 
-    def fork(self, request: Mapping[str, str], timeout: float = 60) -> ForkedRun:
+    def fork(self, request: Mapping[str, str]) -> ForkedRun:
         """Fork a process that executes a run.
 
         Raises:
             NotWarm: The template is gone, or says that it has to be replaced.
         """
-        return fork_by(self._control, request, timeout)
+        return fork_by(self._control, request)
 
     def retire(self) -> None:
         """Let the process end, when its runs have ended."""

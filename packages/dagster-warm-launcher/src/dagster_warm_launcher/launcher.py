@@ -33,7 +33,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         inst_data: _dagster.ConfigurableClassData | None = None,
         enabled: bool = True,
         startup_timeout: float = 60,
-        start_run_timeout: float = 60,
+        start_run_timeout: float = 180,
         max_runs_per_template: int = 1000,
     ) -> None:
         super().__init__(inst_data)
@@ -59,7 +59,7 @@ class WarmRunLauncher(DefaultRunLauncher):
             "start_run_timeout": Field(
                 float,
                 is_required=False,
-                default_value=60.0,
+                default_value=180.0,
                 description="Seconds that a run's process may take to find its instance and run.",
             ),
             "max_runs_per_template": Field(

@@ -335,7 +335,12 @@ def _execute(run: socket.socket, steps: socket.socket) -> int:
     _dagster.steps_start_in(_steps.Multiprocessing(steps))
     become_a_process_of_its_own()
     _send(run, pid=os.getpid(), start_time=_proc.start_time(os.getpid()))
-    request = json.loads(run.makefile().readline())
+    asked = ""
+    with suppress(ConnectionResetError):
+        asked = run.makefile().readline()
+    if not asked:
+        return 0  # whoever asked has not waited for so long, and has started the run elsewhere
+    request = json.loads(asked)
     # An interrupt that comes early is kept until Dagster looks at it.
     with _dagster.capture_interrupts():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)

@@ -42,7 +42,7 @@ _USERS_FOR_ROOT = ("postgres", "nobody", "daemon")
 # The path of a Unix socket has at most 104 bytes on macOS and 108 on Linux; below a longer TMPDIR there is no room.
 _LONGEST_FOLDER = 80
 
-_START_SECONDS = 60
+_START_SECONDS = 300
 
 # When this process is killed, nobody else would ever end the server. Its end closes the pipe, and `read` returns.
 _WATCH = 'read -r _; kill -QUIT "$(head -n 1 "$1/data/postmaster.pid")"; sleep 1; rm -rf "$1"'
