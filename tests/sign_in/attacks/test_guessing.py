@@ -1,7 +1,6 @@
 """Guessing of passwords: it is slow, tells nothing, keeps nobody out, and does not fill the log."""
 
 import re
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,19 +12,16 @@ pytestmark = pytest.mark.slow
 
 
 def test_an_unknown_user_takes_as_long_as_a_known_one(server: Server) -> None:
-    """No timed assertion on one request: the medians of several are compared, of the same work."""
+    """No timed assertion on one request: the shortest of several are compared, which take turns on a busy machine."""
 
-    def median(name: str) -> float:
-        took = []
-        for _ in range(7):
-            server.do("DELETE FROM dedp_sign_in.wrong_passwords")
-            started = time.perf_counter()
-            assert server.sign_in(server.session(), name, "wrong").status_code == 401
-            took.append(time.perf_counter() - started)
-        return statistics.median(took)
+    def seconds(name: str) -> float:
+        server.do("DELETE FROM dedp_sign_in.wrong_passwords")
+        started = time.perf_counter()
+        assert server.sign_in(server.session(), name, "wrong").status_code == 401
+        return time.perf_counter() - started
 
-    median("nobody")
-    known, unknown = median("anna"), median("nobody")
+    seconds("nobody")
+    known, unknown = (min(took) for took in zip(*((seconds("anna"), seconds("nobody")) for _ in range(7)), strict=True))
     assert unknown > known / 3
     assert known > unknown / 3
 
@@ -35,8 +31,13 @@ def test_guessing_is_slowed_down_and_keeps_nobody_out(server: Server) -> None:
     session = server.signed_in("anna")
     answers = [server.sign_in(server.session(), "anna", f"guess {number}") for number in range(14)]
     assert [answer.status_code for answer in answers[:10]] == [401] * 10
-    assert answers[-1].status_code == 429
-    assert 0 < int(answers[-1].headers["retry-after"]) <= 11
+    # On a busy machine, the pause after the last one that was looked at may be over already.
+    just_now = "UPDATE dedp_sign_in.wrong_passwords SET at = now()"
+    server.do(just_now)
+    answer = server.sign_in(server.session(), "anna", "another guess")
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["retry-after"]) <= 11
+    server.do(just_now)
     # The right password from elsewhere waits as well: who guesses must not learn that it is right.
     assert server.sign_in(server.session(), "anna", PASSWORDS["anna"]).status_code == 429
     assert session.get(f"{server.url}/server_info", timeout=60).status_code == 200
