@@ -47,11 +47,13 @@ def test_guessing_is_slowed_down_and_keeps_nobody_out(server: Server) -> None:
 
 
 def test_one_address_guesses_no_faster_with_many_names_at_once(server: Server) -> None:
+    began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: server.sign_in(server.session(), f"user{n}", "wrong"), range(60)))
     tried = [answer for answer in answers if answer.status_code == 401]
-    assert 30 <= len(tried) < 50
-    assert {answer.status_code for answer in answers} == {401, 429}
+    # Another one every three seconds: a busy machine takes a while for so many.
+    assert 30 <= len(tried) <= 31 + (time.monotonic() - began) / 3
+    assert {answer.status_code for answer in answers} <= {401, 429}
 
 
 def test_passwords_by_basic_are_throttled_too(server: Server) -> None:
