@@ -38,7 +38,7 @@ _LONGEST = (
     *("test_running.py", "test_purge.py", "test_late_data.py", "test_sequencer_stories.py", "test_counting.py"),
     *("test_relations_from_outside.py", "test_uploads_stress.py", "test_shared_spark.py", "test_what_it_takes.py"),
     *("test_client_uploads_origins.py", "test_earlier_backup.py", "test_devices_pipeline.py", "test_automation.py"),
-    *("test_cli.py", "test_loading.py", "test_memory_of_loading.py", "test_definitions.py"),
+    *("test_cli.py", "test_loading.py", "test_definitions.py"),
 )
 
 

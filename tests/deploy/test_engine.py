@@ -172,7 +172,8 @@ def test_a_container_gets_no_more_than_its_limits(engine: Engine) -> None:
     process = engine.containers["greedy"].process
     assert process is not None
     process.wait()
-    assert engine.groups["greedy"].killed == 1
+    # The kernel may end process 1 as well, which is charged what its child has not given back yet.
+    assert engine.groups["greedy"].killed >= 1
 
 
 def test_no_container_outlives_the_process_that_has_started_it_even_if_that_is_killed(folder: Path) -> None:

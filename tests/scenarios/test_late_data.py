@@ -227,6 +227,7 @@ def test_a_daemon_that_was_down_misses_nothing(processed: Scenario, lake: "Lake"
     assert all(lake.counts(day) == lake.recount(day) for day in FIRST_FOUR[:3])
 
 
+@pytest.mark.slow
 def test_three_days_at_a_time(integrator: Scenario, lake: "Lake") -> None:
     lake.load(*FIRST_SEVEN)
     integrator.hold(COUNTS, at="start")

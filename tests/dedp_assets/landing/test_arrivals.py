@@ -308,6 +308,7 @@ def test_a_silent_directory_is_reported_once_and_watched_on_or_given_up() -> Non
     assert [taken(uploads.tick()) for _ in range(2)] == [[], ["up/a.csv"]]
 
 
+@pytest.mark.slow
 def test_far_more_files_than_the_cursor_holds_are_all_taken_with_a_small_cursor() -> None:
     uploads = Uploads(directory(completeness="renamed"), directory("south", completeness="renamed"))
     uploads.lies("north", **{f"f{number:06}_csv": version() for number in range(3 * MAX_WAITING_FILES)})
@@ -323,6 +324,7 @@ def test_far_more_files_than_the_cursor_holds_are_all_taken_with_a_small_cursor(
     assert len(seen) == 3 * MAX_WAITING_FILES + 1
 
 
+@pytest.mark.slow
 def test_files_that_are_never_completed_do_not_keep_others_from_being_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dedp_assets.landing.arrivals.MAX_WAITING_FILES", 10)
     uploads = Uploads(directory("abandoned", completeness="marker"), directory("north"))

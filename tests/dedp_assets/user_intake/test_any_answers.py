@@ -74,7 +74,7 @@ def distinct(kept: list[Any]) -> set[Any]:
     return found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(users, max_size=12))
 def test_stored_and_quarantined_are_what_was_received_and_again_changes_nothing(
     tables: Connection, answered: list[Any]

@@ -417,6 +417,6 @@ def test_totals_are_exact_after_any_sequence_of_anything(
     run_state_machine_as_test(
         Sequence,
         settings=settings(
-            max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
