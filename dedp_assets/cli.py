@@ -19,6 +19,7 @@ from dedp_assets import local_stack, settings
 from dedp_assets.alerts.cli import alerts
 from dedp_assets.backup.cli import backup, restore
 from dedp_assets.client_uploads.cli import uploads
+from dedp_assets.command_options import PORT_OF_UI
 from dedp_assets.errors import DedpError
 from dedp_assets.generator.cli import generate
 from dedp_assets.late_data_integrator.cli import late
@@ -92,14 +93,7 @@ dedp.add_command(webserver)
 
 
 @dedp.command()
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=3000,
-    envvar="PORT",
-    show_default=True,
-    help="The port of the UI, on 127.0.0.1.",
-)
+@PORT_OF_UI
 def up(port: int) -> None:
     """Start PostgreSQL, Spark, Dagster's daemon and its UI, and keep them up until Ctrl-C or `dedp down`."""
     click.echo("Starting PostgreSQL, Dagster's daemon and its UI ...")

@@ -29,6 +29,7 @@ MIGRATIONS = {
     "user_intake": "user_intake",
 }
 
+_AWAY_SECONDS = 10
 _DAGSTERS = "dagster/_core/storage/alembic/versions"
 
 _WHAT_TO_DO = (
@@ -46,19 +47,18 @@ def check_is_not_newer(dsn: str, storage_dsn: str) -> None:
 
     Raises:
         WrongTables: A later release has migrated them. The message says what was found, and what to do.
-        psycopg2.Error: The database does not answer.
+        psycopg2.Error: The database of Dagster's tables does not answer.
     """
-    with closing(psycopg2.connect(dsn)) as connection:
-        for pipeline, applied in applied_migrations(connection).items():
-            if pipeline not in MIGRATIONS:  # somebody's own pipeline
-                continue
-            known = migrations_in(_PACKAGE / MIGRATIONS[pipeline] / "migrations")
-            newer = newer_than(known, applied)
-            if newer:
-                raise WrongTables(
-                    f"a later release has migrated this database: it has {newer[-1]} of {pipeline}, and the last one "
-                    f"that this release ({_version('dedp-assets')}) knows is {known[-1].file_name}. {_WHAT_TO_DO}"
-                )
+    for pipeline, applied in _ours(dsn).items():
+        if pipeline not in MIGRATIONS:  # somebody's own pipeline
+            continue
+        known = migrations_in(_PACKAGE / MIGRATIONS[pipeline] / "migrations")
+        newer = newer_than(known, applied)
+        if newer:
+            raise WrongTables(
+                f"a later release has migrated this database: it has {newer[-1]} of {pipeline}, and the last one "
+                f"that this release ({_version('dedp-assets')}) knows is {known[-1].file_name}. {_WHAT_TO_DO}"
+            )
     with closing(psycopg2.connect(storage_dsn)) as connection:
         revision = _dagsters_revision(connection)
     if revision is not None and not is_known_to_dagster(revision):
@@ -66,6 +66,15 @@ def check_is_not_newer(dsn: str, storage_dsn: str) -> None:
             f"a later release has migrated Dagster's tables: they have the revision {revision}, which Dagster "
             f"{_version('dagster')} of this release does not know. {_WHAT_TO_DO}"
         )
+
+
+def _ours(dsn: str) -> dict[str, dict[int, Applied]]:
+    """The records of our migrations; none while that database is away. Then the system starts, and its runs look."""
+    try:
+        with closing(psycopg2.connect(dsn, connect_timeout=_AWAY_SECONDS)) as connection:
+            return applied_migrations(connection)
+    except psycopg2.OperationalError:
+        return {}
 
 
 def applied_migrations(connection: Connection) -> dict[str, dict[int, Applied]]:

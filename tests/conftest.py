@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -102,7 +103,9 @@ def left_running() -> Callable[[Path], list[str]]:
 
 
 def _was_killed(pid: int) -> bool:
-    """Whether SIGKILL has been sent to a process, which then executes nothing any more."""
+    """Whether SIGKILL has been sent to a process, which then executes nothing any more. Only Linux tells."""
+    if sys.platform != "linux":
+        return False
     status = Path(f"/proc/{pid}/status").read_text()
     (pending,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigPnd:"))
     return bool(pending >> (signal.SIGKILL - 1) & 1)

@@ -18,6 +18,7 @@ import yaml
 from psycopg2.extensions import connection as Connection
 
 from dedp_assets import local_stack, settings
+from dedp_assets.command_options import PORT_OF_UI
 from dedp_assets.errors import DedpError, SettingError
 from dedp_assets.observability import doctor as checks
 from dedp_assets.observability.doctor import Finding
@@ -46,14 +47,7 @@ _NOT_CHECKED_FOR_UP = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The workspace.yaml of running code servers.  [default: those of `dedp up`]",
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=3000,
-    envvar="PORT",
-    show_default=True,
-    help="The port of the UI.",
-)
+@PORT_OF_UI
 def doctor(as_json: bool, workspace: Path | None, port: int) -> None:
     """Check this installation, and say for each finding what to do. The exit code is 1 if something is broken.
 

@@ -25,12 +25,7 @@ from dedp_assets.partition_runs import partitions_in_progress, runs_in_progress
 from dedp_assets.resources.lake import LakeResource
 from dedp_assets.wording import counted
 from sensors.pools import ensure_limit
-from sensors.reconciliation import (
-    CAUSE_TAG,
-    Observation,
-    pause,
-    reconciling_sensor,
-)
+from sensors.reconciliation import CAUSE_TAG, Observation, pause, reconciling_sensor
 from sensors.ticks import TickReport, reporting_tick, some_of
 
 AGGREGATED = [contract.PER_ROUTE, contract.PER_HOUR]

@@ -60,6 +60,10 @@ def test_tables_that_a_later_release_has_migrated_are_refused_with_what_was_foun
         check(migrated)
 
 
+def test_while_our_database_is_away_the_system_starts_all_the_same(migrated: str) -> None:
+    check_is_not_newer("postgresql://127.0.0.1:1/away", local_stack.in_dagster_schema(migrated))
+
+
 def test_the_migrations_of_somebody_elses_pipeline_are_no_sign_of_a_later_release(
     migrated: str, tmp_path: Path
 ) -> None:
