@@ -35,6 +35,7 @@ class Outcomes:
     wrong: list[str] = field(default_factory=list)
 
 
+@pytest.mark.slow
 def test_every_line_of_a_corpus_is_a_row_or_set_aside_as_it_came(tmp_path: Path, database: Connection) -> None:
     given = os.environ.get("CSV_CORPUS")
     corpus = Path(given) if given else own_corpus(tmp_path / "corpus")

@@ -58,6 +58,7 @@ def test_a_file_that_comes_twice_is_taken_in_once_under_whatever_name() -> None:
     assert version(contract.SEARCHES) == before, "the new versions were not recorded"
 
 
+@pytest.mark.slow
 def test_of_a_file_that_is_rewritten_only_what_is_new_is_appended() -> None:
     land("a.jsonl", event("s1"), event("s2"))
     take_in()

@@ -139,7 +139,7 @@ def differing(rows: Rows, others: Rows) -> set[str]:
 
 
 CommitsOverTime.TestCase.settings = hypothesis_settings(
-    max_examples=int(os.environ.get("MODEL_INTERLEAVINGS", "30")),
+    max_examples=int(os.environ.get("MODEL_INTERLEAVINGS", "15")),
     stateful_step_count=15,
     deadline=None,
     derandomize=True,
